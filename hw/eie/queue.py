@@ -1,0 +1,41 @@
+"""Activation queue: what a busy PE still has to do (paper, section IV)."""
+
+from amaranth.hdl import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.layouts import activation
+from zeroskip.hw.stream import Queue
+
+
+class ActivationQueue(wiring.Component):
+    """Broadcast activations in front of one PE.
+
+    Latency is one cycle, throughput one activation a cycle. ``full`` rises at ``queue_depth``
+    items and stops the broadcast; the slots above catch what was under way by then, so the
+    queue always takes what arrives.
+
+    Members
+    -------
+    i : In(stream of ``activation``)
+    o : Out(stream of ``activation``)
+    full : Out(1)
+        The broadcast must stop.
+    """
+
+    def __init__(self, config: EIEConfig):
+        self.config = config
+        super().__init__({
+            "i": In(stream.Signature(activation(config))),
+            "o": Out(stream.Signature(activation(config))),
+            "full": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queue = queue = Queue(activation(self.config), depth=self.config.queue_slots)
+        wiring.connect(m, wiring.flipped(self.i), queue.i)
+        wiring.connect(m, queue.o, wiring.flipped(self.o))
+        m.d.comb += self.full.eq(queue.level >= self.config.queue_depth)
+        return m

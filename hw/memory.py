@@ -1,0 +1,64 @@
+"""Block RAM as the devices have it: one write port, one read port, an output register."""
+
+from amaranth.hdl import *
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
+
+
+class WritePort(wiring.Signature):
+    """The write side of a memory, as its user drives it; one word a cycle, always taken."""
+
+    def __init__(self, *, address: int, data: int):
+        super().__init__({"en": Out(1), "address": Out(address), "data": Out(data)})
+
+
+class BlockRAM(wiring.Component):
+    """A memory with a registered output.
+
+    Throughput is one read and one write a cycle. A read sees the writes of earlier cycles,
+    not the one of its own cycle.
+
+    Parameters
+    ----------
+    shape : shape-like
+        Shape of a word.
+    depth : int
+        Words.
+
+    Members
+    -------
+    write : In(WritePort)
+    en : In(1)
+        Reads; while it is low the memory's output holds and no power is spent on a read.
+    address : In
+    data : Out
+        The word, ``LATENCY`` cycles after its address.
+    """
+
+    LATENCY = 2
+
+    def __init__(self, shape, *, depth: int):
+        self.shape, self.depth = shape, depth
+        address = bits_for(depth - 1)
+        super().__init__({
+            "write": In(WritePort(address=address, data=Shape.cast(shape).width)),
+            "en": In(1),
+            "address": In(address),
+            "data": Out(shape),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[])
+        write, read = memory.write_port(), memory.read_port()
+        m.d.comb += [
+            write.en.eq(self.write.en),
+            write.addr.eq(self.write.address),
+            write.data.eq(self.write.data),
+            read.en.eq(self.en),
+            read.addr.eq(self.address),
+        ]
+        m.d.sync += self.data.eq(read.data)
+        return m

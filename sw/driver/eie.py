@@ -1,0 +1,41 @@
+"""What a host writes into an EIE array before it can run, and how it reads its counters."""
+
+from dataclasses import asdict
+
+import numpy as np
+
+from zeroskip.hw.eie.layouts import (
+    LoadTarget,
+    descriptor,
+    descriptor_stride,
+    descriptor_words,
+)
+from zeroskip.sw.program import Program
+
+
+def load_words(program: Program) -> np.ndarray:
+    """The writes that load a program, in order: uint32 [n, 4] of target, PE, address, data."""
+    writes = [np.array([[LoadTarget.COUNTERS.value, 0, 0, 0]], np.uint32)]
+    for pe in range(program.config.pes):
+        images = {
+            LoadTarget.WEIGHTS: program.entries[pe].view("<u4"),
+            LoadTarget.POINTERS: program.pointers[pe],
+            LoadTarget.BIASES: program.biases[pe].view(np.uint32),
+            LoadTarget.CODEBOOK: program.codebooks.view(np.uint16).reshape(-1),
+        }
+        for target, image in images.items():
+            writes.append(_writes(target, pe, np.arange(len(image)), image))
+    words = descriptor_words(program.config)
+    stride = descriptor_stride(program.config)
+    layout = descriptor(program.config)
+    for at, segment in enumerate(program.segments):
+        bits = layout.const(asdict(segment)).as_bits()
+        data = [bits >> 32 * k & 0xFFFFFFFF for k in range(words)]
+        writes.append(_writes(LoadTarget.DESCRIPTORS, 0, stride * at + np.arange(words), data))
+    return np.concatenate(writes)
+
+
+def _writes(target: LoadTarget, pe: int, address: np.ndarray, data) -> np.ndarray:
+    writes = np.empty((len(address), 4), np.uint32)
+    writes[:, 0], writes[:, 1], writes[:, 2], writes[:, 3] = target.value, pe, address, data
+    return writes
