@@ -12,6 +12,9 @@ from zeroskip.sw.program import Program
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
 
+COUNTERS = 16
+"""Addresses of counters in one unit of the array."""
+
 
 @dataclass(frozen=True)
 class Statistics:

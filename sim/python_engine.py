@@ -5,13 +5,9 @@ from amaranth.sim import Simulator
 
 from zeroskip.hw.eie.array import EIE
 from zeroskip.sim.bench import send
-from zeroskip.sim.engine import Progress, Result, Statistics, collect
+from zeroskip.sim.engine import COUNTERS, Progress, Result, Statistics, collect
 from zeroskip.sw.driver.eie import load_words
 from zeroskip.sw.program import Program
-
-COUNTERS = 16
-"""Addresses of counters in one unit."""
-
 
 class PythonEngine:
     """The reference simulation, some thousand cycles a second."""

@@ -57,7 +57,11 @@ class EIE(wiring.Component):
         pes = [PE(self.config) for _ in range(self.config.pes)]
         for k, (pe, leaf) in enumerate(zip(pes, lnzd.i, strict=True)):
             m.submodules[f"pe_{k}"] = pe
-            m.d.comb += pe.identity.eq(k)
+            # A register that never changes, which synthesis turns into a constant: Amaranth
+            # would write a constant into the PE, and no two PEs were the same module.
+            identity = Signal(self.config.identity_width, init=k, name=f"identity_{k}")
+            m.d.sync += identity.eq(identity)
+            m.d.comb += pe.identity.eq(identity)
             wiring.connect(m, pe.found, leaf)
 
         for name in ("load", "inputs"):

@@ -3,7 +3,7 @@
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import bits_for
+from amaranth.utils import bits_for, exact_log2
 
 from zeroskip.hw.eie.activation import ActivationUnit
 from zeroskip.hw.eie.config import EIEConfig
@@ -99,15 +99,15 @@ class CentralControl(wiring.Component):
 
     def _descriptors(self, m: Module, at: Value) -> data.View:
         """The descriptor memory, written by loads; returns descriptor ``at``."""
-        layout, stride = descriptor(self.config), descriptor_stride(self.config)
+        layout, low = descriptor(self.config), exact_log2(descriptor_stride(self.config))
         word, words = self.load.payload, []
         for k in range(descriptor_words(self.config)):
             m.submodules[f"descriptor_{k}"] = memory = BlockRAM(32, depth=self.config.descriptors)
             m.d.comb += [
                 memory.write.en.eq(self.load.valid & self.load.ready
                                    & (word.target == LoadTarget.DESCRIPTORS)
-                                   & (word.address % stride == k)),
-                memory.write.address.eq(word.address // stride),
+                                   & (word.address[:low] == k)),
+                memory.write.address.eq(word.address[low:]),
                 memory.write.data.eq(word.data),
                 memory.en.eq(1),
                 memory.address.eq(at),

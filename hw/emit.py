@@ -1,0 +1,93 @@
+"""The way out of Amaranth: RTLIL with shared modules, Verilog, and Yosys to make it."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from amaranth.back import rtlil as amaranth_rtlil
+from amaranth.lib import wiring
+
+_MODULE = re.compile(r"^module \\(\S+)\n", re.MULTILINE)
+_NUMBERED_PORT = re.compile(r"put (\d+)  (\\port\$\d+\$\d+)$", re.MULTILINE)
+_CELL = re.compile(r"  cell \\(\S+) (.*)")
+_CONNECTION = re.compile(r"    connect (\S+) (.*)")
+
+
+def rtlil(component: wiring.Component, name: str) -> str:
+    """RTLIL of a component in which equal modules are one.
+
+    Amaranth writes a module per instance. All PEs are equal, so that sharing them keeps the
+    Verilog readable and makes a compiled simulation small: its size and build time no longer
+    grow with the number of PEs.
+    """
+    text = amaranth_rtlil.convert(component, name=name, emit_src=False)
+    starts = [match.start() for match in re.finditer(r"^(attribute .*\n)*module ", text,
+                                                     re.MULTILINE)]
+    header = text[:starts[0]]
+    modules = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    names = {_MODULE.search(module)[1] for module in modules}
+
+    # Children stand behind their parents, so that backwards each cell's type is settled.
+    kept: dict[str, tuple[str, str]] = {}
+    shared: dict[str, tuple[str, dict[str, str]]] = {}
+    for module in reversed(modules):
+        own = _MODULE.search(module)[1]
+        module, ports = _settle(module, shared)
+        body = _MODULE.sub("", module, count=1)
+        if body not in kept:
+            # "eie.pe_0" serves for all: it is called "eie.pe".
+            general = ".".join(re.sub(r"_\d+$", "", part) for part in own.split("."))
+            taken = names | {general for general, _ in kept.values()}
+            general = own if general in taken else general
+            kept[body] = general, module.replace(f"module \\{own}\n", f"module \\{general}\n", 1)
+        shared[own] = kept[body][0], ports
+    return header + "\n".join(module for _, module in reversed(kept.values()))
+
+
+def _settle(module: str, shared: dict) -> tuple[str, dict[str, str]]:
+    """A module whose cells have their shared types, and how its ports were renamed.
+
+    Amaranth names some ports after a net of the whole design; they get their position instead.
+    """
+    renamed = {name: f"\\port${position}" for position, name in _NUMBERED_PORT.findall(module)}
+
+    def rename(text):
+        return re.sub(r"\\port\$\d+\$\d+", lambda name: renamed[name[0]], text)
+
+    lines, ports = [], {}
+    for line in module.splitlines():
+        if (cell := _CELL.fullmatch(line)):
+            kind, ports = shared.get(cell[1], (cell[1], {}))
+            line = f"  cell \\{kind} {cell[2]}"
+        elif (connection := _CONNECTION.fullmatch(line)):
+            port = ports.get(connection[1], connection[1])
+            line = f"    connect {port} {rename(connection[2])}"
+        else:
+            line = rename(line)
+        lines.append(line)
+    return "\n".join(lines) + "\n", renamed
+
+
+def verilog(component: wiring.Component, name: str) -> str:
+    """Verilog of a component, ports named as in its signature: ``inputs__payload``."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.il"), Path(folder, "out.v")
+        source.write_text(rtlil(component, name))
+        yosys(f"read_rtlil {source}", "proc -nomux -norom", "memory_collect",
+              "opt_clean -purge", f"write_verilog -norename -noattr {target}")
+        return target.read_text()
+
+
+def yosys(*commands: str) -> None:
+    """Runs Yosys commands in a process of their own, because Yosys ends it on an error.
+
+    Raises ``RuntimeError`` with the last lines of its log if it fails.
+    """
+    script = ("import sys; from pyosys import libyosys as ys; design = ys.Design()\n"
+              "for command in sys.argv[1:]: ys.run_pass(command, design)")
+    done = subprocess.run([sys.executable, "-c", script, *commands],
+                          capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"Yosys failed:\n{(done.stdout + done.stderr)[-2000:]}")
