@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from amaranth.back import rtlil as amaranth_rtlil
-from amaranth.lib import wiring
+from amaranth.hdl import Value
+from amaranth.lib import data, wiring
 
 _MODULE = re.compile(r"^module \\(\S+)\n", re.MULTILINE)
 _NUMBERED_PORT = re.compile(r"put (\d+)  (\\port\$\d+\$\d+)$", re.MULTILINE)
@@ -91,3 +92,34 @@ def yosys(*commands: str) -> None:
                           capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"Yosys failed:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+def ports(component: wiring.Component) -> list[dict]:
+    """Name, direction and width of each port of the Verilog, and the fields of a payload."""
+    found = [{"name": "clk", "direction": "in", "width": 1},
+             {"name": "rst", "direction": "in", "width": 1}]
+    for path, member, value in component.signature.flatten(component):
+        port = {"name": "__".join(map(str, path)),
+                "direction": "in" if member.flow is wiring.In else "out",
+                "width": len(Value.cast(value))}
+        if isinstance(member.shape, data.Layout):
+            port["fields"] = [{"name": name, "lsb": field.offset, "width": field.width}
+                              for name, field in member.shape]
+        found.append(port)
+    return found
+
+
+_WAIVERS = {
+    "DECLFILENAME": "one file holds all modules",
+    "UNUSEDSIGNAL": "each field of a payload is a wire of its own beside the payload",
+    "WIDTH": "a signed constant is as narrow as its value; the comparison extends it",
+    "CASEINCOMPLETE": "a register keeps its value in the states that do not mention it",
+    "VARHIDDEN": "a memory has the name of the block that it fills",
+}
+
+
+def waivers() -> str:
+    """Verilator's configuration file that waives, with the reason, what Amaranth's style of
+    Verilog triggers under ``-Wall``."""
+    lines = [f"// {reason}\nlint_off -rule {rule}" for rule, reason in _WAIVERS.items()]
+    return "\n".join(["`verilator_config", *lines, ""])

@@ -87,6 +87,7 @@ class _Stream(ctypes.Structure):
         ("payload", ctypes.POINTER(_Object)), ("valid", ctypes.POINTER(_Object)),
         ("ready", ctypes.POINTER(_Object)), ("items", ctypes.c_void_p),
         ("count", ctypes.c_uint64), ("done", ctypes.c_uint64),
+        ("times", ctypes.c_void_p),
     )
 
 
@@ -101,12 +102,13 @@ class Model:
         for function, result in {
             "cxxrtl_design_create": ctypes.c_void_p, "cxxrtl_create": ctypes.c_void_p,
             "cxxrtl_get_parts": ctypes.POINTER(_Object), "cxxrtl_step": ctypes.c_size_t,
-            "cxxrtl_destroy": None, "zeroskip_run": ctypes.c_uint64,
+            "cxxrtl_destroy": None, "zeroskip_run": None,
         }.items():
             getattr(self._library, function).restype = result
         toplevel = ctypes.c_void_p(self._library.cxxrtl_design_create())
         self._handle = ctypes.c_void_p(self._library.cxxrtl_create(toplevel))
         self._clock = self._object("clk")
+        self._now = ctypes.c_uint64()
 
     def __del__(self):
         if hasattr(self, "_handle"):
@@ -135,7 +137,7 @@ class Model:
                 self._library.cxxrtl_step(self._handle)
 
     def run(self, send: dict[str, np.ndarray], receive: dict[str, int],
-            patience: int = 1_000_000) -> dict[str, np.ndarray]:
+            patience: int = 1_000_000) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Sends and receives over streams until all is done.
 
         Parameters
@@ -147,32 +149,33 @@ class Model:
 
         Returns
         -------
-        dict of stream name to uint32 [items, words]
+        dict of stream name to uint32 [items, words] and uint64 [items], the cycle of each,
+        counted over all runs
         """
-        senders = {name: np.ascontiguousarray(items, np.uint32) for name, items in send.items()}
-        receivers = {
-            name: np.zeros((count, self._words(name)), np.uint32)
-            for name, count in receive.items()}
-        for name, items in senders.items():
+        sent = {name: np.ascontiguousarray(items, np.uint32) for name, items in send.items()}
+        received = {name: (np.zeros((count, self._words(name)), np.uint32),
+                           np.zeros(count, np.uint64)) for name, count in receive.items()}
+        for name, items in sent.items():
             if items.shape[1:] != (self._words(name),):
                 raise ValueError(f"items for '{name}' must be {self._words(name)} words wide, "
                                  f"not {items.shape[1:]}")
-        sending = self._streams(senders)
-        receiving = self._streams(receivers)
+        senders = [self._stream(name, items, None) for name, items in sent.items()]
+        receivers = [self._stream(name, *arrays) for name, arrays in received.items()]
+        c_senders = (_Stream * len(senders))(*senders)
+        c_receivers = (_Stream * len(receivers))(*receivers)
         self._library.zeroskip_run(
-            self._handle, self._clock, sending, ctypes.c_uint64(len(senders)), receiving,
-            ctypes.c_uint64(len(receivers)), ctypes.c_uint64(patience))
-        for name, stream in zip([*senders, *receivers], [*sending, *receiving], strict=True):
+            self._handle, self._clock, c_senders, ctypes.c_uint64(len(senders)), c_receivers,
+            ctypes.c_uint64(len(receivers)), ctypes.c_uint64(patience), ctypes.byref(self._now))
+        for name, stream in zip([*sent, *received], [*c_senders, *c_receivers], strict=True):
             if stream.done != stream.count:
                 raise TimeoutError(f"'{name}' moved {stream.done} of {stream.count} items, then "
                                    f"nothing happened for {patience} cycles")
-        return receivers
+        return received
+
+    def _stream(self, name: str, items: np.ndarray, times: np.ndarray | None) -> _Stream:
+        ports = (self._object(f"{name}__{part}") for part in ("payload", "valid", "ready"))
+        return _Stream(*ports, items.ctypes.data, len(items), 0,
+                       None if times is None else times.ctypes.data)
 
     def _words(self, stream: str) -> int:
         return -(-self._object(f"{stream}__payload").contents.width // 32)
-
-    def _streams(self, streams: dict[str, np.ndarray]):
-        return (_Stream * len(streams))(*(
-            _Stream(*(self._object(f"{name}__{part}") for part in ("payload", "valid", "ready")),
-                    items.ctypes.data, len(items), 0)
-            for name, items in streams.items()))

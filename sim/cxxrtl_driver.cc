@@ -10,17 +10,18 @@ struct Stream {
     uint32_t *items;   // one after another, each in whole 32-bit words
     uint64_t count;    // items to send, or to receive at most
     uint64_t done;     // items that were transferred
+    uint64_t *times;   // receivers: the cycle of each item
 };
 
 static size_t words(const cxxrtl_object *object) { return (object->width + 31) / 32; }
 
 // Runs until every receiver has its items, or until no stream has moved for `patience` cycles.
-// Returns the number of clock cycles.
-extern "C" uint64_t zeroskip_run(cxxrtl_handle handle, cxxrtl_object *clock,
-                                 Stream *senders, uint64_t sender_count,
-                                 Stream *receivers, uint64_t receiver_count,
-                                 uint64_t patience) {
-    uint64_t cycles = 0, still = 0;
+// Counts the clock cycles in `now`.
+extern "C" void zeroskip_run(cxxrtl_handle handle, cxxrtl_object *clock,
+                             Stream *senders, uint64_t sender_count,
+                             Stream *receivers, uint64_t receiver_count,
+                             uint64_t patience, uint64_t *now) {
+    uint64_t still = 0;
     while (still < patience) {
         bool finished = true;
         for (Stream *s = senders; s != senders + sender_count; s++) {
@@ -38,7 +39,7 @@ extern "C" uint64_t zeroskip_run(cxxrtl_handle handle, cxxrtl_object *clock,
         *clock->next = 0;
         cxxrtl_step(handle);
         if (finished)
-            return cycles;
+            return;
 
         bool moved = false;
         for (Stream *s = senders; s != senders + sender_count; s++)
@@ -50,13 +51,12 @@ extern "C" uint64_t zeroskip_run(cxxrtl_handle handle, cxxrtl_object *clock,
             if (*r->valid->curr & *r->ready->curr) {
                 size_t size = words(r->payload);
                 memcpy(r->items + r->done * size, r->payload->curr, 4 * size);
-                r->done++;
+                r->times[r->done++] = *now;
                 moved = true;
             }
         still = moved ? 0 : still + 1;
         *clock->next = 1;
         cxxrtl_step(handle);
-        cycles++;
+        ++*now;
     }
-    return cycles;
 }

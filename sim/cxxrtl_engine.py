@@ -1,5 +1,7 @@
 """Engine ``cxxrtl``: the array's gateware, compiled; hundreds of times faster."""
 
+from dataclasses import replace
+
 import numpy as np
 from amaranth.lib import data
 
@@ -7,7 +9,7 @@ from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.layouts import load_word
 from zeroskip.sim.cxxrtl import Model, build
-from zeroskip.sim.engine import COUNTERS, Progress, Result, Statistics, collect
+from zeroskip.sim.engine import COUNTERS, Progress, Result, Statistics
 from zeroskip.sw.driver.eie import load_words
 from zeroskip.sw.program import Program
 
@@ -27,23 +29,24 @@ class CxxrtlEngine:
         model.run({"load": pack_fields(
             load_word(program.config), dict(zip(fields, words.T, strict=True)))}, {})
 
-        outputs = collect(program, len(inputs))
-        per_image = sum(layer.shape[1] for layer in outputs)
+        result = Result.empty(program, len(inputs))
+        wanted = sum(layer.shape[1] for layer in result.outputs)
         last = np.arange(inputs.shape[1]) == inputs.shape[1] - 1
         for image, vector in enumerate(inputs):
-            items = pack_fields(INPUT, {"value": vector.astype(np.uint16), "last": last})
-            received = model.run({"inputs": items}, {"outputs": per_image})["outputs"]
-            found = unpack_fields(output(program.config), received)
+            items = pack_fields(INPUT, {"value": vector.view(np.uint16), "last": last})
+            payload, times = model.run({"inputs": items}, {"outputs": wanted})["outputs"]
+            found = unpack_fields(output(program.config), payload)
             start = 0
-            for layer in outputs:
+            for layer, when in zip(result.outputs, result.times, strict=True):
                 mine = slice(start, start + layer.shape[1])
-                layer[image, found["index"][mine]] = found["value"][mine].astype(np.uint16)\
-                    .view(np.int16)
+                index = found["index"][mine]
+                layer[image, index] = found["value"][mine].astype(np.uint16).view(np.int16)
+                when[image, index] = times[mine]
                 start += layer.shape[1]
             if progress:
                 progress(image + 1, len(inputs))
         counts = self._counters(model, program.config.pes)
-        return Result(tuple(outputs), Statistics.from_counts(len(inputs), counts))
+        return replace(result, statistics=Statistics.from_counts(len(inputs), counts))
 
     def _counters(self, model: Model, pes: int) -> np.ndarray:
         counts = np.zeros((pes + 1, COUNTERS), np.int64)

@@ -64,11 +64,29 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Result:
-    """Outputs of a batch: int16 [batch, outputs] per layer sent out, and the statistics of
-    engines that have cycles."""
+    """What a batch gave.
+
+    Attributes
+    ----------
+    outputs : tuple of int16 [batch, outputs]
+        One array per layer that the program sends out.
+    times : tuple of int64 [batch, outputs]
+        The clock cycle since reset in which each output left the machine; zero for engines
+        without a clock.
+    statistics : Statistics or None
+        None for engines without a clock.
+    """
 
     outputs: tuple[np.ndarray, ...]
+    times: tuple[np.ndarray, ...]
     statistics: Statistics | None = None
+
+    @classmethod
+    def empty(cls, program: Program, batch: int) -> "Result":
+        """Zeroed arrays for the outputs that ``program`` sends."""
+        shapes = [(batch, s.outputs) for s in program.segments if s.outputs]
+        return cls(tuple(np.zeros(shape, np.int16) for shape in shapes),
+                   tuple(np.zeros(shape, np.int64) for shape in shapes))
 
 
 class Engine(Protocol):
@@ -81,7 +99,3 @@ class Engine(Protocol):
         """Runs ``inputs`` (int16 [batch, in]) through ``program``."""
         ...
 
-
-def collect(program: Program, batch: int) -> list[np.ndarray]:
-    """Empty arrays for the outputs that ``program`` sends."""
-    return [np.zeros((batch, s.outputs), np.int16) for s in program.segments if s.outputs]

