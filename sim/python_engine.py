@@ -11,6 +11,7 @@ from zeroskip.sim.engine import COUNTERS, Progress, Result, Statistics
 from zeroskip.sw.driver.eie import load_words
 from zeroskip.sw.program import Program
 
+
 class PythonEngine:
     """The reference simulation, some thousand cycles a second."""
 

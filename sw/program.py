@@ -9,6 +9,7 @@ of that JSON text.
 import json
 import zlib
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
 from zeroskip.sw.errors import BadInput
 
 VERSION = 1
@@ -129,7 +130,7 @@ class Program:
             config = EIEConfig(**header["config"])
             layers = tuple(LayerInfo(**layer) for layer in header["layers"])
             segments = tuple(Segment(**segment) for segment in header["segments"])
-            digest, crcs = header["digest"], header["crc32"]
+            digest, crcs = header["digest"], dict(header["crc32"])
             program = cls(config, header["input_scale"], layers, segments,
                           reference=header["reference"],
                           **{name: tensors[name] for name in _TENSORS})
@@ -143,43 +144,89 @@ class Program:
             if zlib.crc32(tensors[name].tobytes()) != crcs.get(name):
                 raise BadInput(f"{path}: tensor '{name}' is damaged (its CRC-32 does not match); "
                                "copy the file again or compile the model again")
-        program._check(path)
+        try:
+            program._check()
+        except ValueError as error:
+            raise BadInput(f"{path}: {error}; compile the model again") from None
         return program
 
-    def _check(self, path: Path) -> None:
-        """Shapes, dtypes and ranges, against the configuration."""
-        config = self.config
-        limits = {"entries": config.entries, "pointers": config.pointers,
-                  "biases": config.bias_depth}
+    def _check(self) -> None:
+        """Shapes, dtypes and ranges, against the configuration; ``ValueError`` on a misfit."""
+        self._check_tensors()
+        self._check_layers()
+        self._check_segments()
+
+    def _check_tensors(self) -> None:
+        config, pes, layers = self.config, self.config.pes, len(self.layers)
+        sizes = {"entries": (pes, 0, config.entries), "pointers": (pes, 2, config.pointers),
+                 "biases": (pes, 1, config.bias_depth), "codebooks": (layers, 16, 16)}
         for name, dtype in _TENSORS.items():
-            tensor = getattr(self, name)
-            rows = len(self.layers) if name == "codebooks" else config.pes
-            most = limits.get(name, 16)
+            tensor, (rows, least, most) = getattr(self, name), sizes[name]
             if tensor.dtype != dtype or tensor.ndim != 2 or len(tensor) != rows \
-                    or tensor.shape[1] > most:
-                raise BadInput(
-                    f"{path}: tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, expected "
-                    f"{np.dtype(dtype)} [{rows}, at most {most}]; compile the model again")
+                    or not least <= tensor.shape[1] <= most:
+                raise ValueError(
+                    f"tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, expected "
+                    f"{np.dtype(dtype)} [{rows}, {least} to {most}]")
+        if self.entries.shape[1] % ENTRIES_PER_ROW:
+            raise ValueError("tensor 'entries' does not end with a whole row")
         if np.any(self.pointers[:, 1:] < self.pointers[:, :-1]) \
                 or np.any(self.pointers[:, -1] > self.entries.shape[1]):
-            raise BadInput(f"{path}: the column pointers leave the weight memory; "
-                           "compile the model again")
-        limits = {"first": config.pointers, "limit": config.pointers, "rows": config.acc_depth,
-                  "source": config.act_depth, "destination": config.act_depth, "shift": 31,
-                  "bias": config.bias_depth, "codebook": config.codebooks - 1, "relu": 1,
-                  "swap": 1, "last": 1, "outputs": config.act_depth * config.pes}
+            raise ValueError("the column pointers leave the weight memory")
+
+    def _check_layers(self) -> None:
+        config, widest = self.config, self.config.act_depth * self.config.pes
+        if not 1 <= len(self.layers) <= config.codebooks:
+            raise ValueError(f"it has {len(self.layers)} layers, expected 1 to {config.codebooks}")
+        _check_scale("input_scale", self.input_scale)
+        for layer in self.layers:
+            _check_scale(f"layer {layer.name}: output_scale", layer.output_scale)
+            for field in ("inputs", "outputs"):
+                _check_range(f"layer {layer.name}: {field}", getattr(layer, field), 1, widest)
+            for field in ("nonzeros", "entries", "padding"):
+                _check_range(f"layer {layer.name}: {field}", getattr(layer, field), 0,
+                             self.entries.size)
+        for before, after in pairwise(self.layers):
+            _check_range(f"layer {after.name}: inputs", after.inputs, *[before.outputs] * 2)
+
+    def _check_segments(self) -> None:
+        config, columns = self.config, self.pointers.shape[1] - 1
+        limits = {"first": columns - 1, "limit": columns, "rows": config.acc_depth,
+                  "source": config.act_depth - 1, "destination": config.act_depth - 1,
+                  "bias": config.bias_depth - 1, "codebook": len(self.layers) - 1, "shift": 31,
+                  "relu": 1, "swap": 1, "last": 1, "outputs": config.act_depth * config.pes}
         for at, segment in enumerate(self.segments):
             for field in fields(Segment):
-                value = getattr(segment, field.name)
-                if not isinstance(value, int) or not 0 <= value <= limits[field.name]:
-                    raise BadInput(f"{path}: segment {at} has {field.name} = {value!r}, expected "
-                                   f"0 to {limits[field.name]}; compile the model again")
-        if len(self.segments) > config.descriptors or not self.segments \
-                or [s.last for s in self.segments] != [0] * (len(self.segments) - 1) + [1] \
-                or sum(s.swap for s in self.segments) != len(self.layers):
-            raise BadInput(f"{path}: the list of {len(self.segments)} segments does not fit the "
-                           f"{len(self.layers)} layers or the {config.descriptors} descriptors; "
-                           "compile the model again")
+                _check_range(f"segment {at}: {field.name}", getattr(segment, field.name), 0,
+                             limits[field.name])
+            _check_range(f"segment {at}: limit", segment.limit, segment.first + 1, columns)
+            words = -(-(segment.limit - segment.first) // config.pes)
+            for what, end, most in (
+                    ("source words", segment.source + words, config.act_depth),
+                    ("destination words", segment.destination + segment.rows, config.act_depth),
+                    ("biases", segment.bias + segment.rows, self.biases.shape[1])):
+                _check_range(f"segment {at}: end of its {what}", end, 0, most)
+        count = len(self.segments)
+        _check_range("number of segments", count, 1, config.descriptors)
+        lasts, swaps = [s.last for s in self.segments], sum(s.swap for s in self.segments)
+        if lasts != [0] * (count - 1) + [1] or not self.segments[-1].swap \
+                or swaps != len(self.layers):
+            raise ValueError(f"the list of {count} segments does not fit the "
+                             f"{len(self.layers)} layers")
+        ends = iter(self.layers)
+        for at, segment in enumerate(self.segments):
+            outputs = next(ends).outputs if segment.swap else 0
+            if segment.outputs != outputs and (segment.outputs or segment.last):
+                raise ValueError(f"segment {at}: outputs is {segment.outputs}, expected {outputs}")
+
+
+def _check_range(name: str, value, least: int, most: int) -> None:
+    if not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r}, expected {least} to {most}")
+
+
+def _check_scale(name: str, value) -> None:
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {value!r}, expected a number above 0")
 
 
 _TENSORS = {"entries": np.uint8, "pointers": np.uint32, "biases": np.int32,
@@ -211,7 +258,10 @@ def parse_json(text: str):
         if len(result) != len(pairs):
             raise ValueError("a key stands twice")
         return result
-    return json.loads(text, object_pairs_hook=unique)
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _header(path: Path, metadata: dict[str, str]) -> dict:

@@ -57,7 +57,7 @@ def save(path: Path, reference: tuple[ReferenceLayer, ...]) -> None:
     tensors, described = {}, []
     for i, layer in enumerate(reference):
         for name, dtype in _TENSORS.items():
-            tensors[f"layer{i}.{name}"] = np.ascontiguousarray(getattr(layer, name), dtype)
+            tensors[f"layer{i}.{name}"] = np.array(getattr(layer, name), dtype, order="C")
         described.append({
             "name": layer.name, "engine": "eie", "activation": layer.activation,
             "input_zero_point": 0, "output_zero_point": 0,

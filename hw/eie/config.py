@@ -9,6 +9,13 @@ from amaranth.utils import bits_for
 ENTRIES_PER_ROW = 8
 """Entries in one 64-bit row of the weight memory (paper, section IV)."""
 
+_LEAST = {"runahead": 2, "broadcast_latency": 0, "acc_width": 17,
+          **dict.fromkeys(("weight_rows", "pointers", "act_depth", "acc_depth", "bias_depth",
+                           "descriptors"), 2)}
+"""Smallest value of a field, where it is not 1."""
+
+_MOST = {"acc_width": 32, "codebooks": 32}
+
 
 @dataclass(frozen=True, kw_only=True)
 class EIEConfig:
@@ -62,9 +69,6 @@ class EIEConfig:
     counters: bool = True
 
     def __post_init__(self):
-        least = {"runahead": 2, "broadcast_latency": 0, "pointers": 2, "acc_depth": 2,
-                 "bias_depth": 2, "act_depth": 2, "weight_rows": 2, "acc_width": 17, "descriptors": 2}
-        most = {"acc_width": 32, "codebooks": 32}
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is bool:
@@ -73,11 +77,11 @@ class EIEConfig:
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{field.name} must be an integer, not {value!r}")
-            if value < least.get(field.name, 1):
+            if value < _LEAST.get(field.name, 1):
                 raise ValueError(
-                    f"{field.name} must be at least {least.get(field.name, 1)}, not {value}")
-            if value > most.get(field.name, value):
-                raise ValueError(f"{field.name} must be at most {most[field.name]}, not {value}")
+                    f"{field.name} must be at least {_LEAST.get(field.name, 1)}, not {value}")
+            if value > _MOST.get(field.name, value):
+                raise ValueError(f"{field.name} must be at most {_MOST[field.name]}, not {value}")
 
     @property
     def queue_slots(self) -> int:

@@ -20,14 +20,15 @@ def configuration(name: str) -> EIEConfig:
 def array(path: Path) -> np.ndarray:
     """A ``.npy`` array of numbers."""
     try:
-        values = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            values = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such file; give the path of a .npy array") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise BadInput(f"{path}: not a readable .npy array ({error}); write it with numpy.save") \
-            from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or not values.ndim:
-        raise BadInput(f"{path}: not a single array of numbers; write it with numpy.save")
+    except Exception as error:  # numpy raises almost anything on a damaged file
+        raise BadInput(f"{path}: not a readable .npy array ({str(error).partition(chr(10))[0]}); "
+                       "write it with numpy.save") from None
+    if values.dtype.kind not in "fiu" or not values.ndim:
+        raise BadInput(f"{path}: not an array of numbers; write it with numpy.save")
     return values
 
 
@@ -36,8 +37,8 @@ def inputs(path: Path, program: Program, raw: bool) -> tuple[np.ndarray, int]:
     values = array(path)
     shape = values.shape
     if not values.size or values.size != shape[0] * program.inputs:
-        raise BadInput(f"{path}: the array is {list(shape)}, but the program takes {program.inputs} "
-                       "values per sample, batch first; reshape it")
+        raise BadInput(f"{path}: the array is {list(shape)}, but the program takes "
+                       f"{program.inputs} values per sample, batch first; reshape it")
     values = values.reshape(shape[0], program.inputs)
     if not raw:
         return to_integer(values, program.input_scale)

@@ -44,9 +44,12 @@ def prune(model: Path, recipe: Path, out: Path, screen: Screen) -> None:
 
 def compile_model(model: Path, calibration: Path, out: Path, target: str, screen: Screen) -> None:
     """See ``zeroskip compile --help``."""
-    from zeroskip.sw.compiler.compile import compile_network, storage
+    from zeroskip.sw.compiler.compile import REFERENCE, compile_network, storage
 
     check_writable(out)
+    if out.name == REFERENCE:
+        raise BadInput(f"{out}: the integer reference takes this name; give another")
+    check_writable(out.with_name(REFERENCE))
     compiled = compile_network(frontend.read(model), array(calibration), configuration(target))
     compiled.save(out)
 

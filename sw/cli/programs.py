@@ -28,7 +28,7 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, raw: boo
         np.save(file, y if raw else (y * program.layers[-1].output_scale).astype(np.float32))
 
     statistics = result.statistics
-    facts = {"engine": name, "images": len(x), "inputs_saturated": saturated}
+    facts = {"engine": name, "images": len(x), "inputs_saturated": int(saturated)}
     if statistics:
         facts |= {"outputs_saturated": int(statistics.pe["saturated"].sum()),
                   "cycles_per_image": statistics.cycles / len(x),

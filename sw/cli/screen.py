@@ -33,7 +33,7 @@ class Screen:
     def text(self, line: str) -> None:
         """A line for people."""
         if not self._quiet:
-            self._console.print(line, highlight=False, markup=False)
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def table(self, title: str, columns: list[str], rows: list[list]) -> None:
         """A table for people; numbers are aligned to the right."""
@@ -48,8 +48,11 @@ class Screen:
 
     @contextmanager
     def progress(self, text: str):
-        """Gives a function ``(done, total, text="")``; a bar appears after two seconds."""
-        bar = Progress(console=Console(stderr=True), transient=True, disable=self._quiet)
+        """Gives a function ``(done, total, text="")``; a bar appears after two seconds, on a
+        terminal."""
+        console = Console(stderr=True)
+        bar = Progress(console=console, transient=True,
+                       disable=self._quiet or not console.is_terminal)
         task = bar.add_task(text, total=None)
         began, shown = time.monotonic(), False
 

@@ -1,0 +1,113 @@
+"""Commands ``bench eie``, ``bench pack``, ``bench sim``."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+
+from zeroskip.sim import benchmarks, engines
+from zeroskip.sim.cxxrtl_engine import CxxrtlEngine
+from zeroskip.sim.python_engine import PythonEngine
+from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.pack.eie import pack as pack_matrix
+from zeroskip.sw.quantize.kmeans import share
+
+DENSITY, ACTIVATIONS = 0.09, 0.35
+"""Weights and activations that are not zero, as in the paper's fully-connected layers."""
+
+
+def eie(pes: int, matrix: Path | None, engine: str | None, screen: Screen) -> None:
+    """See ``zeroskip bench eie --help``."""
+    if not 1 <= pes <= 256:
+        raise BadInput(f"--pes must be 1 to 256, not {pes}")
+    if matrix is None:
+        name = "512x512"
+        indices, vector = benchmarks.random_layer(512, 512, DENSITY, ACTIVATIONS)
+    else:
+        name = matrix.stem
+        indices, vector = _read(matrix)
+    chosen = engines.create(engine or engines.default(), _no_reference)
+    with screen.progress(f"{name} on {pes} PEs ({chosen.name})"):
+        run = benchmarks.run_layer(indices, vector, replace(benchmarks.PAPER, pes=pes), chosen)
+
+    hand = run.by_hand()
+    row = {
+        "layer": name, "mode": "paper", "mask": "random" if matrix is None else "given",
+        "pes": pes, "ideal_cycles": run.ideal_cycles, "cycles": run.statistics.cycles,
+        "utilisation": run.statistics.utilisation, "bits_per_nonzero": run.bits_per_nonzero(),
+        "loss": run.loss(), "by_hand": hand, "exact": run.exact,
+    }
+    shown = ["layer", "pes", "ideal_cycles", "cycles", "utilisation", "bits_per_nonzero", "exact"]
+    screen.table("one layer in RTL", shown, [[row[key] for key in shown]])
+    screen.table("where the PE-cycles went: counters of the RTL", ["cause", "share"], [
+        ["useful", f"{run.statistics.utilisation:.1%}"],
+        *([cause, f"{share:.1%}"] for cause, share in row["loss"].items())])
+    screen.table("the same cycles by hand, from matrix and vector", ["part", "share"], [
+        [part, f"{share:.1%}"] for part, share in hand.items()])
+    screen.result({"rows": [row]})
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Codebook indices and activations of a ``--matrix`` file."""
+    try:
+        matrix = scipy.sparse.load_npz(path).toarray()
+        with np.load(path, allow_pickle=False) as file:
+            activations = file.get("activations")
+    except FileNotFoundError:
+        raise BadInput(f"{path}: there is no such file; write one with scipy.sparse.save_npz") \
+            from None
+    except (ValueError, OSError, KeyError) as error:
+        raise BadInput(f"{path}: not a scipy sparse matrix ({error}); write one with "
+                       "scipy.sparse.save_npz") from None
+    indices = share(matrix.astype(np.float32)).indices
+    if activations is None:
+        _, vector = benchmarks.random_layer(1, matrix.shape[1], 0, ACTIVATIONS)
+        return indices, vector
+    if activations.shape != (matrix.shape[1],):
+        raise BadInput(f"{path}: 'activations' has shape {list(activations.shape)}, but the matrix "
+                       f"has {matrix.shape[1]} columns; give one activation per column")
+    # Cycles depend on which activations are zero, not on the values of the others.
+    return indices, (activations != 0).astype(np.int16)
+
+
+def _no_reference():
+    raise BadInput("bench eie measures hardware; choose --engine python or --engine cxxrtl")
+
+
+def pack(screen: Screen) -> None:
+    """See ``zeroskip bench pack --help``."""
+    indices, _ = benchmarks.random_layer(4096, 9216, DENSITY, 0)
+    seconds = _best(lambda: pack_matrix(indices, 64))
+    scipy_seconds = _best(lambda: scipy.sparse.csc_matrix(indices))
+    row = {"seconds": seconds, "scipy_seconds": scipy_seconds, "ratio": seconds / scipy_seconds}
+    screen.table("pack 4096 x 9216 at 9 % into 64 PEs; best of 3", list(row), [list(row.values())])
+    screen.result(row)
+
+
+def _best(function) -> float:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def sim(screen: Screen) -> None:
+    """See ``zeroskip bench sim --help``."""
+    rows = []
+    with screen.progress("simulating") as update:
+        for done, pes in enumerate((1, 4, 16, 64)):
+            update(done, 4, f"{pes} PEs")
+            slow = benchmarks.cycles_per_second(PythonEngine(), pes, 2)
+            fast = benchmarks.cycles_per_second(CxxrtlEngine(), pes, 20_000 // pes)
+            rows += [{"engine": "python", "pes": pes, "cycles_per_second": slow},
+                     {"engine": "cxxrtl", "pes": pes, "cycles_per_second": fast,
+                      "ratio": fast / slow}]
+    screen.table("clock cycles a second", ["engine", "PEs", "cycles/s", "over python"], [
+        [row["engine"], row["pes"], row["cycles_per_second"], row.get("ratio", 1.0)]
+        for row in rows])
+    screen.result({"rows": rows})

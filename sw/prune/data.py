@@ -1,0 +1,70 @@
+"""Labelled samples, and the accuracy of a network on them."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Samples of a classification task.
+
+    Attributes
+    ----------
+    x : float32 array [samples, features]
+    y : int64 array [samples], the class of each, from 0
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+def read_data(path: str | Path) -> Data:
+    """Reads a ``.npz`` file with ``x``, numbers ``[samples, ...]``, and ``y``, integers.
+
+    Samples are flattened. Raises BadInput where the file or an array cannot be used.
+    """
+    try:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            x, y = file["x"], file["y"]
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} does not exist; give a .npz file with x and y.") from error
+    except (OSError, EOFError, KeyError, IndexError, TypeError, AttributeError, ValueError,
+            zipfile.BadZipFile) as error:
+        raise BadInput(f"{path} is no .npz file with arrays x and y; "
+                       "write it with numpy.savez(path, x=x, y=y).") from error
+    return _checked(path, x, y)
+
+
+def check_fits(data: Data, network: Network):
+    """Raises BadInput where the samples or classes do not fit the network."""
+    if data.x.shape[1] != network.inputs:
+        raise BadInput(f"x has {data.x.shape[1]} values a sample, but the network takes "
+                       f"{network.inputs}; give the data that it was trained on.")
+    if data.y.max() >= network.outputs:
+        raise BadInput(f"y holds class {data.y.max()}, but the network has {network.outputs} "
+                       "outputs; number the classes from 0.")
+
+
+def accuracy(network: Network, data: Data) -> float:
+    """Fraction of the samples whose greatest output is that of their class."""
+    return float(np.mean(network.forward(data.x)[-1].argmax(axis=1) == data.y))
+
+
+def _checked(path, x, y):
+    if x.ndim < 2 or x.dtype.kind not in "fiu" or not x.size:
+        raise BadInput(f"{path}: x is {x.dtype} {list(x.shape)}; it must be numbers "
+                       "[samples, features].")
+    if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0:
+        raise BadInput(f"{path}: y is {y.dtype} {list(y.shape)}; it must be one class from 0 "
+                       f"for each of the {len(x)} samples.")
+    x = x.reshape(len(x), -1).astype(np.float32)
+    wrong = np.argwhere(~np.isfinite(x))
+    if len(wrong):
+        raise BadInput(f"{path}: x is not finite at sample {wrong[0][0]}; remove that sample.")
+    return Data(x, y.astype(np.int64))

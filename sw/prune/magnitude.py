@@ -1,0 +1,68 @@
+"""Magnitude pruning: gradually, with fine-tuning between the cuts, or in one shot.
+
+Source: Zhu and Gupta, "To prune, or not to prune", 2017, for the cubic schedule.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from zeroskip.sw.prune.data import Data
+from zeroskip.sw.prune.train import fit, linears
+
+RAMP = 0.5
+"""Fraction of the training during which the density falls; the rest recovers accuracy."""
+
+
+def density_at(fraction: float, final: float) -> float:
+    """Density after ``fraction`` of the training, from 1 to ``final``, cubic until ``RAMP``."""
+    left = max(0.0, 1 - fraction / RAMP)
+    return final + (1 - final) * left**3
+
+
+def mask(weight: torch.Tensor, density: float) -> torch.Tensor:
+    """Bool tensor, true at the greatest magnitudes: ``round(density * size)``, at least one.
+
+    Of equal magnitudes the first ones stay.
+    """
+    keep = max(1, round(density * weight.numel()))
+    order = torch.argsort(weight.abs().flatten(), descending=True, stable=True)
+    kept = torch.zeros(weight.numel(), dtype=torch.bool)
+    kept[order[:keep]] = True
+    return kept.view_as(weight)
+
+
+def prune(
+    module: nn.Module,
+    density: float | dict[str, float],
+    *,
+    data: Data | None = None,
+    epochs: int = 20,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+):
+    """Zeroes the smallest weights of the Linear layers of ``module``, in place.
+
+    ``density`` is the fraction of weights that stay, of each layer or by the layer's name in
+    ``module``; a layer that a dict leaves out stays as it is. With ``data``, the density falls
+    step by step over ``epochs`` of training, in which a zeroed weight stays zero; without, all
+    are cut at once and nothing is trained.
+    """
+    layers = linears(module)
+    if not isinstance(density, dict):
+        density = dict.fromkeys(layers, density)
+
+    @torch.no_grad()
+    def cut(fraction):
+        for name, final in density.items():
+            weight = layers[name].weight
+            # what is zero already has the least magnitude, so the masks only ever shrink
+            weight.mul_(mask(weight, density_at(fraction, final)))
+
+    if data is None:
+        cut(1.0)
+    else:
+        fit(module, module.parameters(), data, epochs=epochs, learning_rate=learning_rate,
+            seed=seed, after_step=cut, progress=progress, text="prune")

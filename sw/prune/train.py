@@ -1,0 +1,74 @@
+"""Training on labelled arrays, the same bytes for the same seed on the same machine."""
+
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.prune.data import Data
+
+BATCH = 64
+
+
+def fit(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    parameters: Iterable[nn.Parameter],
+    data: Data,
+    *,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    after_step: Callable[[float], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    text: str = "train",
+):
+    """Minimises the cross-entropy of ``forward`` over ``data`` with Adam, in place.
+
+    ``forward`` maps float32 ``[batch, features]`` to logits ``[batch, classes]``. The learning
+    rate falls to zero along a cosine; ``seed`` sets the order of the samples. ``after_step``
+    gets the fraction of the steps that are done, ``progress`` the epochs done, their total and
+    ``text``. Raises BadInput where the loss becomes infinite or NaN.
+    """
+    with _one_thread():
+        _fit(forward, parameters, data, epochs, learning_rate, seed, after_step, progress, text)
+
+
+def linears(module: nn.Module) -> dict[str, nn.Linear]:
+    """The Linear layers of ``module`` by their names in it, in order."""
+    return {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear)}
+
+
+@contextmanager
+def _one_thread():
+    # batches are small, so threads cost more than they gain; and sums keep one order
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit(forward, parameters, data, epochs, learning_rate, seed, after_step, progress, text):
+    x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
+    order = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+    steps, step = epochs * -(-len(x) // BATCH), 0
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    for epoch in range(epochs):
+        for rows in torch.randperm(len(x), generator=order).split(BATCH):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(forward(x[rows]), y[rows])
+            loss.backward()
+            optimizer.step()
+            decay.step()
+            step += 1
+            if after_step:
+                after_step(step / steps)
+        if not torch.isfinite(loss):
+            raise BadInput(f"the loss is {loss.item()} after epoch {epoch + 1}; lower "
+                           f"learning_rate, which is {learning_rate}.")
+        if progress:
+            progress(epoch + 1, epochs, text)
