@@ -76,7 +76,8 @@ def verilog(component: wiring.Component, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.il"), Path(folder, "out.v")
         source.write_text(rtlil(component, name))
-        yosys(f"read_rtlil {source}", "proc -nomux -norom", "memory_collect",
+        # Without processes: those that drive part of a vector leave X in SystemVerilog mode.
+        yosys(f"read_rtlil {source}", "proc", "pmuxtree", "memory_collect",
               "opt_clean -purge", f"write_verilog -norename -noattr {target}")
         return target.read_text()
 
@@ -113,7 +114,6 @@ _WAIVERS = {
     "DECLFILENAME": "one file holds all modules",
     "UNUSEDSIGNAL": "each field of a payload is a wire of its own beside the payload",
     "WIDTH": "a signed constant is as narrow as its value; the comparison extends it",
-    "CASEINCOMPLETE": "a register keeps its value in the states that do not mention it",
     "VARHIDDEN": "a memory has the name of the block that it fills",
 }
 

@@ -9,8 +9,8 @@ from amaranth.utils import bits_for
 class Queue(wiring.Component):
     """A first-in first-out queue of any payload.
 
-    Latency is one cycle, throughput one item a cycle at any level. ``level`` counts the items
-    inside; an item that enters in this cycle counts from the next on.
+    Latency is one cycle, throughput one item a cycle while it is neither full nor empty.
+    ``level`` counts the items inside; an item that enters in this cycle counts from the next.
 
     Members
     -------

@@ -28,14 +28,17 @@ class Stalls:
         if not 0 <= fraction < 1:
             raise ValueError(f"fraction must be at least 0 and below 1, not {fraction}")
         self._random = random.Random(seed)
-        self._fraction, self._burst = fraction, burst
+        # A wait follows another with probability p, so that p / (1 - p) of them stand before an
+        # item: bursts of b then take the share pb / (pb + 1 - p) of the cycles.
+        self._again = fraction / (fraction + burst * (1 - fraction))
+        self._burst = burst
 
     def cycles(self) -> int:
         """Cycles to wait now."""
-        # A wait of b cycles per item with probability p stalls the share p*b / (p*b + 1).
-        load = self._fraction / (1 - self._fraction) / self._burst
-        waits = int(load) + (self._random.random() < load % 1)
-        return waits * self._burst
+        cycles = 0
+        while self._random.random() < self._again:
+            cycles += self._burst
+        return cycles
 
     def patient(self) -> bool:
         """Whether to show ``ready`` only once ``valid`` is seen; a sender must not mind."""
@@ -60,7 +63,9 @@ async def send(ctx: SimulatorContext, port, items: Iterable, stalls: Stalls | No
             await ctx.tick()
         ctx.set(port.payload, item)
         ctx.set(port.valid, 1)
-        await ctx.tick().until(port.ready)
+        ready = False
+        while not ready:
+            *_, ready = await ctx.tick().sample(port.ready)
         ctx.set(port.valid, 0)
 
 
@@ -74,7 +79,9 @@ async def receive(ctx: SimulatorContext, port, count: int, stalls: Stalls | None
             while not ctx.get(port.valid):
                 await ctx.tick()
         ctx.set(port.ready, 1)
-        (payload,) = await ctx.tick().sample(port.payload).until(port.valid)
+        valid = False
+        while not valid:
+            *_, valid, payload = await ctx.tick().sample(port.valid, port.payload)
         ctx.set(port.ready, 0)
         items.append(plain(payload))
     return items
@@ -137,7 +144,8 @@ def simulate(dut, *benches: Callable, background: Iterable[Callable] = (),
         for _ in range(deadline):
             await ctx.tick()
             if not running:
-                await ctx.tick().repeat(quiet)
+                for _ in range(quiet):
+                    await ctx.tick()
                 return
         raise TimeoutError(f"{running} of {len(benches)} benches still ran "
                            f"after {deadline} cycles")

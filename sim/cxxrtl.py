@@ -17,7 +17,8 @@ from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.sw.errors import ToolMissing
 
 _DRIVER = Path(__file__).with_name("cxxrtl_driver.cc")
-_FLAGS = ("-O2", "-shared", "-fPIC", "-std=c++14", "-w")
+# NDEBUG: CXXRTL's assertions also look at the address of a write that is not enabled.
+_FLAGS = ("-O2", "-shared", "-fPIC", "-std=c++14", "-w", "-DNDEBUG")
 
 
 def compiler() -> list[str]:

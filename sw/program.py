@@ -119,7 +119,12 @@ class Program:
             "crc32": {name: zlib.crc32(tensor.tobytes()) for name, tensor in tensors.items()},
         }, sort_keys=True)
         metadata = {"zeroskip": header, "crc32": str(zlib.crc32(header.encode()))}
-        Path(path).write_bytes(save_tensors(tensors, metadata))
+        content = save_tensors(tensors, metadata)
+        # safetensors writes the metadata in any order; sorted, equal programs are equal files.
+        start = 8 + int.from_bytes(content[:8], "little")
+        text = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
+        text += b" " * (-len(text) % 8)
+        Path(path).write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
 
     @classmethod
     def load(cls, path: Path) -> "Program":

@@ -29,7 +29,7 @@ class EIE(wiring.Component):
         One activation a cycle, in order; taken while no network runs.
     outputs : Out(stream of ``output``)
     busy : Out(1)
-        A network is being computed.
+        A network is being computed or its outputs leave; loads and inputs wait.
     stats : In(pe, select) and Out(count)
         A performance counter, ``STATS_LATENCY`` cycles after its address: ``PECounter`` of PE
         ``pe``, or ``ControlCounter`` where ``pe`` is the number of PEs. Zero when built
@@ -68,7 +68,7 @@ class EIE(wiring.Component):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(control, name))
         wiring.connect(m, control.outputs, wiring.flipped(self.outputs))
         wiring.connect(m, lnzd.o, control.found)
-        m.d.comb += [control.found_idle.eq(lnzd.idle), self.busy.eq(control.computing)]
+        m.d.comb += [control.found_idle.eq(lnzd.idle), self.busy.eq(~control.load.ready)]
 
         # To all PEs, and back from any of them.
         down = {name: delay(m, signal, latency) for name, signal in {

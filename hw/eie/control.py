@@ -89,12 +89,12 @@ class CentralControl(wiring.Component):
         m = Module()
         at = Signal(bits_for(self.config.descriptors - 1))
         segment = self._descriptors(m, at)
-        io, searching, emitting = Signal(), Signal(), Signal()
+        io, searching, emitting, finished = (Signal() for _ in range(4))
         self._take(m, io)
         self._send(m, segment, searching, emitting)
-        self._sequence(m, at, segment, io, searching, emitting)
+        self._sequence(m, at, segment, io, searching, emitting, finished)
         if self.config.counters:
-            self._count(m, io, searching, emitting)
+            self._count(m, searching, emitting, finished)
         return m
 
     def _descriptors(self, m: Module, at: Value) -> data.View:
@@ -160,11 +160,11 @@ class CentralControl(wiring.Component):
             m.d.sync += left.eq(left - 1)
 
     def _sequence(self, m: Module, at: Value, segment: data.View,
-                  io: Value, searching: Value, emitting: Value):
+                  io: Value, searching: Value, emitting: Value, finished: Value):
         """The state machine over the segments of a network."""
         command = self.command
         # Until a command's effect on `scanning` and `busy` is seen here.
-        reply = 2 * self.config.broadcast_latency + 2
+        reply = 2 * self.config.broadcast_latency
         flush = ActivationUnit.WRITEBACK_LATENCY
         wait = Signal(range(max(reply, flush) + 1))
         with m.If(wait != 0):
@@ -187,11 +187,12 @@ class CentralControl(wiring.Component):
         ]
 
         def fetch(index):
-            m.d.sync += [at.eq(index), wait.eq(BlockRAM.LATENCY)]
+            m.d.sync += [at.eq(index), wait.eq(BlockRAM.LATENCY - 1)]
             m.next = "FETCH"
 
         def advance():
             with m.If(segment.last):
+                m.d.comb += finished.eq(1)
                 m.next = "IO"
             with m.Else():
                 fetch(at + 1)
@@ -264,16 +265,14 @@ class CentralControl(wiring.Component):
                 with m.If(self.outputs.valid & self.outputs.ready & self.outputs.payload.last):
                     advance()
 
-    def _count(self, m: Module, io: Value, searching: Value, emitting: Value):
+    def _count(self, m: Module, searching: Value, emitting: Value, finished: Value):
         m.submodules.counters = counters = Counters(ControlCounter)
-        running = Signal()
-        m.d.sync += running.eq(~io)
         events = {
             ControlCounter.CYCLES: self.computing,
             ControlCounter.BROADCASTS: self.broadcast.valid,
             ControlCounter.HELD: searching & self.found.valid & self.full,
             ControlCounter.IO_CYCLES: emitting | (self.inputs.valid & self.inputs.ready),
-            ControlCounter.RUNS: io & running,
+            ControlCounter.RUNS: finished,
         }
         m.d.comb += [counters.events[which.value].eq(event) for which, event in events.items()]
         m.d.comb += [counters.clear.eq(self.clear), counters.select.eq(self.select),

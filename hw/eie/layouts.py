@@ -77,7 +77,7 @@ def descriptor(config: EIEConfig) -> data.StructLayout:
     the new source to the output stream. ``last`` ends the network.
     """
     return data.StructLayout({
-        "first": config.column_width,
+        "first": bits_for(config.pointers - 1),
         "limit": config.column_width,
         "outputs": config.column_width,
         "source": config.word_width,

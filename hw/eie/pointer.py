@@ -15,9 +15,9 @@ class PointerRead(wiring.Component):
     """Reads p[j] and p[j + 1] in one cycle and drops the columns that are empty in this PE.
 
     Even and odd pointers lie in two banks, so that both come out together. Latency is
-    ``BlockRAM.LATENCY`` + 1 cycles, throughput one column a cycle, empty or not; up to
-    ``runahead`` non-empty columns wait at the output, so that an empty one costs the
-    multiplier nothing while there are others.
+    ``BlockRAM.LATENCY`` + 1 cycles, throughput one column a cycle, empty or not. New columns
+    are read until ``runahead`` non-empty ones wait at the output, so that an empty one costs
+    the multiplier nothing while there are others.
 
     Members
     -------
@@ -43,7 +43,7 @@ class PointerRead(wiring.Component):
         m = Module()
         config, column = self.config, self.i.payload.column
 
-        bank_depth = max(2, config.pointers // 2 + 1)
+        bank_depth = max(2, -(-config.pointers // 2))
         m.submodules.even = even = BlockRAM(config.pointer_width, depth=bank_depth)
         m.submodules.odd = odd = BlockRAM(config.pointer_width, depth=bank_depth)
         for parity, bank in enumerate((even, odd)):

@@ -100,7 +100,8 @@ def to_integer(x: np.ndarray, scale: float) -> tuple[np.ndarray, int]:
     A tie rounds to even. Raises :class:`BadInput` for a NaN or an infinity.
     """
     refuse_nonfinite("input", np.asarray(x))
-    rounded = np.rint(np.asarray(x, np.float64) / scale)
+    with np.errstate(over="ignore"):    # becomes infinite, and saturates
+        rounded = np.rint(np.asarray(x, np.float64) / scale)
     saturated = np.count_nonzero((rounded < LOWEST) | (rounded > HIGHEST))
     return np.clip(rounded, LOWEST, HIGHEST).astype(np.int16), saturated
 

@@ -1,0 +1,27 @@
+# `make demo` and `make test` need Python 3.11 or later and nothing else.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/zeroskip demo --out demo
+
+test: $(VENV)/.installed lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# The long campaigns; their last results are in docs/campaigns.md.
+test-all: $(VENV)/.installed lint
+	OMP_NUM_THREADS=1 ZEROSKIP_CAMPAIGN=1 $(BIN)/pytest -n 2 --timeout 3600
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info

@@ -1,0 +1,55 @@
+"""Integer networks made up for tests: layers, machines for them, and the expected outputs."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.sim.golden_engine import GoldenEngine
+from zeroskip.sw import reference
+from zeroskip.sw.compiler.eie import compile_layers
+from zeroskip.sw.program import Program
+from zeroskip.sw.quantize.fixed import FixedLayer
+
+CODEBOOK = np.array([0, 1, -1, 2, -3, 5, -8, 13, -21, 34, -55, 89, -144, 233, -377, 610],
+                    np.int16)
+
+
+def fixed_layer(indices, name="layer", bias=0, shift=0, activation="none") -> FixedLayer:
+    """A quantised layer with a codebook of fifteen weights of both signs."""
+    indices = np.asarray(indices, np.uint8)
+    bias = np.broadcast_to(np.asarray(bias, np.int64), len(indices)).copy()
+    return FixedLayer(name, indices, CODEBOOK, bias, shift, activation, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program, its inputs, and what the integer reference says of them."""
+
+    program: Program
+    golden: GoldenEngine
+    inputs: np.ndarray
+
+    @property
+    def expected(self) -> tuple[np.ndarray, ...]:
+        """Outputs of every layer, int16 [batch, out] each."""
+        return self.golden.run(self.program, self.inputs).outputs
+
+
+def make_case(layers, inputs, **config) -> Case:
+    """``layers`` on an array with deep memories; every layer's outputs are sent out."""
+    sizes = {"pes": 4, "weight_rows": 4096, "pointers": 4096, "act_depth": 512,
+             "bias_depth": 512, "descriptors": 512, **config}
+    program = compile_layers(tuple(layers), EIEConfig(**sizes)).traced()
+    golden = GoldenEngine(reference.from_layers(tuple(layers)))
+    return Case(program, golden, np.atleast_2d(np.asarray(inputs, np.int16)))
+
+
+def random_layers(rng, sizes, density):
+    """A chain of random layers with ``sizes`` neurons, ReLU on all but the last."""
+    return [
+        fixed_layer(rng.integers(1, 16, (out, inputs)) * (rng.random((out, inputs)) < density),
+                    f"layer{i}", rng.integers(-5000, 5000, out), int(rng.integers(0, 12)),
+                    "relu" if i < len(sizes) - 2 else "none")
+        for i, (inputs, out) in enumerate(pairwise(sizes))]

@@ -1,0 +1,82 @@
+"""Block RAM: latency, read against write, and a held output."""
+
+import pytest
+from amaranth.hdl import signed, unsigned
+from amaranth.lib import data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zeroskip.hw.memory import BlockRAM
+from zeroskip.sim.bench import simulate
+
+DEPTHS = (2, 5, 8)
+
+
+def observe(watch, dut, steps):
+    """The data of every cycle, for steps of (write or None, read or None), one a cycle."""
+    log = []
+
+    async def drive(ctx):
+        for write, read in steps:
+            ctx.set(dut.write.en, write is not None)
+            if write is not None:
+                ctx.set(dut.write.address, write[0])
+                ctx.set(dut.write.data, write[1])
+            ctx.set(dut.en, read is not None)
+            if read is not None:
+                ctx.set(dut.address, read)
+            await ctx.tick()
+        ctx.set(dut.write.en, 0)
+        ctx.set(dut.en, 0)
+
+    simulate(dut, drive, background=[watch(log, dut.data)], quiet=dut.LATENCY + 1)
+    return [value for value, in log]
+
+
+def words_read(depth, steps):
+    """Per step the word that was read last: of earlier cycles' writes, not this one's."""
+    memory, word, words = [0] * depth, 0, []
+    for write, read in steps:
+        word = word if read is None else memory[read]
+        words.append(word)
+        if write is not None:
+            memory[write[0]] = write[1]
+    return words
+
+
+def steps(depth):
+    address = st.integers(0, depth - 1)
+    write = st.tuples(address, st.integers(0, 255))
+    return st.lists(st.tuples(st.none() | write, st.none() | address), min_size=1, max_size=60)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@given(data=st.data())
+@settings(deadline=None, derandomize=True, max_examples=25)
+def test_each_read_gives_its_word_after_the_latency(watch, depth, data):
+    given_steps = data.draw(steps(depth))
+    log = observe(watch, BlockRAM(unsigned(8), depth=depth), given_steps)
+    seen = log[BlockRAM.LATENCY:BlockRAM.LATENCY + len(given_steps)]
+    assert seen == words_read(depth, given_steps)
+
+
+def test_a_read_does_not_see_the_write_of_its_own_cycle(watch):
+    log = observe(watch, BlockRAM(8, depth=4), [((1, 7), None), ((1, 9), 1), (None, 1)])
+    assert log[1 + BlockRAM.LATENCY:3 + BlockRAM.LATENCY] == [7, 9]
+
+
+def test_the_output_holds_while_enable_is_low(watch):
+    log = observe(watch, BlockRAM(8, depth=4), [((2, 5), None), (None, 2), ((2, 6), None),
+                                                (None, None), (None, None)])
+    assert log[1 + BlockRAM.LATENCY:] == [5] * len(log[1 + BlockRAM.LATENCY:])
+
+
+def test_words_may_be_signed(watch):
+    log = observe(watch, BlockRAM(signed(16), depth=2), [((1, 0x8000), None), (None, 1)])
+    assert log[-1] == -0x8000
+
+
+def test_words_may_be_structures(watch):
+    layout = data.StructLayout({"low": 4, "high": 4})
+    log = observe(watch, BlockRAM(layout, depth=2), [((0, 0xA5), None), (None, 0)])
+    assert log[-1] == {"low": 5, "high": 10}

@@ -1,0 +1,109 @@
+"""The queue: order, capacity, level and speed; the delay line."""
+
+import pytest
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zeroskip.hw.stream import Queue, delay
+from zeroskip.sim.bench import receive, send, simulate
+
+ITEM = data.StructLayout({"index": 5, "value": signed(6)})
+ITEMS = st.lists(st.fixed_dictionaries({"index": st.integers(0, 31),
+                                        "value": st.integers(-32, 31)}), max_size=30)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@given(items=ITEMS)
+@settings(deadline=None, derandomize=True, max_examples=5)
+def test_items_leave_in_order_and_none_is_lost(transfer, stalls, depth, items):
+    dut = Queue(ITEM, depth=depth)
+    assert transfer(dut, [(dut.i, items)], [(dut.o, len(items))], stalls=stalls) == [items]
+
+
+def test_latency_is_one_cycle(record):
+    dut, entered, left = Queue(8, depth=4), [], []
+
+    async def bench(ctx):
+        ctx.set(dut.o.ready, 1)
+        await ctx.tick().repeat(3)
+        await send(ctx, dut.i, [42])
+
+    simulate(dut, bench, background=[record(entered, dut.i), record(left, dut.o)])
+    assert entered == [(3, 42)]
+    assert left == [(4, 42)]
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+def test_one_item_a_cycle_flows_at_any_level_below_full(record, watch, level):
+    dut, left, levels = Queue(8, depth=5), [], []
+
+    async def take(ctx):
+        await ctx.tick().repeat(level)
+        await receive(ctx, dut.o, 20)
+
+    simulate(dut, lambda ctx: send(ctx, dut.i, range(level + 20)), take,
+             background=[record(left, dut.o), watch(levels, dut.level)])
+    assert left == [(level + k, k) for k in range(20)]
+    assert levels[level:level + 20] == [(level,)] * 20
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 8])
+def test_exactly_depth_items_fit(watch, depth):
+    dut, log = Queue(8, depth=depth), []
+
+    async def press(ctx):
+        ctx.set(dut.i.valid, 1)
+        await ctx.tick().repeat(depth + 5)
+
+    simulate(dut, press, background=[watch(log, dut.i.ready, dut.level)], quiet=1)
+    assert log[:depth] == [(1, k) for k in range(depth)]
+    assert set(log[depth:]) == {(0, depth)}
+
+
+@given(offers=st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
+@settings(deadline=None, derandomize=True, max_examples=25)
+def test_level_counts_the_items_inside(watch, offers):
+    dut, log, inside = Queue(8, depth=3), [], 0
+
+    async def drive(ctx):
+        for valid, ready in offers:
+            ctx.set(dut.i.valid, valid)
+            ctx.set(dut.o.ready, ready)
+            await ctx.tick()
+        ctx.set(dut.i.valid, 0)
+        ctx.set(dut.o.ready, 0)
+
+    simulate(dut, drive, background=[watch(log, dut.level, dut.i.ready, dut.o.valid)])
+    for (valid, ready), (level, room, waiting) in zip(offers, log, strict=False):
+        assert (level, room, waiting) == (inside, inside < 3, inside > 0)
+        inside += (valid and inside < 3) - (ready and inside > 0)
+
+
+@pytest.mark.parametrize("cycles", [0, 1, 2, 5])
+def test_delay_gives_the_signal_as_it_was(watch, cycles):
+    m, signal, log = Module(), Signal(signed(8), init=-1), []
+    m.d.sync += Signal().eq(1)  # A clock for the delay of none.
+    later = delay(m, signal, cycles)
+    values = [-7, 3, -128, 127, 0, 5, 6, 7]
+
+    async def drive(ctx):
+        for value in values:
+            ctx.set(signal, value)
+            await ctx.tick()
+
+    simulate(m, drive, background=[watch(log, later)], quiet=cycles + 1)
+    assert [value for value, in log][cycles:cycles + len(values)] == values
+
+
+def test_delay_is_zero_after_reset(watch):
+    m, signal, log = Module(), Signal(8), []
+    later = delay(m, signal, 3)
+
+    async def drive(ctx):
+        ctx.set(signal, 9)
+        await ctx.tick().repeat(5)
+
+    simulate(m, drive, background=[watch(log, later)], quiet=1)
+    assert [value for value, in log][:5] == [0, 0, 0, 9, 9]

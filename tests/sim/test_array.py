@@ -1,0 +1,239 @@
+"""The whole array against the integer reference: edge cases by name, and random machines
+under random stalls."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from zeroskip.hw.eie.array import EIE
+from zeroskip.sim.bench import Stalls, checker, receive, send, simulate
+from zeroskip.sim.cases import fixed_layer, make_case, random_layers
+from zeroskip.sim.python_engine import PythonEngine
+from zeroskip.sw.driver.eie import load_words
+
+CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
+
+
+def assert_exact(case):
+    """The array's outputs equal the reference, and its counters account for every cycle."""
+    result = PythonEngine().run(case.program, case.inputs)
+    for ours, expected in zip(result.outputs, case.expected, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    np.testing.assert_allclose(sum(result.statistics.shares().values()), 1.0)
+    return result.statistics
+
+
+def column_with_gap(gap):
+    """One PE, one column: an entry, ``gap`` zeros, another entry."""
+    indices = np.zeros((gap + 2, 1), np.uint8)
+    indices[[0, -1], 0] = 3, 5
+    return fixed_layer(indices)
+
+
+@pytest.mark.parametrize(("gap", "padding"), [(15, 0), (16, 1), (31, 1), (32, 2)])
+def test_gaps_of_15_16_31_32(gap, padding):
+    case = make_case([column_with_gap(gap)], [7], pes=1)
+    statistics = assert_exact(case)
+    assert statistics.pe["padding"].tolist() == [padding]
+    assert statistics.pe["useful"].tolist() == [2]
+
+
+def test_a_column_with_one_entry():
+    indices = np.zeros((9, 5), np.uint8)
+    indices[4, 2] = 7
+    assert_exact(make_case([fixed_layer(indices)], [1, 2, 3, 4, 5], pes=2))
+
+
+def test_consecutive_empty_columns():
+    indices = np.zeros((8, 40), np.uint8)
+    indices[:, [0, 39]] = 9
+    statistics = assert_exact(make_case([fixed_layer(indices)], np.arange(1, 41)))
+    assert statistics.control["broadcasts"] == 40
+
+
+def test_an_all_zero_matrix():
+    layer = fixed_layer(np.zeros((6, 7)), bias=np.arange(-3, 3))
+    assert_exact(make_case([layer, layer_after(6)], np.arange(1, 8)))
+
+
+def layer_after(inputs):
+    return fixed_layer(np.full((3, inputs), 4), "after")
+
+
+def test_an_all_zero_input():
+    layer = fixed_layer(np.full((6, 7), 5), bias=np.arange(-3, 3))
+    statistics = assert_exact(make_case([layer, layer_after(6)], np.zeros(7)))
+    assert statistics.pe["useful"].sum() == 3 * 5     # five biases are not zero
+
+
+def test_negative_activations_are_not_skipped():
+    layer = fixed_layer(np.full((6, 7), 5))
+    statistics = assert_exact(make_case([layer], [-1, -2, 0, -32768, 3, 0, -7]))
+    assert statistics.pe["useful"].sum() == 6 * 5
+
+
+def test_a_full_queue_stops_the_broadcast():
+    indices = np.zeros((64, 40), np.uint8)
+    indices[::4] = 6            # PE 0 owns every entry
+    statistics = assert_exact(make_case([fixed_layer(indices)], np.arange(1, 41), queue_depth=2))
+    assert statistics.control["held"] > 0
+    assert statistics.pe["full"][1:].min() > 0
+
+
+def test_back_to_back_updates_of_one_accumulator():
+    indices = np.zeros((4, 30), np.uint8)
+    indices[0] = np.arange(30) % 15 + 1
+    assert_exact(make_case([fixed_layer(indices)], np.arange(-15, 15) * 100))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, 13])
+def test_rows_not_a_multiple_of_the_pes(rows):
+    rng = np.random.default_rng(rows)
+    assert_exact(make_case(random_layers(rng, (10, rows, 6), 0.7), rng.integers(-9, 9, (2, 10))))
+
+
+def test_an_input_longer_than_one_activation_block():
+    rng = np.random.default_rng(2)
+    case = make_case(random_layers(rng, (50, 20, 30), 0.4), rng.integers(-9, 9, (3, 50)), block=3)
+    assert len(case.program.segments) == 5 + 2
+    assert_exact(case)
+
+
+def test_more_rows_than_accumulators():
+    rng = np.random.default_rng(3)
+    case = make_case(random_layers(rng, (20, 50, 30), 0.4), rng.integers(-9, 9, (3, 20)),
+                     acc_depth=4)
+    assert len(case.program.segments) == 4 + 2
+    assert_exact(case)
+
+
+def test_outputs_saturate_at_both_ends():
+    layer = fixed_layer([[15], [14], [1]], bias=[40000, -40000, 0])
+    case = make_case([layer], [[100], [-100]])
+    statistics = assert_exact(case)
+    assert statistics.pe["saturated"].sum() == 2
+    assert case.expected[0].min() == -32768
+    assert case.expected[0].max() == 32767
+
+
+def test_the_largest_sums_an_accumulator_holds():
+    layer = fixed_layer([[15, 15], [14, 14]], bias=[1 << 30, -(1 << 30)], shift=16)
+    assert_exact(make_case([layer], [[32767, 32767], [-32768, -32768]]))
+
+
+@pytest.mark.parametrize("latency", [0, 1, 2, 3])
+def test_any_broadcast_latency(latency):
+    rng = np.random.default_rng(4)
+    case = make_case(random_layers(rng, (30, 25, 10), 0.5), rng.integers(-9, 9, (2, 30)), pes=5,
+                     broadcast_latency=latency, queue_depth=1)
+    assert_exact(case)
+
+
+def test_an_array_without_counters_computes_the_same():
+    rng = np.random.default_rng(5)
+    case = make_case(random_layers(rng, (12, 9), 0.5), rng.integers(-9, 9, (2, 12)),
+                     counters=False)
+    result = PythonEngine().run(case.program, case.inputs)
+    np.testing.assert_array_equal(result.outputs[0], case.expected[0])
+    assert result.statistics.cycles == 0
+
+
+@st.composite
+def machines(draw):
+    """A machine, a network and inputs: N 1..16, depths, densities 0..1, sizes 1..300."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    largest = draw(st.sampled_from([8, 40, 300])) if CAMPAIGN else 24
+    sizes = draw(st.lists(st.integers(1, largest), min_size=2, max_size=3))
+    config = {
+        "pes": draw(st.integers(1, 16 if CAMPAIGN else 6)),
+        "queue_depth": draw(st.integers(1, 32)),
+        "runahead": draw(st.integers(2, 6)),
+        "broadcast_latency": draw(st.integers(0, 3)),
+        "acc_depth": draw(st.sampled_from([2, 7, 64, 256])),
+        "block": draw(st.sampled_from([1, 4, 64])),
+    }
+    share = draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+    inputs = rng.integers(-200, 200, (2, sizes[0])) * (rng.random((2, sizes[0])) < share)
+    density = draw(st.sampled_from([0.0, 0.02, 0.1, 0.4, 1.0]))
+    stalls = draw(st.sampled_from([(0.0, 1), (0.3, 1), (0.9, 1), (0.5, 20)]))
+    return make_case(random_layers(rng, sizes, density), inputs, **config), stalls
+
+
+@settings(max_examples=200 if CAMPAIGN else 12, deadline=None, derandomize=True,
+          phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@pytest.mark.timeout(7200)
+@given(machines())
+def test_random_machines_under_random_stalls(machine):
+    case, (fraction, burst) = machine
+    dut = EIE(case.program.config)
+    received = []
+
+    async def drive(ctx):
+        words = ({"target": int(t), "pe": int(p), "address": int(a), "data": int(d)}
+                 for t, p, a, d in load_words(case.program))
+        await send(ctx, dut.load, words, Stalls(1, min(fraction, 0.3), burst))
+        for vector in case.inputs:
+            await send(ctx, dut.inputs, (
+                {"value": int(value), "last": at == len(vector) - 1}
+                for at, value in enumerate(vector)), Stalls(2, fraction, burst))
+
+    count = sum(layer.size for layer in case.expected)
+
+    async def take(ctx):
+        received.extend(await receive(ctx, dut.outputs, count, Stalls(3, fraction, burst)))
+
+    transfers = []
+
+    async def watch(ctx):
+        async for *_, valid, ready in ctx.tick().sample(dut.outputs.valid, dut.outputs.ready):
+            transfers.append(valid + ready if valid else 0)
+
+    simulate(dut, drive, take, background=[checker(dut.outputs, "outputs"), watch],
+             deadline=3_000_000)
+    last = max(at for at, seen in enumerate(transfers) if seen == 2)
+    assert transfers.count(2) == count
+    assert not any(transfers[last + 1:]), "silence after the last output"
+    items = iter(received)
+    for image in range(len(case.inputs)):
+        for layer in case.expected:
+            outputs = [next(items) for _ in range(layer.shape[1])]
+            assert [item["last"] for item in outputs] == [0] * (len(outputs) - 1) + [1]
+            values = {item["index"]: item["value"] for item in outputs}
+            assert values == dict(enumerate(layer[image].tolist()))
+
+
+def test_reset_in_the_middle_leaves_nothing_behind(digits_like):
+    """Reset at random cycles of a run; the next run must be exact."""
+    from amaranth.hdl import ResetInserter, Signal
+    from amaranth.sim import Simulator
+
+    reset = Signal()
+    dut = EIE(digits_like.program.config)
+    rng = np.random.default_rng(6)
+
+    async def bench(ctx):
+        words = [{"target": int(t), "pe": int(p), "address": int(a), "data": int(d)}
+                 for t, p, a, d in load_words(digits_like.program)]
+        await send(ctx, dut.load, words)
+        vector = digits_like.inputs[0]
+        items = [{"value": int(value), "last": at == len(vector) - 1}
+                 for at, value in enumerate(vector)]
+        for _ in range(20):
+            await send(ctx, dut.inputs, items)
+            await ctx.tick().repeat(int(rng.integers(1, 150)))
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+            await send(ctx, dut.inputs, items)
+            for layer in digits_like.expected:
+                outputs = await receive(ctx, dut.outputs, layer.shape[1])
+                assert {item["index"]: item["value"] for item in outputs} \
+                    == dict(enumerate(layer[0].tolist()))
+
+    simulator = Simulator(ResetInserter(reset)(dut))
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()

@@ -1,0 +1,105 @@
+"""The engines give the same bits in the same cycles, and say so when they cannot run."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.sim import cxxrtl, engines
+from zeroskip.sim.cases import make_case, random_layers
+from zeroskip.sim.cxxrtl_engine import CxxrtlEngine, pack_fields, unpack_fields
+from zeroskip.sim.python_engine import PythonEngine
+from zeroskip.sw.errors import BadInput, ToolMissing
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_all_engines_agree_bit_for_bit_and_cycle_for_cycle(digits_like):
+    program, inputs = digits_like.program, digits_like.inputs
+    slow, fast = (engine.run(program, inputs) for engine in (PythonEngine(), CxxrtlEngine()))
+    for a, b, golden in zip(slow.outputs, fast.outputs, digits_like.expected, strict=True):
+        np.testing.assert_array_equal(a, golden)
+        np.testing.assert_array_equal(b, golden)
+    assert slow.statistics.as_json() == fast.statistics.as_json()
+    for a, b in zip(slow.times, fast.times, strict=True):
+        np.testing.assert_array_equal(np.diff(a.reshape(-1)), np.diff(b.reshape(-1)))
+
+
+def test_cxxrtl_runs_entries_beyond_16_bits_of_reach():
+    rng = np.random.default_rng(8)
+    layers = random_layers(rng, (400, 300), 0.9)
+    inputs = (rng.random((1, 400)) < 0.2) * rng.integers(-9, 9, (1, 400))
+    case = make_case(layers, inputs, pes=1, weight_rows=16384, act_depth=512, acc_depth=512)
+    assert case.program.pointers.max() > 1 << 16
+    result = CxxrtlEngine().run(case.program, case.inputs)
+    np.testing.assert_array_equal(result.outputs[0], case.expected[0])
+
+
+def test_progress_reaches_the_number_of_images(digits_like):
+    seen = []
+    PythonEngine().run(digits_like.program, digits_like.inputs[:2],
+                       lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_a_program_of_another_reference_is_refused(digits_like):
+    rng = np.random.default_rng(9)
+    other = make_case(random_layers(rng, (24, 9), 0.3), digits_like.inputs)
+    with pytest.raises(BadInput, match="belongs to another program"):
+        other.golden.run(digits_like.program, digits_like.inputs)
+
+
+def test_an_unknown_engine_is_refused_with_the_known_ones():
+    with pytest.raises(BadInput, match="golden, python, cxxrtl"):
+        engines.create("fpga", lambda: ())
+
+
+def test_without_a_compiler_the_default_is_the_amaranth_simulator(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(cxxrtl.importlib.util, "find_spec", lambda name: None)
+    assert engines.default() == "python"
+    with pytest.raises(ToolMissing, match="install g"):
+        cxxrtl.compiler()
+
+
+def test_two_processes_may_build_the_same_model_at_once(tmp_path):
+    script = textwrap.dedent("""
+        from zeroskip.hw.eie.queue import ActivationQueue
+        from zeroskip.hw.eie.config import EIEConfig
+        from zeroskip.sim.cxxrtl import Model, build
+        Model(build(ActivationQueue(EIEConfig()), "queue")).tick(3)
+    """)
+    import os
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    both = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [path.suffix for path in (tmp_path / "zeroskip/cxxrtl").iterdir()] == [".so"]
+
+
+def test_a_silent_machine_ends_in_a_timeout(digits_like):
+    from zeroskip.hw.eie.array import EIE
+
+    model = cxxrtl.Model(cxxrtl.build(EIE(digits_like.program.config), "eie"))
+    with pytest.raises(TimeoutError, match="'outputs' moved 0 of 1 items"):
+        model.run({}, {"outputs": 1}, patience=100)
+
+
+def test_fields_survive_packing_into_words():
+    from zeroskip.hw.eie.layouts import load_word
+
+    layout = load_word(EIEConfig(pes=16))
+    rng = np.random.default_rng(10)
+    values = {name: rng.integers(0, 1 << field.width, 50, dtype=np.uint64)
+              for name, field in layout}
+    found = unpack_fields(layout, pack_fields(layout, values))
+    for name, expected in values.items():
+        np.testing.assert_array_equal(found[name], expected)

@@ -1,0 +1,641 @@
+"""Commands from the user's side: results, exit codes, messages."""
+
+import importlib.metadata
+import itertools
+import json
+import re
+import shutil
+import zlib
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from zeroskip.sw.cli import screen
+from zeroskip.sw.cli.main import main
+from zeroskip.sw.compiler import frontend
+from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.program import Program
+
+
+def by_hand(reference, x):
+    """Outputs of every layer for float inputs, by numpy alone; and the scale of the last."""
+    tensors = load_file(reference)
+    layers = json.loads(safe_open(reference, "numpy").metadata()["layers"])
+    y = np.clip(np.rint(x.astype(np.float64) / layers[0]["input_scale"]), -32768, 32767)
+    y, outputs = y.astype(np.int64), []
+    for i, layer in enumerate(layers):
+        weight, bias, shift = (tensors[f"layer{i}.{name}"].astype(np.int64)
+                               for name in ("weight", "bias", "shift"))
+        y = np.clip((y @ weight.T + bias + (1 << shift >> 1)) >> shift, -32768, 32767)
+        y = np.maximum(y, 0) if layer["activation"] == "relu" else y
+        outputs.append(y)
+    return outputs, layers[-1]["output_scale"]
+
+
+def save_raw(folder):
+    """The model's input in integers, as ``raw.npy``."""
+    scale = Program.load(folder / "model.zsk").input_scale
+    np.save(folder / "raw.npy", np.rint(np.load(folder / "x.npy") / scale).astype(np.int16))
+    return folder / "raw.npy"
+
+
+def save_model(path, **changes):
+    """A model of one layer, 4 inputs and 3 outputs, with ``changes``."""
+    layer = Linear("fc", np.ones((3, 4), np.float32), np.zeros(3, np.float32), "none")
+    frontend.to_onnx(Network((replace(layer, **changes),)), path)
+    np.save(path.with_name("x4.npy"), np.ones((2, layer.weight.shape[1]), np.float32))
+    return path, path.with_name("x4.npy")
+
+
+# --- what the commands do ---
+
+def test_entry_point_is_main():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="zeroskip")
+    assert script.load() is main
+
+
+def test_inspect_shows_every_layer(cli, compiled):
+    code, stdout, stderr = cli("inspect", compiled / "model.onnx")
+    assert (code, stderr) == (0, "")
+    assert "fc1" in stdout
+    assert "fc2" in stdout
+
+
+def test_inspect_json(cli, compiled):
+    layers = cli("inspect", compiled / "model.onnx", "--json").json["layers"]
+    assert [list(layer) for layer in layers] == 2 * [
+        ["name", "kind", "shape", "density", "pattern", "engine", "reason"]]
+    assert [(layer["name"], layer["shape"], layer["engine"]) for layer in layers] == [
+        ("fc1", [9, 12], "eie"), ("fc2", [5, 9], "eie")]
+
+
+def test_inspect_names_what_cannot_run(cli, folder):
+    layers = cli("inspect", unsupported_model(folder), "--json").json["layers"]
+    assert [(layer["kind"], layer["engine"]) for layer in layers] == [
+        ("linear", "eie"), ("Sigmoid", None), ("Softmax", None)]
+
+
+def test_compile_writes_program_and_reference(cli, folder):
+    (folder / "new").mkdir()
+    done = cli("compile", folder / "model.onnx", "--calibration", folder / "x.npy",
+               "-o", folder / "new/other.zsk")
+    assert (done.code, done.stderr) == (0, "")
+    assert sorted(path.name for path in (folder / "new").iterdir()) == [
+        "other.zsk", "reference.safetensors"]
+
+
+def test_compile_for_a_named_target(cli, folder):
+    done = cli("compile", folder / "model.onnx", "--calibration", folder / "x.npy",
+               "-o", folder / "model.zsk", "--target", "eie-16")
+    assert done.code == 0
+    assert Program.load(folder / "model.zsk").config.pes == 16
+
+
+def test_run_gives_what_numpy_gives(cli, folder):
+    done = cli("run", folder / "model.zsk", "--input", folder / "x.npy",
+               "--output", folder / "y.npy", "--engine", "python")
+    assert (done.code, done.stderr) == (0, "")
+    outputs, scale = by_hand(folder / "reference.safetensors", np.load(folder / "x.npy"))
+    y = np.load(folder / "y.npy")
+    assert (y.dtype, y.shape) == (np.float32, (3, 5))
+    assert np.array_equal(y, (outputs[-1] * scale).astype(np.float32))
+
+
+def test_run_is_near_the_float_model(cli, folder):
+    x = np.load(folder / "x.npy")
+    cli("run", folder / "model.zsk", "--input", folder / "x.npy", "--output", folder / "y.npy",
+        "--engine", "golden")
+    expected = frontend.read(folder / "model.onnx").forward(x)[-1]
+    assert np.abs(np.load(folder / "y.npy") - expected).max() < 0.2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("engine", ["golden", "python"])
+def test_run_raw_gives_integers(cli, folder, engine):
+    done = cli("run", folder / "model.zsk", "--input", save_raw(folder), "--raw",
+               "--output", folder / "y.npy", "--engine", engine)
+    assert done.code == 0
+    outputs, _ = by_hand(folder / "reference.safetensors", np.load(folder / "x.npy"))
+    y = np.load(folder / "y.npy")
+    assert y.dtype == np.int16
+    assert np.array_equal(y, outputs[-1])
+
+
+def test_run_needs_no_reference(cli, folder):
+    (folder / "reference.safetensors").unlink()
+    done = cli("run", folder / "model.zsk", "--input", folder / "x.npy",
+               "--output", folder / "y.npy", "--engine", "python")
+    assert done.code == 0
+
+
+def test_run_takes_inputs_of_more_dimensions(cli, folder):
+    np.save(folder / "x3.npy", np.load(folder / "x.npy").reshape(3, 4, 3))
+    for name in ("x", "x3"):
+        done = cli("run", folder / "model.zsk", "--input", folder / f"{name}.npy",
+                   "--output", folder / f"y_{name}.npy", "--engine", "golden")
+        assert done.code == 0
+    assert np.array_equal(np.load(folder / "y_x.npy"), np.load(folder / "y_x3.npy"))
+
+
+def test_run_reports_saturated_inputs(cli, folder):
+    x = np.load(folder / "x.npy")
+    x[1, :2] = 1000
+    np.save(folder / "large.npy", x)
+    done = cli("run", folder / "model.zsk", "--input", folder / "large.npy",
+               "--output", folder / "y.npy", "--engine", "golden", "--json")
+    assert done.json["inputs_saturated"] == 2
+
+
+def test_run_writes_to_the_name_it_is_given(cli, folder):
+    cli("run", folder / "model.zsk", "--input", folder / "x.npy", "--output", folder / "result",
+        "--engine", "golden")
+    assert np.load(folder / "result").shape == (3, 5)
+
+
+def test_verify_equal_engines(cli, compiled):
+    done = cli("verify", compiled / "model.zsk", "--input", compiled / "x.npy",
+               "--engines", "golden,python")
+    assert done == (0, "golden,python: 42 outputs of 2 layers and 3 images are equal\n", "")
+
+
+def test_verify_raw(cli, folder):
+    done = cli("verify", folder / "model.zsk", "--input", save_raw(folder), "--raw",
+               "--engines", "golden,python")
+    assert done.code == 0
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))),
+                    reason="no C++ compiler")
+def test_verify_compiled_simulation(cli, compiled):
+    done = cli("verify", compiled / "model.zsk", "--input", compiled / "x.npy",
+               "--engines", "python,cxxrtl")
+    assert done.code == 0
+
+
+def test_prune_without_data(cli, folder):
+    pytest.importorskip("torch")
+    done = cli("prune", folder / "model.onnx", "--recipe", recipe(folder),
+               "-o", folder / "pruned.onnx", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    pruned = frontend.read(folder / "pruned.onnx")
+    assert [np.count_nonzero(layer.weight) for layer in pruned.layers] == [27, 11]
+    assert all(len(np.unique(layer.weight)) <= 16 for layer in pruned.layers)
+    assert [layer["density"] for layer in done.json["after"]] == [27 / 108, 11 / 45]
+
+
+def recipe(folder):
+    (folder / "recipe.toml").write_text("density = 0.25\nshare_bits = 4\n")
+    return folder / "recipe.toml"
+
+
+def test_verilog_writes_three_files(cli, tmp_path):
+    done = cli("verilog", "eie", "-o", tmp_path / "eie.v", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert "module eie" in (tmp_path / "eie.v").read_text()
+    assert json.loads((tmp_path / "eie.json").read_text()) == done.json
+    assert (tmp_path / "eie.vlt").exists()
+
+
+def test_doctor_lists_tools(cli):
+    done = cli("doctor", "--json")
+    assert done.code == 0
+    assert {"amaranth", "C++ compiler"} <= {row["tool"] for row in done.json["tools"]}
+
+
+# --- options of every command ---
+
+COMMANDS = {
+    "inspect": (["model.onnx"], {"layers"}),
+    "prune": (["model.onnx", "--recipe", "recipe.toml", "-o", "new.onnx"],
+              {"before", "after", "stages"}),
+    "compile": (["model.onnx", "--calibration", "x.npy", "-o", "new.zsk"],
+                {"target", "layers", "bytes"}),
+    "run": (["model.zsk", "--input", "x.npy", "--output", "y.npy", "--engine", "python"],
+            {"engine", "images", "inputs_saturated", "outputs_saturated", "cycles_per_image",
+             "utilisation", "statistics"}),
+    "verify": (["model.zsk", "--input", "x.npy", "--engines", "golden,python"],
+               {"equal", "compared", "difference"}),
+    "doctor": ([], {"tools", "default_engine"}),
+}
+
+
+@pytest.fixture(params=COMMANDS)
+def command(request, folder, monkeypatch):
+    """Arguments of a command in its folder, and the keys of its result."""
+    if request.param == "prune":
+        pytest.importorskip("torch")
+    recipe(folder)
+    monkeypatch.chdir(folder)
+    args, keys = COMMANDS[request.param]
+    return [request.param, *args], keys
+
+
+def test_json_is_one_object_on_stdout_and_nothing_else(cli, command):
+    args, keys = command
+    done = cli(*args, "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+    assert set(done.json) == keys
+
+
+def test_quiet_prints_nothing(cli, command):
+    assert cli(*command[0], "-q") == (0, "", "")
+
+
+def test_json_beats_quiet(cli, command):
+    args, keys = command
+    assert set(cli(*args, "--json", "-q").json) == keys
+
+
+def test_without_options_a_table_on_stdout(cli, command):
+    done = cli(*command[0])
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.strip()
+
+
+@pytest.fixture
+def slow(cli, compiled, monkeypatch):
+    """``slow(*options)``: a ``verify`` that believes it takes more than two seconds."""
+    now = itertools.count(step=3)
+    monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    args = ("verify", compiled / "model.zsk", "--input", compiled / "x.npy",
+            "--engines", "golden,golden")
+    return lambda *options: cli(*args, *options)
+
+
+def test_progress_on_a_terminal(slow, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    done = slow()
+    assert done.code == 0
+    assert "verify" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["-q", "--json"])
+def test_no_progress_where_it_is_not_wanted(slow, monkeypatch, option):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert slow(option).stderr == ""
+
+
+def test_no_progress_without_a_terminal(slow):
+    assert slow().stderr == ""
+
+
+def test_golden_engine_has_no_statistics(cli, folder):
+    done = cli("run", folder / "model.zsk", "--input", folder / "x.npy",
+               "--output", folder / "y.npy", "--engine", "golden", "--json")
+    assert done.json == {"engine": "golden", "images": 3, "inputs_saturated": 0,
+                         "statistics": None}
+
+
+def test_json_of_an_all_zero_model(cli, tmp_path):
+    model, x = save_model(tmp_path / "zero.onnx", weight=np.zeros((3, 4), np.float32))
+    done = cli("compile", model, "--calibration", x, "-o", tmp_path / "zero.zsk", "--json")
+    assert done.json["layers"][0]["nonzeros"] == 0
+
+
+# --- verify finds a planted bit ---
+
+def places(program):
+    """(PE, address, row, column) of every entry of the second layer, as the machine walks."""
+    segment = program.segments[1]
+    for pe, column in np.ndindex(program.config.pes, segment.limit - segment.first):
+        start, stop = program.pointers[pe, segment.first + column:][:2].tolist()
+        row = 0
+        for address in range(start, stop):
+            row += program.entries[pe, address] >> 4
+            yield pe, address, int(row) * program.config.pes + pe, column
+            row += 1
+
+
+def plant(folder, name, at, bit):
+    """Flips one bit of an image of the program; its CRC-32 is good again."""
+    program = Program.load(folder / "model.zsk")
+    image = getattr(program, name).copy()
+    image[at] ^= image.dtype.type(1 << bit)
+    replace(program, **{name: image}).save(folder / "model.zsk")
+
+
+def used_entry(folder):
+    """Where an entry lies that multiplies an activation which is not zero; see ``places``."""
+    hidden = by_hand(folder / "reference.safetensors", np.load(folder / "x.npy"))[0][0]
+    return next(place for place in places(Program.load(folder / "model.zsk"))
+                if hidden[0, place[3]])
+
+
+def check_found(cli, folder, row=r"\d+", pe=r"\d+"):
+    """``verify`` fails, naming the second layer, ``row``, ``pe`` and a cycle."""
+    args = ("verify", folder / "model.zsk", "--input", folder / "x.npy",
+            "--engines", "golden,python")
+    done = cli(*args)
+    assert (done.code, done.stderr) == (1, "")
+    assert re.fullmatch(rf"golden,python: image \d, layer fc2, row {row} \(PE {pe}, "
+                        rf"cycle [1-9]\d*\): -?\d+ against -?\d+; \d+ outputs differ in all\n",
+                        done.stdout)
+    return done
+
+
+def test_planted_bit_in_an_entry(cli, folder):
+    pe, address, row, _ = used_entry(folder)
+    plant(folder, "entries", (pe, address), 3)
+    check_found(cli, folder, row, pe)
+
+
+def test_planted_bit_in_a_pointer(cli, folder):
+    """A column of one entry loses it to its neighbour."""
+    program = Program.load(folder / "model.zsk")
+    pe, column = next(
+        (pe, column) for pe, address, _, column in places(program)
+        if address % 2 == 0 and column < 8
+        and program.pointers[pe, 12 + column:][:2].tolist() == [address, address + 1])
+    plant(folder, "pointers", (pe, 12 + column + 1), 0)
+    check_found(cli, folder, f"[{pe}{pe + 4}]", pe)
+
+
+def test_planted_bit_in_the_codebook(cli, folder):
+    pe, address, *_ = used_entry(folder)
+    index = Program.load(folder / "model.zsk").entries[pe, address] & 15
+    plant(folder, "codebooks", (1, index), 13)
+    check_found(cli, folder)
+
+
+def test_planted_bit_in_a_bias(cli, folder):
+    plant(folder, "biases", (2, 3), 20)      # PE 2: three rows of the first layer, then its second
+    check_found(cli, folder, 2, 2)
+
+
+def test_difference_as_json(cli, folder):
+    pe, address, row, _ = used_entry(folder)
+    plant(folder, "entries", (pe, address), 3)
+    done = cli("verify", folder / "model.zsk", "--input", folder / "x.npy",
+               "--engines", "golden,python", "--json")
+    assert (done.code, done.stderr) == (1, "")
+    assert (done.json["equal"], done.json["compared"]) == (False, 42)
+    difference = done.json["difference"]
+    assert (difference["layer"], difference["row"], difference["pe"]) == ("fc2", row, pe)
+    assert difference["cycle"] > 0
+    assert difference["values"][0] != difference["values"][1]
+    assert set(difference) == {"image", "layer", "row", "pe", "cycle", "values", "outputs"}
+
+
+def test_difference_is_exit_code_only_when_quiet(cli, folder):
+    pe, address, _, _ = used_entry(folder)
+    plant(folder, "entries", (pe, address), 3)
+    assert cli("verify", folder / "model.zsk", "--input", folder / "x.npy",
+               "--engines", "golden,python", "-q") == (1, "", "")
+
+
+# --- bad input: exit 2, one message, nothing written ---
+
+def run_args(folder, **changes):
+    """Arguments of ``run`` on the folder's program."""
+    options = {"input": folder / "x.npy", "output": folder / "y.npy", "engine": "golden"} | changes
+    return ["run", folder / "model.zsk",
+            *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+def compile_args(folder, model="model.onnx", calibration="x.npy", out="new.zsk"):
+    return ["compile", folder / model, "--calibration", folder / calibration, "-o", folder / out]
+
+
+def test_truncated_program(refused, folder):
+    content = (folder / "model.zsk").read_bytes()
+    (folder / "model.zsk").write_bytes(content[:-1])
+    assert "model.zsk" in refused(*run_args(folder))
+
+
+def test_bit_flipped_program(refused, folder):
+    content = bytearray((folder / "model.zsk").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.zsk").write_bytes(content)
+    assert "damaged" in refused(*run_args(folder))
+
+
+def test_wrong_version(refused, folder):
+    path = folder / "model.zsk"
+    text = safe_open(path, "numpy").metadata()["zeroskip"].replace('"version": 1', '"version": 7')
+    save_file(load_file(path), path, {"zeroskip": text, "crc32": str(zlib.crc32(text.encode()))})
+    assert "version 7" in refused(*run_args(folder))
+
+
+def test_program_that_is_a_model(refused, folder):
+    shutil.copy(folder / "model.onnx", folder / "model.zsk")
+    assert "safetensors" in refused(*run_args(folder))
+
+
+@pytest.mark.parametrize("shape", [(3, 11), (12,), (36,), (0, 12), (3, 12, 2)])
+def test_wrong_input_shape(refused, folder, shape):
+    np.save(folder / "x.npy", np.zeros(shape, np.float32))
+    assert "12 values per sample" in refused(*run_args(folder))
+
+
+def test_wrong_calibration_shape(refused, folder):
+    np.save(folder / "x.npy", np.zeros((3, 11), np.float32))
+    assert "12 values" in refused(*compile_args(folder))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("args", [run_args, compile_args])
+def test_input_with_nan_or_infinity(refused, folder, value, args):
+    x = np.load(folder / "x.npy")
+    x[1, 2] = value
+    np.save(folder / "x.npy", x)
+    assert str(value) in refused(*args(folder))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("tensor", ["weight", "bias"])
+def test_model_with_nan_or_infinity(refused, folder, tensor, value):
+    values = np.ones({"weight": (3, 4), "bias": 3}[tensor], np.float32)
+    values[-1] = value
+    save_model(folder / "bad.onnx", **{tensor: values})
+    message = refused(*compile_args(folder, "bad.onnx", "x4.npy"))
+    assert "'fc'" in message
+    assert str(value) in message
+
+
+def test_layer_that_does_not_fit(refused, folder):
+    save_model(folder / "large.onnx", weight=np.ones((300, 4), np.float32),
+               bias=np.zeros(300, np.float32))
+    message = refused(*compile_args(folder, "large.onnx", "x4.npy"))
+    assert "75 activations per PE and role (it has 64)" in message
+    assert "75 biases per PE (it has 64)" in message
+
+
+def unsupported_model(folder):
+    """A linear layer between operators that the array does not have."""
+    nodes = [helper.make_node("Gemm", ["x", "W"], ["a"], "fc", transB=1),
+             helper.make_node("Sigmoid", ["a"], ["b"], "gate"),
+             helper.make_node("Softmax", ["b"], ["y"], "top")]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "graph", values[:1], values[1:], [
+        numpy_helper.from_array(np.ones((4, 4), np.float32), "W")])
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]),
+              folder / "other.onnx")
+    return folder / "other.onnx"
+
+
+def test_unsupported_operators_stand_in_one_table(refused, folder):
+    unsupported_model(folder)
+    lines = refused(*compile_args(folder, "other.onnx"), lines=4).splitlines()
+    assert "2 nodes" in lines[0]
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["node", "operator"], ["gate", "Sigmoid"], ["top", "Softmax"]]
+
+
+@pytest.mark.parametrize("name", ["other.onnx", "other.pt2", "other.txt", "other"])
+@pytest.mark.parametrize("content", [b"", b"no model", bytes(range(256))])
+def test_file_that_is_no_model(refused, folder, name, content):
+    if name.endswith(".pt2"):
+        pytest.importorskip("torch")
+    (folder / name).write_bytes(content)
+    assert name in refused("inspect", folder / name)
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"1, 2, 3", b"PK\3\4 archive", b"\x93NUMPY",
+    b"\x93NUMPY\1\0\x76\0{'descr': (" + bytes(99)],
+    ids=["empty", "text", "archive", "short", "header"])
+@pytest.mark.parametrize("args", [run_args, compile_args])
+def test_file_that_is_no_array(refused, folder, content, args):
+    (folder / "x.npy").write_bytes(content)
+    assert "x.npy: not a readable .npy array" in refused(*args(folder))
+
+
+def test_truncated_array(refused, folder):
+    (folder / "x.npy").write_bytes((folder / "x.npy").read_bytes()[:-1])
+    assert "not a readable .npy array" in refused(*run_args(folder))
+
+
+def test_archive_of_arrays(refused, folder):
+    np.savez(folder / "x.npz", x=np.load(folder / "x.npy"))
+    assert "not a readable .npy array" in refused(*run_args(folder, input=folder / "x.npz"))
+
+
+@pytest.mark.parametrize("values", [
+    np.array(["text"]), np.array(1.5), np.ones((3, 12), complex), np.ones((3, 12), bool)],
+    ids=["text", "scalar", "complex", "bool"])
+def test_array_of_no_numbers(refused, folder, values):
+    np.save(folder / "x.npy", values)
+    assert "not an array of numbers" in refused(*run_args(folder))
+
+
+def test_array_that_holds_a_pickle(refused, folder):
+    np.save(folder / "x.npy", np.array([{}]), allow_pickle=True)
+    assert "x.npy" in refused(*run_args(folder))
+
+
+def test_raw_takes_no_floats(refused, folder):
+    assert "--raw" in refused(*run_args(folder), "--raw")
+
+
+@pytest.mark.parametrize("value", [32768, -32769])
+def test_raw_beyond_16_bits(refused, folder, value):
+    np.save(folder / "x.npy", np.full((3, 12), value))
+    assert "-32768 to 32767" in refused(*run_args(folder), "--raw")
+
+
+@pytest.mark.parametrize("name", ["model.zsk", "x.npy", "reference.safetensors"])
+def test_missing_file_of_run(refused, folder, name):
+    (folder / name).unlink()
+    assert f"{name}: there is no such file" in refused(*run_args(folder))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "x.npy"])
+def test_missing_file_of_compile(refused, folder, name):
+    (folder / name).unlink()
+    assert name in refused(*compile_args(folder))
+
+
+@pytest.mark.parametrize("name", ["model.zsk", "x.npy"])
+def test_folder_in_place_of_a_file(refused, folder, name):
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    assert name in refused(*run_args(folder))
+
+
+def test_missing_recipe(refused, folder):
+    assert "recipe.toml" in refused("prune", folder / "model.onnx", "--recipe",
+                                    folder / "recipe.toml", "-o", folder / "new.onnx")
+
+
+def test_pruned_model_that_is_no_onnx(refused, folder):
+    assert "new.txt" in refused("prune", folder / "model.onnx", "--recipe", recipe(folder),
+                                "-o", folder / "new.txt")
+
+
+def test_unknown_engine(refused, folder):
+    assert "golden, python, cxxrtl" in refused(*run_args(folder, engine="verilog"))
+
+
+@pytest.mark.parametrize("names", ["golden", "golden,verilog", "golden,python,cxxrtl", ""])
+def test_unknown_engines_of_verify(refused, folder, names):
+    refused("verify", folder / "model.zsk", "--input", folder / "x.npy", "--engines", names)
+
+
+def test_unknown_target(refused, folder):
+    assert "eie-4, eie-16" in refused(*compile_args(folder), "--target", "eie-5")
+
+
+def test_unknown_machine(refused, folder):
+    assert "'gpu'" in refused("verilog", "gpu", "-o", folder / "gpu.v")
+
+
+def test_unknown_configuration(refused, folder):
+    assert "eie-4, eie-16" in refused("verilog", "eie", "-o", folder / "e.v", "--config", "eie-5")
+
+
+def test_output_folder_that_does_not_exist(refused, folder):
+    for args in (run_args(folder, output=folder / "missing/y.npy"),
+                 compile_args(folder, out="missing/new.zsk"),
+                 ["prune", folder / "model.onnx", "--recipe", recipe(folder),
+                  "-o", folder / "missing/new.onnx"],
+                 ["verilog", "eie", "-o", folder / "missing/eie.v"]):
+        assert "missing does not exist" in refused(*args)
+
+
+def test_output_that_is_a_folder(refused, folder):
+    (folder / "there").mkdir()
+    assert "this is a folder" in refused(*run_args(folder, output=folder / "there"))
+
+
+def test_program_named_like_the_reference(refused, folder):
+    assert "takes this name" in refused(*compile_args(folder, out="reference.safetensors"))
+
+
+def test_folder_named_like_the_reference(refused, folder):
+    (folder / "reference.safetensors").unlink()
+    (folder / "reference.safetensors").mkdir()
+    assert "reference.safetensors" in refused(*compile_args(folder))
+
+
+def test_reference_of_another_program(cli, refused, folder):
+    model, x = save_model(folder / "other.onnx")
+    assert cli("compile", model, "--calibration", x, "-o", folder / "other.zsk", "-q").code == 0
+    assert "another program" in refused(*run_args(folder))
+
+
+def test_missing_option(cli):
+    code, stdout, stderr = cli("run", "model.zsk")
+    assert (code, stdout) == (2, "")
+    assert "--input" in stderr
+
+
+def test_unknown_command(cli):
+    code, stdout, stderr = cli("fly")
+    assert (code, stdout) == (2, "")
+    assert "fly" in stderr
+
+
+def test_missing_tool(cli, folder, monkeypatch):
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, stdout, stderr = cli(*run_args(folder, engine="cxxrtl"))
+    assert (code, stdout) == (3, "")
+    assert stderr.count("\n") == 1
+    assert "install" in stderr

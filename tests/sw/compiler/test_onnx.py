@@ -1,0 +1,338 @@
+"""ONNX files: what is read equals the reference evaluator; what cannot be read says why."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from zeroskip.sw.compiler import frontend
+from zeroskip.sw.compiler.frontend import inspect, pattern, read, to_onnx
+from zeroskip.sw.errors import BadInput, ToolMissing
+from zeroskip.sw.network import Linear, Network
+
+RNG = np.random.default_rng(0)
+W = RNG.standard_normal((3, 8)).astype(np.float32)
+B = RNG.standard_normal(3).astype(np.float32)
+V = RNG.standard_normal((2, 3)).astype(np.float32)
+node = helper.make_node
+
+
+def model(nodes, shape=("n", 8), opset=17, inputs=("x",), outputs=("y",), **constants):
+    """A model from ``x`` to ``y`` with ``constants`` as initializers."""
+    def value(name, dims):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+
+    graph = helper.make_graph(
+        nodes, "test", [value(name, shape) for name in inputs],
+        [value(name, ("n", "m")) for name in outputs],
+        [numpy_helper.from_array(np.asarray(c), name) for name, c in constants.items()])
+    return helper.make_model(graph, ir_version=8, opset_imports=[
+        helper.make_opsetid("", opset), helper.make_opsetid("acme", 1)])
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(nodes, **rest):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(model(nodes, **rest).SerializeToString())
+        return path
+    return write
+
+
+def constant(name, values):
+    return node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(values)))
+
+
+GEMM = node("Gemm", ["x", "W", "B"], ["h"], name="fc", transB=1)
+CHAINS = {
+    "gemm": ([node("Gemm", ["x", "W"], ["y"], transB=1)], {"W": W}),
+    "gemm, not transposed": ([node("Gemm", ["x", "W"], ["y"])], {"W": W.T}),
+    "alpha and beta": (
+        [node("Gemm", ["x", "W", "B"], ["y"], transB=1, alpha=0.5, beta=-2.0)], {"W": W, "B": B}),
+    "scalar bias": ([node("Gemm", ["x", "W", "B"], ["y"], transB=1)], {"W": W, "B": B[0]}),
+    "bias [1]": ([node("Gemm", ["x", "W", "B"], ["y"], transB=1)], {"W": W, "B": B[:1]}),
+    "bias [1, out]": ([node("Gemm", ["x", "W", "B"], ["y"], transB=1)], {"W": W, "B": B[None]}),
+    "matmul": ([node("MatMul", ["x", "W"], ["y"])], {"W": W.T}),
+    "matmul + bias": (
+        [node("MatMul", ["x", "W"], ["h"]), node("Add", ["h", "B"], ["y"])], {"W": W.T, "B": B}),
+    "bias + matmul": (
+        [node("MatMul", ["x", "W"], ["h"]), node("Add", ["B", "h"], ["y"])], {"W": W.T, "B": B}),
+    "two layers": (
+        [GEMM, node("Relu", ["h"], ["r"]), node("Gemm", ["r", "V"], ["y"], transB=1)],
+        {"W": W, "B": B, "V": V}),
+    "two ReLUs": (
+        [GEMM, node("Relu", ["h"], ["r"]), node("Relu", ["r"], ["y"])], {"W": W, "B": B}),
+    "constants as nodes": (
+        [constant("W", W), node("Identity", ["W"], ["shared"]),
+         node("Gemm", ["x", "shared"], ["y"], transB=1)], {}),
+    "vanishing nodes": (
+        [GEMM, node("Dropout", ["h"], ["d"]), node("Identity", ["d"], ["i"]),
+         node("Relu", ["i"], ["y"])], {"W": W, "B": B}),
+    "float16 weights": ([node("Gemm", ["x", "W"], ["y"], transB=1)],
+                        {"W": W.astype(np.float16)}),
+    "exact double weights": ([node("Gemm", ["x", "W"], ["y"], transB=1)],
+                             {"W": W.astype(np.float64)}),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_equals_the_reference_evaluator(save, name):
+    nodes, constants = CHAINS[name]
+    path = save(nodes, **constants)
+    x = RNG.standard_normal((5, 8)).astype(np.float32)
+    expected, = ReferenceEvaluator(onnx.load(path)).run(None, {"x": x})
+    np.testing.assert_allclose(read(path).forward(x)[-1], expected, rtol=1e-5, atol=1e-6)
+
+
+FLATTENS = {
+    "flatten": [node("Flatten", ["x"], ["f"])],
+    "reshape, batch kept": [constant("s", [0, -1]), node("Reshape", ["x", "s"], ["f"])],
+    "reshape, features given": [constant("s", [-1, 8]), node("Reshape", ["x", "s"], ["f"])],
+    "reshape, list of ints": [node("Constant", [], ["s"], value_ints=[0, 8]),
+                              node("Reshape", ["x", "s"], ["f"])],
+}
+
+
+@pytest.mark.parametrize("name", FLATTENS)
+def test_flattens_images(save, name):
+    path = save([*FLATTENS[name], node("Gemm", ["f", "W"], ["y"], transB=1)],
+                shape=("n", 2, 2, 2), W=W)
+    x = RNG.standard_normal((5, 2, 2, 2)).astype(np.float32)
+    expected, = ReferenceEvaluator(onnx.load(path)).run(None, {"x": x})
+    np.testing.assert_allclose(read(path).forward(x)[-1], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_names_come_from_nodes_that_have_their_own(save):
+    path = save([GEMM, node("Gemm", ["h", "V"], ["y"], transB=1)], W=W, B=B, V=V)
+    assert [layer.name for layer in read(path).layers] == ["fc", "y"]
+
+
+REJECTED = {
+    "Softmax": (node("Softmax", ["h"], ["y"]), "leave it out"),
+    "Sigmoid": (node("Sigmoid", ["h"], ["y"]), "train with ReLU"),
+    "LeakyRelu": (node("LeakyRelu", ["h"], ["y"]), "train with ReLU"),
+    "Transpose": (node("Transpose", ["h"], ["y"]), "take it out of the model"),
+    "transA": (node("Gemm", ["h", "V"], ["y"], transA=1), "transA"),
+    "weights first": (node("Gemm", ["V", "h"], ["y"]), "first operand"),
+    "bias per sample": (node("Gemm", ["h", "V", "C"], ["y"], transB=1), "bias has shape"),
+    "joined": (node("Add", ["h", "h"], ["y"]), "joins"),
+    "branch": (node("Gemm", ["x", "V"], ["y"], transB=1), "a branch"),
+    "width": (node("Gemm", ["h", "W"], ["y"], transB=1), "takes 8 inputs, but 3"),
+    "integer weights": (node("Gemm", ["h", "I"], ["y"]), "float32 weights"),
+    "flatten everything": (node("Flatten", ["h"], ["y"], axis=0), "behind the batch"),
+    "reshape the batch": (node("Reshape", ["h", "S"], ["y"]), "not provably"),
+    "constant only": (node("Transpose", ["V"], ["y"]), "constant folding"),
+    "custom domain": (node("Gemm", ["h"], ["y"], domain="acme"), "acme::Gemm +only linear"),
+}
+
+
+@pytest.mark.parametrize("name", REJECTED)
+def test_names_the_node_that_cannot_run(save, name):
+    bad, reason = REJECTED[name]
+    bad.name = "culprit"
+    path = save([GEMM, bad], W=W, B=B, V=V, C=np.ones((4, 1), np.float32),
+                I=np.ones((3, 2), np.int32), S=np.array([-1, 1]))
+    with pytest.raises(BadInput, match=f"culprit.*{reason}"):
+        read(path)
+
+
+def test_rank_3_input_must_be_flattened(save):
+    path = save([node("MatMul", ["x", "W"], ["y"], name="fc")], shape=("n", 4, 8), W=W.T)
+    with pytest.raises(BadInput, match=r"fc .*flatten it first"):
+        read(path)
+
+
+def test_relu_before_the_first_layer(save):
+    path = save([node("Relu", ["x"], ["r"]), node("Gemm", ["r", "W"], ["y"], transB=1)], W=W)
+    with pytest.raises(BadInput, match="ReLU before the first linear layer"):
+        read(path)
+
+
+def test_dropout_in_training_mode(save):
+    path = save([GEMM, node("Dropout", ["h", "", "T"], ["y"])], W=W, B=B, T=np.array(True))
+    with pytest.raises(BadInput, match="evaluation mode"):
+        read(path)
+
+
+def residual(save):
+    """conv - gemm - softmax, and an addition around the gemm."""
+    return save([node("Conv", ["x", "K"], ["c"], name="conv1"),
+                 node("Gemm", ["c", "W", "B"], ["h"], name="fc", transB=1),
+                 node("Softmax", ["h"], ["s"], name="soft"),
+                 node("Add", ["s", "c"], ["y"], name="skip")],
+                W=W, B=B, K=np.ones((1, 8, 1), np.float32))
+
+
+def test_one_table_lists_every_unsupported_node(save):
+    with pytest.raises(BadInput) as caught:
+        read(residual(save))
+    sentence, header, *rows = str(caught.value).splitlines()
+    assert sentence.endswith("has 3 nodes that the engine cannot run; change the model as the "
+                             "table says and export it again.")
+    assert header.split() == ["node", "operator", "reason"]
+    assert [row.split()[:2] for row in rows] == [
+        ["conv1", "Conv"], ["soft", "Softmax"], ["skip", "Add"]]
+
+
+def test_inspect_shows_supported_and_unsupported(save):
+    rows = inspect(residual(save))
+    assert [(r["name"], r["kind"], r["engine"]) for r in rows] == [
+        ("conv1", "Conv", None), ("fc", "linear", "eie"), ("soft", "Softmax", None),
+        ("skip", "Add", None)]
+    assert rows[1]["shape"] == [3, 8]
+    assert rows[1]["density"] == 1.0
+    assert all(set(r) == {"name", "kind", "shape", "density", "pattern", "engine", "reason"}
+               for r in rows)
+
+
+@pytest.mark.parametrize(("row", "expected"), [
+    ([1, 2, 3, 4, 5, 6], "dense"),
+    ([1, 0, 0, 4, 5, 6], "2:4"),
+    ([1, 0, 3, 4, 0, 0], "unstructured"),
+    ([1, 0, 0, 0, 0, 0, 0, 0], "unstructured"),
+])
+def test_pattern(row, expected):
+    assert pattern(np.array([row], np.float32)) == expected
+
+
+def test_two_inputs(save):
+    path = save([node("MatMul", ["x", "z"], ["y"])], inputs=("x", "z"))
+    with pytest.raises(BadInput, match=r"2 inputs \(x, z\); export a model with exactly one"):
+        read(path)
+
+
+def test_two_outputs(save):
+    path = save([GEMM, node("Relu", ["h"], ["y"])], outputs=("h", "y"), W=W, B=B)
+    with pytest.raises(BadInput, match="2 outputs"):
+        read(path)
+
+
+def test_nodes_behind_the_output(save):
+    path = save([GEMM, node("Relu", ["h"], ["r"])], outputs=("h",), W=W, B=B)
+    with pytest.raises(BadInput, match="ends in 'r', but its output is 'h'"):
+        read(path)
+
+
+def test_no_layer(save):
+    with pytest.raises(BadInput, match="holds no linear layer"):
+        read(save([node("Identity", ["x"], ["y"])]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weight_that_is_not_finite(save, value):
+    weight = W.copy()
+    weight[2, 5] = value
+    path = save([node("Gemm", ["x", "W"], ["y"], name="fc", transB=1)], W=weight)
+    with pytest.raises(BadInput, match=r"weight of layer 'fc' is (nan|inf) at \[2, 5\]"):
+        read(path)
+
+
+def test_bias_that_is_not_finite(save):
+    path = save([GEMM], outputs=("h",), W=W, B=np.array([0, np.nan, 0], np.float32))
+    with pytest.raises(BadInput, match=r"bias of layer 'fc' is nan at \[1\]"):
+        read(path)
+
+
+def test_alpha_that_overflows(save):
+    path = save([node("Gemm", ["x", "W"], ["y"], transB=1, alpha=3e38)], W=100 * W)
+    with pytest.raises(BadInput, match=r"weight of layer 'y' is -?inf"):
+        read(path)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e300])
+def test_double_that_float32_cannot_hold(save, value):
+    weight = W.astype(np.float64)
+    weight[1, 4] = value
+    with pytest.raises(BadInput, match=r"'W' holds a double at \[1, 4\]"):
+        read(save([node("Gemm", ["x", "W"], ["y"], transB=1)], W=weight))
+
+
+def test_external_data(save):
+    path = save([GEMM], outputs=("h",), W=W, B=B)
+    external = onnx.load(path)
+    onnx.save(external, path, save_as_external_data=True, size_threshold=0)
+    with pytest.raises(BadInput, match="keeps tensor 'W' in another file"):
+        read(path)
+
+
+def test_old_opset(save):
+    path = save([node("Gemm", ["x", "W", "B"], ["y"], transB=1)], opset=6, W=W, B=B)
+    with pytest.raises(BadInput, match="opset 6; export it with opset 7"):
+        read(path)
+
+
+def test_operator_that_does_not_exist(save):
+    with pytest.raises(BadInput, match="not a valid ONNX model"):
+        read(save([node("Nonsense", ["x"], ["y"])]))
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("empty.onnx", b"", "is empty"),
+    ("text.onnx", b"hello world", "not a valid ONNX model"),
+    ("model.txt", b"hello", "no model file by its name"),
+])
+def test_file_that_is_no_model(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=message):
+        read(tmp_path / name)
+
+
+def test_missing_file_and_directory(tmp_path):
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(BadInput, match="No such file"):
+        read(tmp_path / "missing.onnx")
+    with pytest.raises(BadInput, match="Is a directory"):
+        read(tmp_path / "folder.onnx")
+
+
+def test_damaged_files_never_raise_anything_else(save):
+    path = save([GEMM, node("Relu", ["h"], ["y"])], W=W, B=B)
+    original = path.read_bytes()
+    damaged = [original[:n] for n in range(1, len(original), 7)]
+    for _ in range(500):
+        content = bytearray(original)
+        content[RNG.integers(len(content))] ^= 1 << RNG.integers(8)
+        damaged.append(bytes(content))
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            read(path)
+        except BadInput:
+            refused += 1
+    assert refused > 100
+
+
+def network():
+    return Network((Linear("a", W, B, "relu"), Linear("b", V, np.zeros(2, np.float32), "none")))
+
+
+def test_written_file_reads_back_the_same(tmp_path):
+    path = tmp_path / "out.onnx"
+    to_onnx(network(), path)
+    onnx.checker.check_model(str(path), full_check=True)
+    for before, after in zip(network().layers, read(path).layers, strict=True):
+        assert (before.name, before.activation) == (after.name, after.activation)
+        np.testing.assert_array_equal(before.weight, after.weight)
+        np.testing.assert_array_equal(before.bias, after.bias)
+
+
+def test_write_into_a_missing_folder(tmp_path):
+    with pytest.raises(BadInput, match="cannot be written"):
+        to_onnx(network(), tmp_path / "none" / "out.onnx")
+
+
+def test_without_torch(monkeypatch):
+    monkeypatch.setattr(frontend, "find_spec", lambda _name: None)
+    with pytest.raises(ToolMissing, match=r"pip install 'zeroskip\[train\]'"):
+        frontend.from_torch(None)
+
+
+def test_reading_imports_no_torch():
+    code = ("import sys, zeroskip.sw.compiler.frontend, zeroskip.sw.prune.recipe, "
+            "zeroskip.sw.digits; sys.exit('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

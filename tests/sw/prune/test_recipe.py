@@ -1,0 +1,149 @@
+"""Recipes: what is checked, and what a run returns."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from zeroskip.sw.compiler import frontend
+from zeroskip.sw.errors import BadInput, ToolMissing
+from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.prune.data import Data
+from zeroskip.sw.prune.recipe import Recipe, read_recipe, run_recipe
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((96, 16)).astype(np.float32)
+DATA = Data(X, (X[:, 0] > X[:, 1]).astype(np.int64))
+
+
+def network():
+    rng = np.random.default_rng(1)
+    first, second = rng.standard_normal((12, 16)) / 4, rng.standard_normal((2, 12)) / 4
+    return Network((
+        Linear("fc1", first.astype(np.float32), np.zeros(12, np.float32), "relu"),
+        Linear("fc2", second.astype(np.float32), np.zeros(2, np.float32), "none")))
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    np.savez(tmp_path / "train.npz", x=DATA.x, y=DATA.y)
+
+    def write(text):
+        path = tmp_path / "recipe.toml"
+        path.write_text(text)
+        return path
+    return write
+
+
+def test_every_key(recipe):
+    read = read_recipe(recipe('density = 0.25\nshare_bits = 4\ndata = "train.npz"\nepochs = 3\n'
+                              'learning_rate = 1e-2\nseed = 5\n'))
+    np.testing.assert_array_equal(read.data.x, DATA.x)
+    np.testing.assert_array_equal(read.data.y, DATA.y)
+    assert replace(read, data=None) == Recipe(0.25, 4, None, 3, 1e-2, 5)
+
+
+def test_density_by_layer(recipe):
+    read = read_recipe(recipe("[density]\nfc1 = 0.25\n"))
+    result, stages = run_recipe(network(), read)
+    assert [np.count_nonzero(layer.weight) for layer in result.layers] == [48, 24]
+    assert [stage.name for stage in stages] == ["dense", "pruned"]
+    assert stages[-1].density == 72 / 216
+    assert stages[-1].accuracy is None
+
+
+def test_run_with_data():
+    calls = []
+    given = network()
+    before = given.layers[0].weight.copy()
+    result, stages = run_recipe(given, Recipe(0.25, 4, DATA, 80, 1e-2),
+                                lambda *call: calls.append(call))
+    assert [stage.name for stage in stages] == ["dense", "pruned", "shared"]
+    assert stages[0].network is given
+    assert stages[2].network is result
+    assert stages[2].accuracy > 0.9 > stages[0].accuracy
+    assert stages[2].density == 54 / 216
+    assert all(len(np.unique(layer.weight)) <= 16 for layer in result.layers)
+    assert [(layer.name, layer.activation) for layer in result.layers] == [
+        ("fc1", "relu"), ("fc2", "none")]
+    assert (len(calls), calls[0], calls[-1]) == (160, (1, 80, "prune"), (80, 80, "share"))
+    np.testing.assert_array_equal(given.layers[0].weight, before)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("density = 0.5\nspeed = 3", "unknown key 'speed'; the keys are density, share_bits, data"),
+    ("seed = 1", "density is missing"),
+    ("density = 0", "density must be above 0 and at most 1, not 0"),
+    ("density = 1.5", "density must be above 0 and at most 1, not 1.5"),
+    ("density = nan", "density must be above 0 and at most 1, not nan"),
+    ("density = true", "density must be above 0 and at most 1, not True"),
+    ('density = "low"', "density must be above 0 and at most 1, not 'low'"),
+    ("[density]\nfc1 = -1", "density.fc1 must be above 0 and at most 1, not -1"),
+    ("density = 0.5\nshare_bits = 5", "share_bits must be 4, or left out, not 5"),
+    ("density = 0.5\nshare_bits = 4.0", "share_bits must be 4, or left out, not 4.0"),
+    ('density = 0.5\ndata = "train.npz"\nepochs = 0', "epochs must be a whole number from 1"),
+    ('density = 0.5\ndata = "train.npz"\nepochs = 1.5', "epochs must be a whole number from 1"),
+    ('density = 0.5\ndata = "train.npz"\nlearning_rate = 0', "learning_rate must be a number abo"),
+    ("density = 0.5\nseed = -1", "seed must be a whole number from 0"),
+    ("density = 0.5\ndata = 3", "data must be a path in quotes, not 3"),
+    ('density = 0.5\ndata = "none.npz"', "none.npz does not exist"),
+    ("density = 0.5\nepochs = 3", "epochs needs data to train on; add data or remove epochs"),
+    ("density = ", r"is not valid TOML .*end of document"),
+])
+def test_recipe_that_is_wrong(recipe, text, message):
+    with pytest.raises(BadInput, match=message):
+        read_recipe(recipe(text))
+
+
+def test_missing_recipe(tmp_path):
+    with pytest.raises(BadInput, match="cannot be read"):
+        read_recipe(tmp_path / "none.toml")
+
+
+def test_unknown_layer():
+    with pytest.raises(BadInput, match="layer 'fc3', which .*its layers are fc1, fc2"):
+        run_recipe(network(), Recipe({"fc3": 0.5}))
+
+
+@pytest.mark.parametrize(("arrays", "message"), [
+    ({"x": X}, "no .npz file with arrays x and y"),
+    ({"x": X, "y": DATA.y[:5]}, r"y is int64 \[5\]; it must be one class"),
+    ({"x": X, "y": DATA.y.astype(float)}, "y is float64"),
+    ({"x": X, "y": DATA.y - 1}, "one class from 0"),
+    ({"x": X[:, 0], "y": DATA.y}, r"x is float32 \[96\]"),
+    ({"x": X[:0], "y": DATA.y[:0]}, r"x is float32 \[0, 16\]"),
+    ({"x": np.where(np.arange(96) == 7, np.nan, X.T).T, "y": DATA.y}, "not finite at sample 7"),
+    ({"x": np.array([[None]]), "y": DATA.y}, "no .npz file"),
+])
+def test_data_that_are_wrong(tmp_path, recipe, arrays, message):
+    path = recipe('density = 0.5\ndata = "train.npz"')
+    np.savez(tmp_path / "train.npz", **arrays)
+    with pytest.raises(BadInput, match=message):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04"])
+def test_data_file_that_is_no_npz(tmp_path, recipe, content):
+    path = recipe('density = 0.5\ndata = "train.npz"')
+    (tmp_path / "train.npz").write_bytes(content)
+    with pytest.raises(BadInput, match=r"no \.npz file"):
+        read_recipe(path)
+
+
+def test_data_file_that_is_one_array(tmp_path, recipe):
+    np.save(tmp_path / "one.npy", X)
+    with pytest.raises(BadInput, match=r"no \.npz file"):
+        read_recipe(recipe('density = 0.5\ndata = "one.npy"'))
+
+
+def test_data_that_do_not_fit_the_network():
+    with pytest.raises(BadInput, match="x has 4 values a sample, but the network takes 16"):
+        run_recipe(network(), Recipe(0.5, data=Data(X[:, :4], DATA.y)))
+    with pytest.raises(BadInput, match="y holds class 2, but the network has 2 outputs"):
+        run_recipe(network(), Recipe(0.5, data=Data(X, DATA.y + 1)))
+
+
+def test_without_torch(monkeypatch):
+    monkeypatch.setattr(frontend, "find_spec", lambda _name: None)
+    with pytest.raises(ToolMissing, match="torch is not installed"):
+        run_recipe(network(), Recipe(0.5))

@@ -1,0 +1,405 @@
+"""The program file: what is written is read, and damage of any kind is refused."""
+
+import json
+import random
+import zlib
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.sw import program as program_module
+from zeroskip.sw.compiler.eie import compile_layers
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.program import Program
+from zeroskip.sw.quantize.fixed import FixedLayer
+
+TENSORS = ("entries", "pointers", "biases", "codebooks")
+
+
+def layer(name, outputs, inputs, seed, activation="relu"):
+    rng = np.random.default_rng(seed)
+    indices = rng.integers(0, 16, (outputs, inputs), dtype=np.uint8)
+    indices[rng.random(indices.shape) < 0.5] = 0
+    codebook = rng.integers(-99, 99, 16).astype(np.int16)
+    codebook[0] = 0
+    return FixedLayer(name, indices, codebook, rng.integers(-99, 99, outputs), 3, activation,
+                      0.25, 0.125)
+
+
+@pytest.fixture(scope="module")
+def program():
+    return compile_layers((layer("fc1", 6, 9, 1), layer("fc2", 5, 6, 2, "none")),
+                          EIEConfig(pes=2, acc_depth=2))
+
+
+@pytest.fixture
+def path(program, tmp_path_factory):
+    path = tmp_path_factory.mktemp("file") / "model.zsk"    # messages must not name the test
+    program.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def content(program, tmp_path_factory):
+    path = tmp_path_factory.mktemp("program") / "model.zsk"
+    program.save(path)
+    return path.read_bytes()
+
+
+def outcome(path, content):
+    """``"refused"``, or what happened in its place."""
+    path.unlink(missing_ok=True)    # a new file is several times faster than a truncated one
+    path.write_bytes(content)
+    try:
+        Program.load(path)
+    except BadInput:
+        return "refused"
+    except Exception as error:
+        return repr(error)
+    return "accepted"
+
+
+def flipped(content, bit):
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def check_flips(tmp_path, content, bits):
+    found = {bit: outcome(tmp_path / "flipped.zsk", flipped(content, bit)) for bit in bits}
+    assert {bit: what for bit, what in found.items() if what != "refused"} == {}
+
+
+def forge(path, change):
+    """Applies ``change(header, tensors)`` to a program and makes every CRC-32 good again."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(json.loads(content[8:8 + length])["__metadata__"]["zeroskip"])
+    tensors = load_tensors(content)
+    change(header, tensors)
+    header["crc32"] = {name: zlib.crc32(t.tobytes()) for name, t in tensors.items()}
+    write(path, json.dumps(header), tensors)
+
+
+def write(path, text, tensors):
+    path.write_bytes(save_tensors(tensors, {"zeroskip": text,
+                                            "crc32": str(zlib.crc32(text.encode()))}))
+
+
+def check_forged(path, change, message):
+    forge(path, change)
+    with pytest.raises(BadInput, match=message):
+        Program.load(path)
+
+
+def test_round_trip(program, path):
+    loaded = Program.load(path)
+    for name in ("config", "input_scale", "layers", "segments", "reference"):
+        assert getattr(loaded, name) == getattr(program, name), name
+    for name in TENSORS:
+        found, expected = getattr(loaded, name), getattr(program, name)
+        assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected), name
+
+
+def test_network_without_any_weight(tmp_path):
+    empty = FixedLayer("zero", np.zeros((3, 4), np.uint8), np.zeros(16, np.int16),
+                       np.zeros(3, np.int64), 0, "none", 1.0, 1.0)
+    compile_layers((empty,), EIEConfig(pes=2)).save(tmp_path / "zero.zsk")
+    assert Program.load(tmp_path / "zero.zsk").entries.shape == (2, 0)
+
+
+def test_forging_alone_changes_nothing(program, path):
+    forge(path, lambda _header, _tensors: None)
+    assert Program.load(path).segments == program.segments
+
+
+def test_traced_program_sends_every_layer(program):
+    assert [s.outputs for s in program.traced().segments if s.swap] == [6, 5]
+
+
+def test_traced_program_can_be_saved(program, tmp_path):
+    program.traced().save(tmp_path / "traced.zsk")
+    assert Program.load(tmp_path / "traced.zsk").segments == program.traced().segments
+
+
+def test_every_truncation_is_refused(tmp_path, content):
+    found = {length: outcome(tmp_path / "short.zsk", content[:length])
+             for length in range(len(content))}
+    assert {length: what for length, what in found.items() if what != "refused"} == {}
+
+
+def test_bytes_behind_the_end_are_refused(tmp_path, content):
+    assert outcome(tmp_path / "long.zsk", content + b"\0") == "refused"
+
+
+def test_bit_flips_in_the_first_64_bytes(tmp_path, content):
+    check_flips(tmp_path, content, range(64 * 8))
+
+
+def test_bit_flips_in_the_metadata(tmp_path, content):
+    start = content.index(b"zeroskip") * 8
+    check_flips(tmp_path, content, range(start, start + 1000))
+
+
+def test_bit_flips_where_the_tensors_begin(tmp_path, content):
+    start = (8 + int.from_bytes(content[:8], "little")) * 8
+    check_flips(tmp_path, content, range(start - 400, start + 600))
+
+
+def test_random_bit_flips(tmp_path, content):
+    check_flips(tmp_path, content, random.Random(1).sample(range(len(content) * 8), 2000))
+
+
+def test_wrong_version(path):
+    check_forged(path, lambda header, _: header.update(version=99), "version 99.*reads version 1")
+
+
+def test_wrong_digest(path):
+    check_forged(path, lambda header, _: header.update(digest="0" * 16), "digest")
+
+
+def test_configuration_changed_under_its_digest(path):
+    check_forged(path, lambda header, _: header["config"].update(acc_width=31), "digest")
+
+
+def test_unknown_field_of_the_configuration(path):
+    check_forged(path, lambda header, _: header["config"].update(colour=1), "colour")
+
+
+def test_key_twice_in_the_header(path):
+    header = json.dumps({"version": 1})
+    write(path, header[:-1] + ', "version": 1}', load_tensors(path.read_bytes()))
+    with pytest.raises(BadInput, match="twice"):
+        Program.load(path)
+
+
+def test_key_twice_in_the_safetensors_header(path, content):
+    text = content[8:8 + int.from_bytes(content[:8], "little")].rstrip()
+    text = text[:-1] + b',"__metadata__":{}}'
+    data = content[8 + int.from_bytes(content[:8], "little"):]
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    with pytest.raises(BadInput, match="twice"):
+        Program.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '"text"', "null", "[" * 100_000])
+def test_header_that_is_no_object(path, text):
+    write(path, text, load_tensors(path.read_bytes()))
+    with pytest.raises(BadInput, match="header is not readable"):
+        Program.load(path)
+
+
+@pytest.mark.parametrize("key", ["version", "config", "digest", "input_scale", "reference",
+                                 "layers", "segments"])
+def test_key_missing_in_the_header(path, key):
+    check_forged(path, lambda header, _: header.pop(key), key)
+
+
+@pytest.mark.parametrize("crcs", [[], 7, None, "text"])
+def test_crcs_that_are_no_object(path, crcs):
+    content = path.read_bytes()
+    text = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+    header = json.loads(text["__metadata__"]["zeroskip"])
+    write(path, json.dumps({**header, "crc32": crcs}), load_tensors(content))
+    with pytest.raises(BadInput):
+        Program.load(path)
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_missing_tensor(path, name):
+    check_forged(path, lambda _, tensors: tensors.pop(name), name)
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_wrong_dtype(path, name):
+    def change(_, tensors):
+        tensors[name] = tensors[name].astype(np.int64)
+    check_forged(path, change, f"'{name}' is int64")
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_wrong_number_of_rows(path, name):
+    def change(_, tensors):
+        tensors[name] = tensors[name][:1].copy()
+    check_forged(path, change, f"'{name}' is ")
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_wrong_dimensions(path, name):
+    def change(_, tensors):
+        tensors[name] = tensors[name].reshape(-1)
+    check_forged(path, change, f"'{name}' is ")
+
+
+@pytest.mark.parametrize(("name", "columns"), [
+    ("entries", 4104), ("pointers", 513), ("pointers", 0), ("biases", 65), ("codebooks", 17),
+    ("codebooks", 15)])
+def test_wrong_number_of_columns(path, name, columns):
+    def change(_, tensors):
+        tensors[name] = np.zeros((2, columns), tensors[name].dtype)
+    check_forged(path, change, f"'{name}' is ")
+
+
+def test_entries_that_end_within_a_row(path):
+    def change(_, tensors):
+        tensors["entries"] = np.pad(tensors["entries"], ((0, 0), (0, 6)))
+    check_forged(path, change, "whole row")
+
+
+def test_pointers_that_decrease(path):
+    def change(_, tensors):
+        tensors["pointers"][1, 3] = tensors["pointers"][1, 2] - 1
+    check_forged(path, change, "pointers leave")
+
+
+def test_pointers_that_leave_the_memory(path):
+    def change(_, tensors):
+        tensors["pointers"][0, -1] = tensors["entries"].shape[1] + 1
+    check_forged(path, change, "pointers leave")
+
+
+LIMITS = {"first": 44, "limit": 45, "source": 63, "destination": 63, "rows": 2, "bias": 63,
+          "codebook": 1, "shift": 31, "relu": 1, "swap": 1, "outputs": 128, "last": 1}
+"""Greatest value of each field: 9 x 2 + 6 x 2 columns in the test's program, and so on."""
+
+
+@pytest.mark.parametrize("field", LIMITS)
+def test_segment_field_out_of_range(path, field):
+    def change(header, _):
+        header["segments"][1][field] = LIMITS[field] + 1
+    check_forged(path, change, f"segment 1: {field} is {LIMITS[field] + 1}")
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, "1", None, [0]])
+def test_segment_field_that_is_no_natural_number(path, value):
+    def change(header, _):
+        header["segments"][0]["shift"] = value
+    check_forged(path, change, "segment 0: shift")
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"limit": 0}, "limit"),
+    ({"source": 63}, "source words"),
+    ({"destination": 63}, "destination words"),
+    ({"bias": 6}, "biases"),
+])
+def test_segment_that_leaves_a_memory(path, fields, message):
+    def change(header, _):
+        header["segments"][0].update(fields)
+    check_forged(path, change, f"segment 0: .*{message}")
+
+
+def swap_too_often(header):
+    header["segments"][0]["swap"] = 1
+
+
+def last_too_early(header):
+    header["segments"][0]["last"] = 1
+
+
+def no_last(header):
+    header["segments"][-1]["last"] = 0
+
+
+def no_segment(header):
+    header["segments"] = []
+
+
+def too_many_segments(header):
+    header["segments"] = header["segments"][:1] * 13 + header["segments"]
+
+
+def outputs_of_another_layer(header):
+    header["segments"][-1]["outputs"] = 6
+
+
+def outputs_within_a_layer(header):
+    header["segments"][0]["outputs"] = 6
+
+
+def no_outputs(header):
+    header["segments"][-1]["outputs"] = 0
+
+
+@pytest.mark.parametrize("change", [
+    swap_too_often, last_too_early, no_last, no_segment, too_many_segments,
+    outputs_of_another_layer, outputs_within_a_layer, no_outputs])
+def test_segments_that_do_not_fit_together(path, change):
+    check_forged(path, lambda header, _: change(header), "segment")
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("inputs", 0), ("inputs", "9"), ("inputs", 129), ("outputs", -6), ("outputs", 5),
+    ("output_scale", 0.0), ("output_scale", float("nan")), ("output_scale", "1"),
+    ("entries", -1), ("padding", None)])
+def test_layer_field_out_of_range(path, field, value):
+    def change(header, _):
+        header["layers"][0][field] = value
+    check_forged(path, change, "layer fc.: ")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan"), "1", None])
+def test_wrong_input_scale(path, scale):
+    check_forged(path, lambda header, _: header.update(input_scale=scale), "input_scale")
+
+
+def test_program_without_layers(path):
+    def change(header, tensors):
+        header["layers"] = []
+        tensors["codebooks"] = tensors["codebooks"][:0].copy()
+    check_forged(path, change, "0 layers")
+
+
+def test_more_layers_than_codebooks(path):
+    def change(header, tensors):
+        header["layers"] *= 3
+        tensors["codebooks"] = np.tile(tensors["codebooks"], (3, 1))
+    check_forged(path, change, "6 layers")
+
+
+def test_metadata_changed_without_its_crc(path, content):
+    metadata = {"zeroskip": json.dumps({"version": 1}), "crc32": "0"}
+    path.write_bytes(save_tensors(load_tensors(content), metadata))
+    with pytest.raises(BadInput, match="header is damaged"):
+        Program.load(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"other": "text"}])
+def test_safetensors_file_that_is_no_program(tmp_path, metadata):
+    (tmp_path / "weights").write_bytes(save_tensors({"w": np.zeros(3, np.float32)}, metadata))
+    with pytest.raises(BadInput, match="not a zeroskip program"):
+        Program.load(tmp_path / "weights")
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"short", b"PK\3\4 some archive", bytes(100), b"\xff" * 100, b"\2\0\0\0\0\0\0\0[]",
+    (100_000).to_bytes(8, "little") + b"[" * 100_000], ids=[
+        "empty", "short", "archive", "zeros", "ones", "list", "nested"])
+def test_file_that_is_no_safetensors(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(BadInput, match="not a readable safetensors file"):
+        Program.load(tmp_path / "file")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(BadInput, match="no such file"):
+        Program.load(tmp_path / "missing.zsk")
+
+
+def test_directory(tmp_path):
+    with pytest.raises(BadInput, match=str(tmp_path)):
+        Program.load(tmp_path)
+
+
+def test_header_holds_the_format_as_documented(program, content):
+    text = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    header = json.loads(text["zeroskip"])
+    assert header["version"] == program_module.VERSION
+    assert header["digest"] == program.config.digest()
+    assert header["config"] == asdict(program.config)
+    assert text["crc32"] == str(zlib.crc32(text["zeroskip"].encode()))

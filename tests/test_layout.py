@@ -1,0 +1,152 @@
+"""The wheel holds everything, parts import only what they may, dependencies have reasons."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("hw", "sw", "sim", "fpga")
+SOURCES = [path for part in PARTS for path in sorted(ROOT.joinpath(part).rglob("*.py"))]
+PACKAGES = [path.parent.relative_to(ROOT) for path in SOURCES if path.name == "__init__.py"]
+
+
+def command(*args, cwd, **environment):
+    """Runs Python with these arguments, away from the checkout; gives its stdout."""
+    done = subprocess.run([sys.executable, *map(str, args)], cwd=cwd, capture_output=True,
+                          text=True, env={**os.environ, **environment}, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy: an old ``build`` folder in the checkout cannot help."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, source)
+        elif path.name in PARTS:
+            shutil.copytree(path, source / path.name,
+                            ignore=shutil.ignore_patterns("__pycache__"))
+    command("-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source, cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """A folder with the wheel installed in it."""
+    target = tmp_path_factory.mktemp("installed")
+    command("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target,
+            wheel, cwd=target)
+    return target
+
+
+def imports(path):
+    """What a source file imports of ours, anywhere in it: ``zeroskip.hw.memory``, ..."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] == "zeroskip")
+
+
+def foreign(sources, allowed):
+    """Imports of ours by ``sources`` that lie outside the ``allowed`` parts."""
+    return [f"{path.relative_to(ROOT)}: {name}" for path in sources for name in imports(path)
+            if name.split(".")[1] not in allowed]
+
+
+def below(*names):
+    found = [path for path in SOURCES if path.is_relative_to(ROOT.joinpath(*names))]
+    assert found
+    return found
+
+
+def test_wheel_holds_every_source_file(wheel):
+    held = {name for name in ZipFile(wheel).namelist() if name.endswith(".py")}
+    assert held == {f"zeroskip/{path.relative_to(ROOT)}" for path in SOURCES}
+
+
+def test_wheel_holds_the_driver_of_the_compiled_simulation(wheel):
+    assert "zeroskip/sim/cxxrtl_driver.cc" in ZipFile(wheel).namelist()
+
+
+def test_wheel_holds_nothing_else(wheel):
+    others = [name for name in ZipFile(wheel).namelist()
+              if not name.endswith(".py") and ".dist-info/" not in name]
+    assert others == ["zeroskip/sim/cxxrtl_driver.cc"]
+
+
+def test_every_folder_of_sources_is_a_package():
+    assert {path.parent.relative_to(ROOT) for path in SOURCES} == set(PACKAGES)
+
+
+def test_wheel_imports_outside_the_checkout(installed):
+    names = ["zeroskip." + ".".join(package.parts) for package in PACKAGES]
+    names += ["zeroskip.sw.cli.main", "zeroskip.sim.engines"]
+    code = f"import importlib\nfor n in {names}: print(importlib.import_module(n).__file__)"
+    files = command("-c", code, cwd=installed, PYTHONPATH=str(installed)).splitlines()
+    assert len(files) == len(names)
+    assert all(Path(file).is_relative_to(installed) for file in files)
+
+
+def test_installed_command_runs_outside_the_checkout(installed):
+    code = "import sys; sys.argv = ['zeroskip', '--help']; from zeroskip.sw.cli import main; main()"
+    assert "verify" in command("-c", code, cwd=installed, PYTHONPATH=str(installed))
+
+
+def test_hw_imports_nothing_of_ours_but_hw():
+    assert foreign(below("hw"), {"hw"}) == []
+
+
+def test_sw_without_the_command_line_imports_only_hw_and_sw():
+    sources = [path for path in below("sw") if not path.is_relative_to(ROOT / "sw/cli")]
+    assert foreign(sources, {"hw", "sw"}) == []
+
+
+def test_sim_imports_only_hw_and_sw():
+    assert foreign(below("sim"), {"hw", "sw", "sim"}) == []
+
+
+def test_only_the_command_line_imports_itself():
+    sources = [path for path in SOURCES if not path.is_relative_to(ROOT / "sw/cli")]
+    assert not [name for path in sources for name in imports(path)
+                if name.startswith("zeroskip.sw.cli")]
+
+
+def test_imports_are_found(tmp_path):
+    source = tmp_path / "source.py"
+    source.write_text("import zeroskip.sim.bench, numpy\n"
+                      "def f():\n    from zeroskip import fpga\n    from zeroskip.hw import emit\n")
+    assert list(imports(source)) == ["zeroskip.sim.bench", "zeroskip.fpga", "zeroskip.hw.emit"]
+
+
+@pytest.mark.parametrize("module", ["torch", "matplotlib", "sklearn"])
+def test_the_command_line_imports_what_is_large_only_where_needed(module, tmp_path):
+    code = f"import sys, zeroskip.sw.cli.main; print({module!r} in sys.modules)"
+    assert command("-c", code, cwd=tmp_path) == "False\n"
+
+
+def test_every_dependency_has_a_reason():
+    text = (ROOT / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    dependencies = [each for group in groups for each in group]
+    assert dependencies
+    assert [each for each in dependencies
+            if not re.search(rf'^ *"{re.escape(each)}", +# \w.{{3}}', text, re.MULTILINE)] == []
