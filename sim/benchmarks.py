@@ -1,11 +1,12 @@
 """Measurements on the gateware: cycles of a layer, and the speed of the engines."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from zeroskip.hw.eie.config import CONFIGS, ENTRIES_PER_ROW, EIEConfig
+from zeroskip.hw.eie.config import CONFIGS, EIEConfig
+from zeroskip.sim.cases import cut
 from zeroskip.sim.engine import Engine, Statistics
 from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sim.verify import verify
@@ -84,22 +85,11 @@ def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig,
     layer = FixedLayer(
         "layer", indices, np.array([0, *range(-7, 0), *range(1, 9)], np.int16),
         np.arange(len(indices), dtype=np.int64), 4, "relu", 1.0, 1.0)
-    program = _cut(compile_layers((layer,), config))
+    program = cut(compile_layers((layer,), config))
     golden = GoldenEngine(reference.from_layers((layer,)))
     verdict = verify(program, vector[None], (golden, engine))
     return LayerRun(program, verdict.results[1].statistics, verdict.difference is None,
                     _work(program, vector))
-
-
-def _cut(program: Program) -> Program:
-    """The program on memories just deep enough for it: the same cycles, and no megabytes of
-    empty memory to elaborate."""
-    return replace(program, config=replace(
-        program.config,
-        weight_rows=max(2, program.entries.shape[1] // ENTRIES_PER_ROW),
-        pointers=program.pointers.shape[1],
-        bias_depth=max(2, program.biases.shape[1]),
-    ))
 
 
 def _work(program: Program, vector: np.ndarray) -> np.ndarray:

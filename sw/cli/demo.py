@@ -16,7 +16,7 @@ from zeroskip.sw.cli.report import write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
 from zeroskip.sw.compiler.frontend import to_onnx
-from zeroskip.sw.errors import ToolMissing
+from zeroskip.sw.errors import BadInput
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.recipe import Stage
 from zeroskip.sw.quantize.fixed import to_integer
@@ -100,7 +100,7 @@ def _run(name: str, screen: Screen) -> Run:
     inputs, _ = to_integer(test.x, compiled.program.input_scale)
     rtl = engines.create(name, lambda: compiled.reference)
     if rtl.name == "golden":
-        raise ToolMissing("the demo runs hardware: choose --engine python or --engine cxxrtl")
+        raise BadInput("the demo runs hardware: choose --engine python or --engine cxxrtl")
     with screen.progress(f"{len(inputs)} images through the RTL ({name})") as update:
         verdict = verify(compiled.program, inputs, (GoldenEngine(compiled.reference), rtl), update)
     return Run(name, stages, test, compiled, verdict)

@@ -149,8 +149,7 @@ def hexadecimal(payloads):
 @needs_icarus
 def test_icarus_runs_a_program_through_the_verilog(tmp_path):
     rng = np.random.default_rng(7)
-    case = make_case(random_layers(rng, (11, 9, 6), 0.5), rng.integers(-50, 50, (2, 11)), pes=3,
-                     weight_rows=64, pointers=64, act_depth=8, bias_depth=8, descriptors=8)
+    case = make_case(random_layers(rng, (11, 9, 6), 0.5), rng.integers(-50, 50, (2, 11)), pes=3)
     config = case.program.config
     fields = zip(("target", "pe", "address", "data"), load_words(case.program).T, strict=True)
     loads = pack_fields(load_word(config), dict(fields))

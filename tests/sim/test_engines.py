@@ -37,7 +37,7 @@ def test_cxxrtl_runs_entries_beyond_16_bits_of_reach():
     rng = np.random.default_rng(8)
     layers = random_layers(rng, (400, 300), 0.9)
     inputs = (rng.random((1, 400)) < 0.2) * rng.integers(-9, 9, (1, 400))
-    case = make_case(layers, inputs, pes=1, weight_rows=16384, act_depth=512, acc_depth=512)
+    case = make_case(layers, inputs, pes=1, acc_depth=512)
     assert case.program.pointers.max() > 1 << 16
     result = CxxrtlEngine().run(case.program, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
