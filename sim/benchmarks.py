@@ -47,15 +47,17 @@ class LayerRun:
         """The same cycles explained without the machine, as shares that add up to 1.
 
         ``useful`` and ``padding`` are the mean work of a PE, ``imbalance`` what the busiest PE
-        has more, ``broadcast`` what the activations, sent one a cycle, take longer than that.
-        ``rest`` is what remains of the cycles measured: filling and emptying the pipeline,
-        write-back, and PEs that waited for work of the others.
+        has more, ``broadcast`` what the activations, sent one a cycle, take longer than that,
+        and ``held`` what they take longer still because a queue was full. ``rest`` is what
+        remains of the cycles measured: filling and emptying the pipeline, and write-back.
         """
         mean, total = self.work.mean(axis=0), self.work.sum(axis=1)
-        cycles, sent = self.statistics.cycles, self.statistics.control["broadcasts"]
-        bound = max(total.max(), sent)
-        parts = {"useful": mean[0], "padding": mean[1], "imbalance": total.max() - total.mean(),
-                 "broadcast": bound - total.max(), "rest": cycles - bound}
+        cycles, control = self.statistics.cycles, self.statistics.control
+        busiest, sent = total.max(), control["broadcasts"]
+        bound = max(busiest, sent)
+        end = max(bound, sent + control["held"])
+        parts = {"useful": mean[0], "padding": mean[1], "imbalance": busiest - total.mean(),
+                 "broadcast": bound - busiest, "held": end - bound, "rest": cycles - end}
         return {name: float(part / cycles) for name, part in parts.items()}
 
     def bits_per_nonzero(self) -> float:
