@@ -58,8 +58,8 @@ def write_report(path: Path, run, report: dict) -> None:
          f"more. Utilisation, useful multiplications over PEs times cycles: "
          f"{model['utilisation']:.1%}.</p>", _cycles(model)),
         ("Where the cycles went, per PE", "", _causes(run.verdict.results[1].statistics)),
-        ("One layer over the PEs", "<p>Each dot is a weight that is left; its colour is the PE "
-         "that owns its row.</p>", _pattern(run)),
+        ("One layer over the PEs", "<p>Each dot is a weight that is left; the rows stand under "
+         "the PE that owns them.</p>", _pattern(run)),
     ]
     path.write_text(PAGE.format(summary=html.escape(summary), sections="\n".join(
         f"<h2>{html.escape(title)}</h2>\n{text}\n{picture}" for title, text, picture in sections)))
@@ -123,12 +123,17 @@ def _causes(statistics) -> str:
 def _pattern(run) -> str:
     weight = run.compiled.reference[0].weight
     pes = run.compiled.program.config.pes
-    owner = np.where(weight != 0, np.arange(len(weight))[:, None] % pes + 1, 0)
-    colours = ["white", *(matplotlib.colormaps["tab10"](k % 10) for k in range(pes))]
-    figure = Figure(figsize=(8, 8 * weight.shape[0] / weight.shape[1] * 0.5))
+    bands = [weight[pe::pes] != 0 for pe in range(pes)]
+    colours = ["white", *(matplotlib.colormaps["tab10"](pe % 10) for pe in range(pes))]
+    figure = Figure(figsize=(8, 8))
     axes = figure.subplots()
-    axes.imshow(owner, cmap=ListedColormap(colours), interpolation="nearest", aspect="auto")
+    axes.imshow(np.concatenate([band * (pe + 1) for pe, band in enumerate(bands)]),
+                cmap=ListedColormap(colours), interpolation="nearest", aspect="auto")
+    ends = np.cumsum([len(band) for band in bands])
+    axes.set_yticks([end - len(band) / 2 - 0.5 for end, band in zip(ends, bands, strict=True)],
+                    [f"PE {pe}\n{band.sum()} weights" for pe, band in enumerate(bands)])
+    for end in ends[:-1]:
+        axes.axhline(end - 0.5, color="#888", linewidth=0.5)
     axes.set_xlabel("input")
-    axes.set_ylabel("output row")
     axes.set_title(f"layer {run.compiled.reference[0].name}")
     return _svg(figure)
