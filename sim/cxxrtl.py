@@ -44,8 +44,8 @@ def build(component: wiring.Component, name: str) -> Path:
     Two processes may build the same one at the same time: each works in a folder of its own,
     and the finished file takes its name in one step.
     """
-    command = compiler()
     text = rtlil(component, name)
+    command = compiler()
     content = "\0".join([text, _DRIVER.read_text(), *command, *_FLAGS])
     library = cache() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:24]}.so"
     if library.exists():

@@ -8,20 +8,23 @@ from amaranth.lib import data
 from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.layouts import load_word
-from zeroskip.sim.cxxrtl import Model, build
+from zeroskip.sim.cxxrtl import Model, build, compiler
 from zeroskip.sim.engine import COUNTERS, Progress, Result, Statistics
 from zeroskip.sw.driver.eie import load_words
 from zeroskip.sw.program import Program
 
 
 class CxxrtlEngine:
-    """The default where a C++ compiler is found."""
+    """The default where a C++ compiler is found; raises ``ToolMissing`` elsewhere."""
 
     name = "cxxrtl"
 
+    def __init__(self):
+        compiler()
+
     def run(self, program: Program, inputs: np.ndarray,
             progress: Progress | None = None) -> Result:
-        """See :class:`zeroskip.sim.engine.Engine`. Raises ``ToolMissing`` without a compiler."""
+        """See :class:`zeroskip.sim.engine.Engine`."""
         dut = EIE(program.config)
         model = Model(build(dut, "eie"))
         words = load_words(program)

@@ -43,6 +43,17 @@ def test_cxxrtl_runs_entries_beyond_16_bits_of_reach():
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
 
 
+def test_cxxrtl_runs_pointers_beyond_16_bits_of_reach():
+    rng = np.random.default_rng(11)
+    layers = random_layers(rng, (70_000, 2), 0.001)
+    inputs = (rng.random((1, 70_000)) < 0.5) * rng.integers(-9, 9, (1, 70_000))
+    inputs[0, layers[0].indices.any(axis=0)] = 3
+    case = make_case(layers, inputs, pes=1, block=1 << 20)
+    assert case.program.config.pointers > 1 << 16
+    result = CxxrtlEngine().run(case.program, case.inputs)
+    np.testing.assert_array_equal(result.outputs[0], case.expected[0])
+
+
 def test_progress_reaches_the_number_of_images(digits_like):
     seen = []
     PythonEngine().run(digits_like.program, digits_like.inputs[:2],
