@@ -1,0 +1,1 @@
+"""Simulation: engines, the bench kit, verify between engines, benchmarks."""

@@ -75,8 +75,8 @@ def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called
 
 @app.command()
 def verify(program: ProgramFile, input: Input,  # noqa: A002
-           engines: Annotated[str, typer.Option(help="Two engines, with a comma.")]
-           = "golden,cxxrtl",
+           engines: Annotated[str | None, typer.Option(
+               help="Two engines, with a comma; by default golden and the fastest RTL.")] = None,
            raw: Raw = False, json: Json = False, quiet: Quiet = False) -> None:
     """Compare every output of every layer between two engines; exit 1 on a difference."""
     from zeroskip.sw.cli.programs import verify as run

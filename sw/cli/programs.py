@@ -37,10 +37,12 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, raw: boo
     screen.result({**facts, "statistics": statistics.as_json() if statistics else None})
 
 
-def verify(path: Path, input_path: Path, names: str, raw: bool, screen: Screen) -> None:
+def verify(path: Path, input_path: Path, names: str | None, raw: bool, screen: Screen) -> None:
     """See ``zeroskip verify --help``."""
     from zeroskip.sim.verify import verify as compare
 
+    if names is None:
+        names = f"golden,{registry.default()}"
     pair = names.split(",")
     if len(pair) != 2:
         raise BadInput(f"--engines takes two names with a comma between, not '{names}'")

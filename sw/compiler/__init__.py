@@ -1,0 +1,1 @@
+"""From a model file to a program: front ends, quantised layers, memory images."""

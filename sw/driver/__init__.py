@@ -1,0 +1,1 @@
+"""What a host writes into a machine, whatever carries the words."""

@@ -1,0 +1,1 @@
+"""Integer references, written from the specification and never from the RTL."""

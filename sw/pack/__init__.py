@@ -1,0 +1,1 @@
+"""Packed formats: how a sparse matrix lies in the memories."""

@@ -1,0 +1,1 @@
+"""Pruning and weight sharing, with training."""

@@ -1,0 +1,1 @@
+"""From float to integers: shared weights, scales, and the proof against overflow."""
