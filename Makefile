@@ -1,5 +1,5 @@
 # `make demo` and `make test` need Python 3.11 or later and nothing else.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -13,7 +13,7 @@ test: $(VENV)/.installed lint
 
 # The long campaigns; their last results are in docs/campaigns.md.
 test-all: $(VENV)/.installed lint
-	OMP_NUM_THREADS=1 ZEROSKIP_CAMPAIGN=1 $(BIN)/pytest -n 2 --timeout 3600
+	OMP_NUM_THREADS=1 ZEROSKIP_CAMPAIGN=1 $(BIN)/pytest -n 2 --timeout 7200
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -21,6 +21,8 @@ lint: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	command -v g++ || command -v clang++ || command -v c++ \
+		|| $(BIN)/pip install --quiet --constraint constraints.txt ziglang
 	touch $@
 
 clean:

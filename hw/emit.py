@@ -82,17 +82,21 @@ def verilog(component: wiring.Component, name: str) -> str:
         return target.read_text()
 
 
+class YosysError(RuntimeError):
+    """Yosys failed; the message ends with its log."""
+
+
 def yosys(*commands: str) -> None:
     """Runs Yosys commands in a process of their own, because Yosys ends it on an error.
 
-    Raises ``RuntimeError`` with the last lines of its log if it fails.
+    Raises :class:`YosysError` with the last lines of its log if it fails.
     """
     script = ("import sys; from pyosys import libyosys as ys; design = ys.Design()\n"
               "for command in sys.argv[1:]: ys.run_pass(command, design)")
     done = subprocess.run([sys.executable, "-c", script, *commands],
                           capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"Yosys failed:\n{(done.stdout + done.stderr)[-2000:]}")
+        raise YosysError(f"Yosys failed:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
 def ports(component: wiring.Component) -> list[dict]:

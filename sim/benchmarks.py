@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig
-from zeroskip.sim.cases import cut
 from zeroskip.sim.engine import Engine, Statistics
 from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sim.verify import verify
 from zeroskip.sw import reference
 from zeroskip.sw.compiler.compile import storage
-from zeroskip.sw.compiler.eie import compile_layers
+from zeroskip.sw.compiler.eie import compile_layers, cut, deepened
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize.fixed import FixedLayer
 
@@ -44,12 +43,13 @@ class LayerRun:
                 if cause != "useful"}
 
     def by_hand(self) -> dict[str, float]:
-        """The same cycles explained without the machine, as shares that add up to 1.
+        """The same cycles explained by the work, as shares that add up to 1.
 
         ``useful`` and ``padding`` are the mean work of a PE, ``imbalance`` what the busiest PE
         has more, ``broadcast`` what the activations, sent one a cycle, take longer than that,
-        and ``held`` what they take longer still because a queue was full. ``rest`` is what
-        remains of the cycles measured: filling and emptying the pipeline, and write-back.
+        and ``held``, a counter, what they take longer still because a queue was full. ``rest``
+        is what remains of the cycles measured: filling and emptying the pipeline, and
+        write-back.
         """
         mean, total = self.work.mean(axis=0), self.work.sum(axis=1)
         cycles, control = self.statistics.cycles, self.statistics.control
@@ -83,11 +83,12 @@ def random_layer(outputs: int, inputs: int, density: float, activations: float,
 
 def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig,
               engine: Engine) -> LayerRun:
-    """Runs one layer on an array; its codebook and biases are arbitrary but fixed."""
+    """Runs one layer on an array whose memories are as deep as the layer needs; codebook and
+    biases are arbitrary but fixed."""
     layer = FixedLayer(
         "layer", indices, np.array([0, *range(-7, 0), *range(1, 9)], np.int16),
         np.arange(len(indices), dtype=np.int64), 4, "relu", 1.0, 1.0)
-    program = cut(compile_layers((layer,), config))
+    program = cut(compile_layers((layer,), deepened(config)))
     golden = GoldenEngine(reference.from_layers((layer,)))
     verdict = verify(program, vector[None], (golden, engine))
     return LayerRun(program, verdict.results[1].statistics, verdict.difference is None,

@@ -1,14 +1,14 @@
 """Integer networks made up for tests: layers, machines for them, and the expected outputs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
+from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sw import reference
-from zeroskip.sw.compiler.eie import compile_layers
+from zeroskip.sw.compiler.eie import compile_layers, cut, deepened
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize.fixed import FixedLayer
 
@@ -40,27 +40,9 @@ class Case:
 def make_case(layers, inputs, **config) -> Case:
     """``layers`` on an array with memories as deep as they need; every layer's outputs are
     sent out."""
-    deep = dict.fromkeys(("weight_rows", "pointers", "act_depth", "bias_depth", "descriptors"),
-                         1 << 20)
-    program = cut(compile_layers(tuple(layers), EIEConfig(**deep, **config)).traced())
+    program = cut(compile_layers(tuple(layers), deepened(EIEConfig(**config))).traced())
     golden = GoldenEngine(reference.from_layers(tuple(layers)))
     return Case(program, golden, np.atleast_2d(np.asarray(inputs, np.int16)))
-
-
-def cut(program: Program) -> Program:
-    """The program on memories just deep enough for it: the same cycles, and no megabytes of
-    empty memory to elaborate."""
-    config = program.config
-    widest = max(max(layer.inputs, layer.outputs) for layer in program.layers)
-    needs = {
-        "weight_rows": program.entries.shape[1] // ENTRIES_PER_ROW,
-        "pointers": program.pointers.shape[1],
-        "act_depth": -(-widest // config.pes),
-        "bias_depth": program.biases.shape[1],
-        "descriptors": len(program.segments),
-    }
-    return replace(program, config=replace(
-        config, **{memory: max(2, need) for memory, need in needs.items()}))
 
 
 def random_layers(rng, sizes, density):

@@ -2,18 +2,22 @@
 
 import ctypes
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from amaranth.lib import wiring
 
 from zeroskip.hw.emit import rtlil, yosys
+from zeroskip.sim.engine import PATIENCE
 from zeroskip.sw.errors import ToolMissing
 
 _DRIVER = Path(__file__).with_name("cxxrtl_driver.cc")
@@ -23,8 +27,10 @@ _FLAGS = ("-O2", "-shared", "-fPIC", "-std=c++14", "-w", "-DNDEBUG")
 
 def compiler() -> list[str]:
     """The command of a C++ compiler: ``$CXX``, the system's, or the one of ``ziglang``."""
-    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
-        if name and shutil.which(name):
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    for name in ("g++", "clang++", "c++"):
+        if shutil.which(name):
             return [name]
     if importlib.util.find_spec("ziglang"):
         return [sys.executable, "-m", "ziglang", "c++"]
@@ -38,22 +44,23 @@ def cache() -> Path:
     return Path(base, "zeroskip", "cxxrtl")
 
 
-def build(component: wiring.Component, name: str) -> Path:
-    """A shared library that simulates ``component``; built once per content.
+def build(make: Callable[[], wiring.Component], name: str, key: str) -> Path:
+    """A shared library that simulates the component that ``make`` makes.
 
-    Two processes may build the same one at the same time: each works in a folder of its own,
-    and the finished file takes its name in one step.
+    It is built once per gateware source, ``key`` (which tells components of one ``name``
+    apart: their configuration), compiler and version of the tools. Two processes may build
+    the same one at the same time: each works in a folder of its own, and the finished file
+    takes its name in one step.
     """
-    text = rtlil(component, name)
     command = compiler()
-    content = "\0".join([text, _DRIVER.read_text(), *command, *_FLAGS])
+    content = "\0".join([*_sources(), name, key, *command, *_FLAGS])
     library = cache() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:24]}.so"
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         source, model = Path(folder, "model.il"), Path(folder, "model.cc")
-        source.write_text(text)
+        source.write_text(rtlil(make(), name))
         yosys(f"read_rtlil {source}", f"write_cxxrtl -noflatten -g2 {model}")
         include = Path(importlib.util.find_spec("pyosys").origin).parent \
             / "share/include/backends/cxxrtl/runtime"
@@ -64,9 +71,18 @@ def build(component: wiring.Component, name: str) -> Path:
             [*command, *_FLAGS, f"-I{include}", "-o", str(built), str(model)],
             capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"{command[0]} failed:\n{done.stderr[-2000:]}")
+            raise ToolMissing(f"the C++ compiler '{shlex.join(command)}' failed; install another, "
+                              f"or name one in CXX; it said:\n{done.stderr[-2000:]}")
         os.replace(built, library)
     return library
+
+
+def _sources() -> list[str]:
+    """All that a compiled model is made from, but for the configuration and the compiler."""
+    gateware = Path(importlib.util.find_spec("zeroskip.hw").submodule_search_locations[0])
+    files = [_DRIVER, *sorted(gateware.rglob("*.py"))]
+    versions = [importlib.metadata.version(name) for name in ("amaranth", "pyosys")]
+    return [*(path.read_text() for path in files), *versions]
 
 
 class _Object(ctypes.Structure):
@@ -138,7 +154,7 @@ class Model:
                 self._library.cxxrtl_step(self._handle)
 
     def run(self, send: dict[str, np.ndarray], receive: dict[str, int],
-            patience: int = 1_000_000) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+            patience: int = PATIENCE) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Sends and receives over streams until all is done.
 
         Parameters

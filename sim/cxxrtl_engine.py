@@ -25,12 +25,12 @@ class CxxrtlEngine:
     def run(self, program: Program, inputs: np.ndarray,
             progress: Progress | None = None) -> Result:
         """See :class:`zeroskip.sim.engine.Engine`."""
-        dut = EIE(program.config)
-        model = Model(build(dut, "eie"))
+        config = program.config
+        model = Model(build(lambda: EIE(config), "eie", config.digest()))
         words = load_words(program)
         fields = ("target", "pe", "address", "data")
         model.run({"load": pack_fields(
-            load_word(program.config), dict(zip(fields, words.T, strict=True)))}, {})
+            load_word(config), dict(zip(fields, words.T, strict=True)))}, {})
 
         result = Result.empty(program, len(inputs))
         wanted = sum(layer.shape[1] for layer in result.outputs)
@@ -38,7 +38,7 @@ class CxxrtlEngine:
         for image, vector in enumerate(inputs):
             items = pack_fields(INPUT, {"value": vector.view(np.uint16), "last": last})
             payload, times = model.run({"inputs": items}, {"outputs": wanted})["outputs"]
-            found = unpack_fields(output(program.config), payload)
+            found = unpack_fields(output(config), payload)
             start = 0
             for layer, when in zip(result.outputs, result.times, strict=True):
                 mine = slice(start, start + layer.shape[1])
@@ -48,7 +48,7 @@ class CxxrtlEngine:
                 start += layer.shape[1]
             if progress:
                 progress(image + 1, len(inputs))
-        counts = self._counters(model, program.config.pes)
+        counts = self._counters(model, config.pes)
         return replace(result, statistics=Statistics.from_counts(len(inputs), counts))
 
     def _counters(self, model: Model, pes: int) -> np.ndarray:

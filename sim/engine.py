@@ -12,6 +12,9 @@ from zeroskip.sw.program import Program
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
 
+PATIENCE = 1_000_000
+"""Cycles without any output after which an engine gives up with ``TimeoutError``."""
+
 COUNTERS = 16
 """Addresses of counters in one unit of the array."""
 
@@ -96,6 +99,7 @@ class Engine(Protocol):
 
     def run(self, program: Program, inputs: np.ndarray,
             progress: Progress | None = None) -> Result:
-        """Runs ``inputs`` (int16 [batch, in]) through ``program``."""
+        """Runs ``inputs`` (int16 [batch, in]) through ``program``; ``TimeoutError`` if the
+        machine stands still."""
         ...
 

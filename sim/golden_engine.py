@@ -24,8 +24,8 @@ class GoldenEngine:
             progress: Progress | None = None) -> Result:
         """See :class:`zeroskip.sim.engine.Engine`; all images are computed at once."""
         if reference.digest(self._layers) != program.reference:
-            raise BadInput("the reference beside the program belongs to another program; compile "
-                           "the model again, into a folder of its own")
+            raise BadInput("the reference beside the program belongs to another program, or is "
+                           "damaged; compile the model again, into a folder of its own")
         result = Result.empty(program, len(inputs))
         sent = iter(result.outputs)
         ends = [segment for segment in program.segments if segment.swap]

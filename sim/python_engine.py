@@ -7,7 +7,7 @@ from amaranth.sim import Simulator
 
 from zeroskip.hw.eie.array import EIE
 from zeroskip.sim.bench import send
-from zeroskip.sim.engine import COUNTERS, Progress, Result, Statistics
+from zeroskip.sim.engine import COUNTERS, PATIENCE, Progress, Result, Statistics
 from zeroskip.sw.driver.eie import load_words
 from zeroskip.sw.program import Program
 
@@ -33,8 +33,13 @@ class PythonEngine:
         async def receive(ctx, outputs, times):
             for _ in range(len(outputs)):
                 ctx.set(dut.outputs.ready, 1)
-                (found,) = await ctx.tick().sample(dut.outputs.payload)\
-                    .until(dut.outputs.valid)
+                for _ in range(PATIENCE):
+                    *_, valid, found = await ctx.tick().sample(dut.outputs.valid,
+                                                               dut.outputs.payload)
+                    if valid:
+                        break
+                else:
+                    raise TimeoutError(f"no output for {PATIENCE:,} cycles")
                 outputs[found.index], times[found.index] = found.value, now
             ctx.set(dut.outputs.ready, 0)
 

@@ -241,6 +241,8 @@ _TENSORS = {"entries": np.uint8, "pointers": np.uint32, "biases": np.int32,
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Metadata and tensors of a safetensors file; :class:`BadInput` if it is none."""
     path = Path(path)
+    if path.is_dir():
+        raise BadInput(f"{path}: this is a folder; give the path of a file")
     if not path.is_file():
         raise BadInput(f"{path}: there is no such file; give the path of an existing one")
     content = path.read_bytes()

@@ -2,7 +2,8 @@
 
 Tensors ``layer{i}.weight`` (int16 [out, in], zeros included), ``layer{i}.bias`` (int64 [out],
 accumulator units) and ``layer{i}.shift`` (int32 scalar); metadata key ``layers``: a JSON list.
-With ``y = act(clip((W @ x + b + half) >> s))`` anyone can recompute every output from it.
+With x int16, half = 2^(s-1) or 0 when s = 0, and everything widened to int64 first,
+``y = act(clip((W @ x + b + half) >> s, -32768, 32767))`` is every output.
 """
 
 import hashlib
@@ -68,6 +69,11 @@ def save(path: Path, reference: tuple[ReferenceLayer, ...]) -> None:
 def load(path: Path) -> tuple[ReferenceLayer, ...]:
     """Reads the file; :class:`BadInput` if it is damaged."""
     metadata, tensors = read_safetensors(path)
+    for name, tensor in tensors.items():
+        dtype = _TENSORS.get(name.rpartition(".")[2])
+        if tensor.dtype != dtype:
+            raise BadInput(f"{path}: tensor '{name}' is {tensor.dtype}, expected "
+                           f"{dtype and np.dtype(dtype)}; compile the model again")
     try:
         return tuple(
             ReferenceLayer(

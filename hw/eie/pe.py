@@ -37,7 +37,8 @@ class PE(wiring.Component):
     scanning : Out(1)
         Something is still to come from ``found``.
     busy : Out(1)
-        A broadcast activation has not reached its accumulators.
+        A broadcast activation still has entries before the arithmetic unit, which takes a
+        drain right behind them.
     clear : In(1)
         Clears the counters.
     select : In(4); count : Out(32)

@@ -1,6 +1,7 @@
 """Commands ``bench eie``, ``bench pack``, ``bench sim``."""
 
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from zeroskip.sim.python_engine import PythonEngine
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.pack.eie import pack as pack_matrix
-from zeroskip.sw.quantize.kmeans import share
 
 DENSITY, ACTIVATIONS = 0.09, 0.35
 """Weights and activations that are not zero, as in the paper's fully-connected layers."""
@@ -45,32 +45,49 @@ def eie(pes: int, matrix: Path | None, engine: str | None, screen: Screen) -> No
     screen.table("where the PE-cycles went: counters of the RTL", ["cause", "share"], [
         ["useful", f"{run.statistics.utilisation:.1%}"],
         *([cause, f"{share:.1%}"] for cause, share in row["loss"].items())])
-    screen.table("the same cycles by hand, from matrix and vector", ["part", "share"], [
+    screen.table("the same cycles by hand: matrix, vector and two counters", ["part", "share"], [
         [part, f"{share:.1%}"] for part, share in hand.items()])
     screen.result({"rows": [row]})
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Codebook indices and activations of a ``--matrix`` file."""
+    """Codebook indices and activations of a ``--matrix`` file.
+
+    Cycles depend on what is zero, not on the other values: any codebook index serves for a
+    weight, and 1 for an activation.
+    """
     try:
-        matrix = scipy.sparse.load_npz(path).toarray()
-        with np.load(path, allow_pickle=False) as file:
-            activations = file.get("activations")
+        with path.open("rb") as file:
+            matrix = scipy.sparse.load_npz(file).tocoo()
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                activations = arrays.get("activations")
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such file; write one with scipy.sparse.save_npz") \
             from None
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path}: not a scipy sparse matrix ({error}); write one with "
                        "scipy.sparse.save_npz") from None
-    indices = share(matrix.astype(np.float32)).indices
+    if not all(matrix.shape):
+        raise BadInput(f"{path}: the matrix is {list(matrix.shape)}; it needs rows and columns")
+    _check_real(path, "the matrix", matrix.data)
+    rows, columns = matrix.row[matrix.data != 0], matrix.col[matrix.data != 0]
+    indices = np.zeros(matrix.shape, np.uint8)
+    indices[rows, columns] = 1 + (rows + columns) % 15
     if activations is None:
         _, vector = benchmarks.random_layer(1, matrix.shape[1], 0, ACTIVATIONS)
         return indices, vector
     if activations.shape != (matrix.shape[1],):
         raise BadInput(f"{path}: 'activations' has shape {list(activations.shape)}, but the matrix "
                        f"has {matrix.shape[1]} columns; give one activation per column")
-    # Cycles depend on which activations are zero, not on the values of the others.
+    _check_real(path, "'activations'", activations)
     return indices, (activations != 0).astype(np.int16)
+
+
+def _check_real(path: Path, what: str, values: np.ndarray) -> None:
+    if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
+        raise BadInput(f"{path}: {what} holds values that are not finite real numbers; "
+                       "replace them")
 
 
 def _no_reference():
@@ -80,8 +97,9 @@ def _no_reference():
 def pack(screen: Screen) -> None:
     """See ``zeroskip bench pack --help``."""
     indices, _ = benchmarks.random_layer(4096, 9216, DENSITY, 0)
-    seconds = _best(lambda: pack_matrix(indices, 64))
-    scipy_seconds = _best(lambda: scipy.sparse.csc_matrix(indices))
+    with screen.progress("packing"):
+        seconds = _best(lambda: pack_matrix(indices, 64))
+        scipy_seconds = _best(lambda: scipy.sparse.csc_matrix(indices))
     row = {"seconds": seconds, "scipy_seconds": scipy_seconds, "ratio": seconds / scipy_seconds}
     screen.table("pack 4096 x 9216 at 9 % into 64 PEs; best of 3", list(row), [list(row.values())])
     screen.result(row)

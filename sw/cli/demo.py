@@ -9,6 +9,7 @@ import typer
 
 from zeroskip.hw.eie.config import CONFIGS
 from zeroskip.sim import engines
+from zeroskip.sim.engine import Engine
 from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sim.verify import Verdict, verify
 from zeroskip.sw import digits
@@ -33,6 +34,7 @@ class Run:
     test: Data
     compiled: Compiled
     verdict: Verdict
+    inputs_saturated: int
 
     def accuracy(self) -> dict[str, float]:
         """Share of the test images classified correctly, stage by stage; ``quantised`` by the
@@ -68,6 +70,8 @@ class Run:
                 "cycles_per_image": statistics.cycles / statistics.images,
                 "dense_cycles_per_image": self.dense_cycles(),
                 "utilisation": statistics.utilisation,
+                "inputs_saturated": self.inputs_saturated,
+                "outputs_saturated": int(statistics.pe["saturated"].sum()),
                 "statistics": statistics.as_json(),
             }],
         }
@@ -78,8 +82,11 @@ def demo(out: Path, engine: str | None, screen: Screen) -> None:
     name = engine or engines.default()
     if name == "python" and not engine:
         screen.text("no C++ compiler: the array runs in Amaranth's own simulator, slower")
-    run = _run(name, screen)
+    if name == "golden":
+        raise BadInput("the demo runs hardware: choose --engine python or --engine cxxrtl")
+    rtl = engines.create(name, tuple)
     out.mkdir(parents=True, exist_ok=True)
+    run = _run(rtl, screen)
     to_onnx(run.stages[-1].network, out / "digits.onnx")
     np.save(out / "digits.npy", run.test.x)
     run.compiled.save(out / "digits.zsk")
@@ -92,18 +99,15 @@ def demo(out: Path, engine: str | None, screen: Screen) -> None:
         raise typer.Exit(1)
 
 
-def _run(name: str, screen: Screen) -> Run:
+def _run(rtl: Engine, screen: Screen) -> Run:
     with screen.progress("training, pruning, sharing weights") as update:
         stages = digits.run(progress=update)
     train, test = digits.load()
     compiled = compile_network(stages[-1].network, train.x, CONFIGS[CONFIG])
-    inputs, _ = to_integer(test.x, compiled.program.input_scale)
-    rtl = engines.create(name, lambda: compiled.reference)
-    if rtl.name == "golden":
-        raise BadInput("the demo runs hardware: choose --engine python or --engine cxxrtl")
-    with screen.progress(f"{len(inputs)} images through the RTL ({name})") as update:
+    inputs, saturated = to_integer(test.x, compiled.program.input_scale)
+    with screen.progress(f"{len(inputs)} images through the RTL ({rtl.name})") as update:
         verdict = verify(compiled.program, inputs, (GoldenEngine(compiled.reference), rtl), update)
-    return Run(name, stages, test, compiled, verdict)
+    return Run(rtl.name, stages, test, compiled, verdict, int(saturated))
 
 
 def _show(run: Run, report: dict, out: Path, screen: Screen) -> None:
@@ -117,6 +121,8 @@ def _show(run: Run, report: dict, out: Path, screen: Screen) -> None:
         f"{model['pes']} PEs: {model['cycles_per_image']:.0f} cycles an image, a dense machine "
         f"with as many multipliers {model['dense_cycles_per_image']:,}: {speedup:.1f} times "
         f"faster; utilisation {model['utilisation']:.1%}")
+    screen.text(f"saturated: {model['inputs_saturated']} inputs, {model['outputs_saturated']} "
+                "outputs")
     found = run.verdict.difference
     screen.text(f"bit-exact: {found or 'yes'}, {model['outputs_compared']:,} outputs of every "
                 "layer compared with the integer reference")

@@ -32,17 +32,24 @@ def verilog(machine: str, out: Path, config: str, screen: Screen) -> None:
 
     if machine != "eie":
         raise BadInput(f"there is no machine '{machine}'; choose eie")
-    check_writable(out)
+    if out.suffix not in (".v", ".sv"):
+        raise BadInput(f"{out}: Verilog goes into a file that ends in .v or .sv; its ports and "
+                       "lint waivers are written beside it")
+    described_in, waived_in = out.with_suffix(".json"), out.with_suffix(".vlt")
+    for path in (out, described_in, waived_in):
+        check_writable(path)
     dut = EIE(configuration(config))
     ports = emit.ports(dut)
-    text = emit.verilog(dut, machine)
+    with screen.progress("Amaranth, Yosys"):
+        text = emit.verilog(dut, machine)
     out.write_text(text)
-    out.with_suffix(".vlt").write_text(emit.waivers())
+    waived_in.write_text(emit.waivers())
     described = {"machine": machine, "config": config, "digest": dut.config.digest(),
-                 "ports": ports, "latency": {"stats": EIE.STATS_LATENCY}}
-    out.with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n")
+                 "ports": ports, "memory_bits": dut.config.memory_bits,
+                 "latency": {"stats": EIE.STATS_LATENCY}}
+    described_in.write_text(json.dumps(described, indent=2) + "\n")
     screen.text(f"{out}: {len(text.splitlines()):,} lines, {len(ports)} ports; waivers in "
-                f"{out.with_suffix('.vlt')}, ports in {out.with_suffix('.json')}")
+                f"{waived_in}, ports in {described_in}")
     screen.result(described)
 
 
@@ -79,4 +86,4 @@ def _version(name: str, flag: str) -> str | None:
     if not shutil.which(name):
         return None
     done = subprocess.run([name, flag], capture_output=True, text=True, check=False)
-    return (done.stdout or done.stderr).splitlines()[0]
+    return ((done.stdout or done.stderr).splitlines() or ["of unknown version"])[0]

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from zeroskip.hw.emit import YosysError
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput, ToolMissing
 
@@ -129,8 +130,10 @@ def main() -> None:
         app()
     except BadInput as error:
         _stop(error, 2)
-    except ToolMissing as error:
+    except (ToolMissing, YosysError) as error:
         _stop(error, 3)
+    except TimeoutError as error:
+        _stop(f"the simulated machine stands still: {error}", 1)
     except OSError as error:
         _stop(f"{error.filename or 'a file'}: {error.strerror or error}; choose another path or "
               "change its permissions", 2)

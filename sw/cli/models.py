@@ -57,7 +57,7 @@ def compile_model(model: Path, calibration: Path, out: Path, target: str, screen
             zip(compiled.program.layers, compiled.report, strict=True)]
     screen.table(f"{out} for {target}", [
         "layer", "in", "out", "weights", "entries", "padding", "codebook error (RMS)",
-        "centroids lost", "accumulator used", "shift"], [
+        "weights lost", "accumulator used", "shift"], [
         [row["name"], row["inputs"], row["outputs"], row["nonzeros"], row["entries"],
          row["padding"], row["rms"], row["vanished"], row["bound"], row["shift"]]
         for row in rows])

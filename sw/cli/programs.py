@@ -43,18 +43,21 @@ def verify(path: Path, input_path: Path, names: str | None, raw: bool, screen: S
 
     if names is None:
         names = f"golden,{registry.default()}"
-    pair = names.split(",")
+    pair = [name.strip() for name in names.split(",")]
     if len(pair) != 2:
         raise BadInput(f"--engines takes two names with a comma between, not '{names}'")
     program = Program.load(path)
-    x, _ = inputs(input_path, program, raw)
+    x, saturated = inputs(input_path, program, raw)
     with screen.progress("verify") as update:
         verdict = compare(program, x, (_engine(pair[0], path), _engine(pair[1], path)), update)
     found = verdict.difference
     screen.text(f"{names}: {found}" if found else
                 f"{names}: {verdict.compared:,} outputs of {len(program.layers)} layers and "
                 f"{len(x)} images are equal")
+    if saturated:
+        screen.text(f"{saturated} of {x.size} inputs were saturated to 16 bits")
     screen.result({"equal": found is None, "compared": verdict.compared,
+                   "inputs_saturated": int(saturated),
                    "difference": vars(found) if found else None})
     if found:
         raise typer.Exit(1)

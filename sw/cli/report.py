@@ -56,7 +56,9 @@ def write_report(path: Path, run, report: dict) -> None:
         ("Cycles", f"<p>{model['cycles_per_image']:.0f} cycles an image. A dense machine with as "
          f"many multipliers needs {model['dense_cycles_per_image']:,} at best: {speedup:.1f} times "
          f"more. Utilisation, useful multiplications over PEs times cycles: "
-         f"{model['utilisation']:.1%}.</p>", _cycles(model)),
+         f"{model['utilisation']:.1%}. Taking inputs and giving outputs is not counted. "
+         f"Saturated: {model['inputs_saturated']} inputs, {model['outputs_saturated']} outputs."
+         "</p>", _cycles(model)),
         ("Where the cycles went, per PE", "", _causes(run.verdict.results[1].statistics)),
         ("One layer over the PEs", "<p>Each dot is a weight that is left; the rows stand under "
          "the PE that owns them.</p>", _pattern(run)),

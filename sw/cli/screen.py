@@ -1,13 +1,16 @@
 """What a command shows: a table or JSON on stdout, progress on stderr."""
 
 import json
-import time
-from collections.abc import Callable
+import threading
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
+
+DELAY = 2.0
+"""Seconds of work without a progress bar."""
 
 
 class Screen:
@@ -37,44 +40,40 @@ class Screen:
 
     def table(self, title: str, columns: list[str], rows: list[list]) -> None:
         """A table for people; numbers are aligned to the right."""
-        table = Table(title=title, title_justify="left")
+        table = Table(title=Text(title), title_justify="left")
         for at, name in enumerate(columns):
             number = all(isinstance(row[at], int | float) for row in rows)
-            table.add_column(name, justify="right" if number else "left", overflow="fold")
+            table.add_column(Text(name), justify="right" if number else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(_text(cell) for cell in row))
+            table.add_row(*(Text(_text(cell)) for cell in row))
         if not self._quiet:
             self._console.print(table)
 
     @contextmanager
     def progress(self, text: str):
-        """Gives a function ``(done, total, text="")``; a bar appears after two seconds, on a
-        terminal."""
+        """Gives a function ``(done, total, text="")``; a bar appears after ``DELAY``, on a
+        terminal, whether or not the function is called."""
         console = Console(stderr=True)
         bar = Progress(console=console, transient=True,
                        disable=self._quiet or not console.is_terminal)
         task = bar.add_task(text, total=None)
-        began, shown = time.monotonic(), False
 
         def update(done: int, total: int, what: str = "") -> None:
-            nonlocal shown
             bar.update(task, completed=done, total=total, description=what or text)
-            if not shown and time.monotonic() - began > 2:
-                bar.start()
-                shown = True
 
+        timer = threading.Timer(DELAY, bar.start)
+        timer.start()
         try:
             yield update
         finally:
-            if shown:
-                bar.stop()
-
-
-Update = Callable[..., None]
-"""What :meth:`Screen.progress` gives."""
+            timer.cancel()
+            timer.join()
+            bar.stop()
 
 
 def _text(cell) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
     if isinstance(cell, float):
         return f"{cell:.4g}" if abs(cell) < 1000 else f"{cell:,.0f}"
     return f"{cell:,}" if isinstance(cell, int) else str(cell)

@@ -1,5 +1,7 @@
 """A trained network into a program and its reference."""
 
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw import reference
 from zeroskip.sw.compiler.eie import compile_layers
+from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Network
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize.fixed import LayerReport, quantize
@@ -26,10 +29,22 @@ class Compiled:
     report: tuple[LayerReport, ...]
 
     def save(self, path: Path) -> None:
-        """Writes the program to ``path`` and the reference beside it."""
+        """Writes the program to ``path`` and the reference beside it, both or neither.
+
+        Raises ``BadInput`` where the reference of another program would be lost.
+        """
         path = Path(path)
-        self.program.save(path)
-        reference.save(path.with_name(REFERENCE), self.reference)
+        beside = path.with_name(REFERENCE)
+        others = [other.name for other in path.parent.glob("*.zsk") if other.name != path.name]
+        if beside.exists() and others:
+            raise BadInput(f"{beside}: it belongs to {others[0]}; give each program a folder of "
+                           "its own")
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            written = Path(folder, "program"), Path(folder, "reference")
+            self.program.save(written[0])
+            reference.save(written[1], self.reference)
+            os.replace(written[0], path)
+            os.replace(written[1], beside)
 
 
 def compile_network(network: Network, calibration: np.ndarray, config: EIEConfig) -> Compiled:

@@ -1,5 +1,7 @@
 """From quantised layers to the memory images of one EIE array."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
@@ -43,6 +45,25 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig) -> Program
         codebooks=np.stack([layer.codebook for layer in layers]),
         reference=reference.digest(reference.from_layers(layers)),
     )
+
+
+_MEMORIES = ("weight_rows", "pointers", "act_depth", "bias_depth", "descriptors")
+
+
+def deepened(config: EIEConfig) -> EIEConfig:
+    """The machine with memories for any network; too large to build, see :func:`cut`."""
+    return replace(config, **dict.fromkeys(_MEMORIES, 1 << 24))
+
+
+def cut(program: Program) -> Program:
+    """The program on memories just deep enough for it. A machine's cycles do not depend on
+    their depth."""
+    config = program.config
+    widest = max(max(layer.inputs, layer.outputs) for layer in program.layers)
+    needs = (program.entries.shape[1] // ENTRIES_PER_ROW, program.pointers.shape[1],
+             -(-widest // config.pes), program.biases.shape[1], len(program.segments))
+    return replace(program, config=replace(config, **{
+        memory: max(2, need) for memory, need in zip(_MEMORIES, needs, strict=True)}))
 
 
 class _Image:

@@ -1,4 +1,4 @@
-"""What a host writes into an EIE array before it can run, and how it reads its counters."""
+"""What a host writes into an EIE array before it can run."""
 
 from dataclasses import asdict
 

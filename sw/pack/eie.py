@@ -51,25 +51,7 @@ class Packed:
     @property
     def nonzeros(self) -> int:
         """Entries that carry a weight."""
-        return self._count - int(self.padding.sum())
-
-    @property
-    def weight_bits(self) -> int:
-        """Bits of all codebook indices, those of the padding included."""
-        return VALUE_BITS * self._count
-
-    @property
-    def index_bits(self) -> int:
-        """Bits of all zero runs, those of the padding included."""
-        return RUN_BITS * self._count
-
-    def pointer_bits(self, width: int) -> int:
-        """Bits of all pointers at ``width`` bits each (16 in the paper)."""
-        return width * self.pointers.size
-
-    @property
-    def _count(self) -> int:
-        return sum(map(len, self.entries))
+        return sum(map(len, self.entries)) - int(self.padding.sum())
 
 
 def pack(indices: np.ndarray, pes: int) -> Packed:

@@ -68,7 +68,7 @@ class LayerReport:
     rms : float
         Error of the shared float weights, relative to their RMS.
     vanished : int
-        Centroids that are not zero and whose integer is.
+        Weights that are not zero and whose integer is.
     bound : float
         Greatest proven accumulator magnitude over the accumulator's range.
     shift : int
@@ -204,7 +204,7 @@ def _quantize_layer(layer: Linear, peak: float, input_scale: float, low: int,
         weight_scale *= max(fill, 1.01)
     prove(layer.name, fixed.weight, fixed.bias, shift, low, HIGHEST, width)
 
-    vanished = int(np.count_nonzero((shared.codebook != 0) & (fixed.codebook == 0)))
+    vanished = int(np.count_nonzero(shared.indices) - np.count_nonzero(fixed.indices))
     if vanished and not fixed.codebook.any():
         raise BadInput(f"layer {layer.name}: every weight becomes 0 at the scale that a "
                        f"{width}-bit accumulator and shifts up to {MAX_SHIFT} allow; use a wider "
@@ -226,10 +226,12 @@ def _stretch(weight_scale: float, input_scale: float, target: float) -> tuple[in
 def _round(layer: Linear, shared: Shared, shift: int, weight_scale: float,
            input_scale: float) -> FixedLayer:
     unit = weight_scale * input_scale
+    codebook = np.rint(shared.codebook / np.float64(weight_scale)).astype(np.int16)
     return FixedLayer(
         name=layer.name,
-        indices=shared.indices,
-        codebook=np.rint(shared.codebook / np.float64(weight_scale)).astype(np.int16),
+        # A weight whose integer is zero is not stored.
+        indices=np.where(codebook[shared.indices] == 0, np.uint8(0), shared.indices),
+        codebook=codebook,
         bias=np.rint(layer.bias / np.float64(unit)).astype(np.int64),
         shift=shift,
         activation=layer.activation,

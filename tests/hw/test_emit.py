@@ -14,7 +14,7 @@ from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.layouts import load_word
-from zeroskip.hw.emit import ports, rtlil, verilog, waivers, yosys
+from zeroskip.hw.emit import YosysError, ports, rtlil, verilog, waivers, yosys
 from zeroskip.sim.cases import make_case, random_layers
 from zeroskip.sim.cxxrtl_engine import pack_fields
 from zeroskip.sw.driver.eie import load_words
@@ -91,7 +91,7 @@ def test_ports_are_those_of_the_verilog():
 
 
 def test_yosys_says_what_is_wrong():
-    with pytest.raises(RuntimeError, match="Yosys failed"):
+    with pytest.raises(YosysError, match="Yosys failed"):
         yosys("read_rtlil /nonexistent.il")
 
 

@@ -87,7 +87,7 @@ def test_two_processes_may_build_the_same_model_at_once(tmp_path):
         from zeroskip.hw.eie.queue import ActivationQueue
         from zeroskip.hw.eie.config import EIEConfig
         from zeroskip.sim.cxxrtl import Model, build
-        Model(build(ActivationQueue(EIEConfig()), "queue")).tick(3)
+        Model(build(lambda: ActivationQueue(EIEConfig()), "queue", "")).tick(3)
     """)
     import os
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
@@ -99,7 +99,7 @@ def test_two_processes_may_build_the_same_model_at_once(tmp_path):
 def test_a_silent_machine_ends_in_a_timeout(digits_like):
     from zeroskip.hw.eie.array import EIE
 
-    model = cxxrtl.Model(cxxrtl.build(EIE(digits_like.program.config), "eie"))
+    model = cxxrtl.Model(cxxrtl.build(lambda: EIE(digits_like.program.config), "eie", "digits"))
     with pytest.raises(TimeoutError, match="'outputs' moved 0 of 1 items"):
         model.run({}, {"outputs": 1}, patience=100)
 

@@ -1,17 +1,16 @@
 """Commands from the user's side: results, exit codes, messages."""
 
 import importlib.metadata
-import itertools
 import json
 import re
 import shutil
 import zlib
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
+import scipy.sparse
 from onnx import TensorProto, helper, numpy_helper
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -213,13 +212,13 @@ COMMANDS = {
     "inspect": (["model.onnx"], {"layers"}),
     "prune": (["model.onnx", "--recipe", "recipe.toml", "-o", "new.onnx"],
               {"before", "after", "stages"}),
-    "compile": (["model.onnx", "--calibration", "x.npy", "-o", "new.zsk"],
+    "compile": (["model.onnx", "--calibration", "x.npy", "-o", "model.zsk"],
                 {"target", "layers", "bytes"}),
     "run": (["model.zsk", "--input", "x.npy", "--output", "y.npy", "--engine", "python"],
             {"engine", "images", "inputs_saturated", "outputs_saturated", "cycles_per_image",
              "utilisation", "statistics"}),
     "verify": (["model.zsk", "--input", "x.npy", "--engines", "golden,python"],
-               {"equal", "compared", "difference"}),
+               {"equal", "compared", "inputs_saturated", "difference"}),
     "doctor": ([], {"tools", "default_engine"}),
 }
 
@@ -260,9 +259,8 @@ def test_without_options_a_table_on_stdout(cli, command):
 
 @pytest.fixture
 def slow(cli, compiled, monkeypatch):
-    """``slow(*options)``: a ``verify`` that believes it takes more than two seconds."""
-    now = itertools.count(step=3)
-    monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    """``slow(*options)``: a ``verify`` that shows its progress from the start."""
+    monkeypatch.setattr(screen, "DELAY", 0)
     args = ("verify", compiled / "model.zsk", "--input", compiled / "x.npy",
             "--engines", "golden,golden")
     return lambda *options: cli(*args, *options)
@@ -615,8 +613,69 @@ def test_folder_named_like_the_reference(refused, folder):
 
 def test_reference_of_another_program(cli, refused, folder):
     model, x = save_model(folder / "other.onnx")
-    assert cli("compile", model, "--calibration", x, "-o", folder / "other.zsk", "-q").code == 0
+    other = folder / "new" / "other.zsk"
+    other.parent.mkdir(exist_ok=True)
+    assert cli("compile", model, "--calibration", x, "-o", other, "-q").code == 0
+    shutil.copy(other.with_name("reference.safetensors"), folder)
     assert "another program" in refused(*run_args(folder))
+
+
+def test_compile_does_not_overwrite_the_reference_of_another_program(refused, folder):
+    assert "it belongs to model.zsk" in refused(*compile_args(folder, out="other.zsk"))
+
+
+def test_verilog_goes_into_a_verilog_file(refused, folder):
+    assert ".v or .sv" in refused("verilog", "eie", "-o", folder / "ports.json")
+
+
+def test_names_from_a_model_are_not_markup(cli, tmp_path):
+    model, _ = save_model(tmp_path / "[bold]x[nope].onnx")
+    done = cli("inspect", model)
+    assert (done.code, done.stderr) == (0, "")
+    assert "[bold]x[nope].onnx" in "".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("text", b"hello", "not a scipy sparse matrix"),
+    ("cut", b"PK\x03\x04", "not a scipy sparse matrix"),
+])
+def test_bench_of_a_file_that_is_no_matrix(refused, folder, name, content, message):
+    path = folder / f"{name}.npz"
+    path.write_bytes(content)
+    assert message in refused("bench", "eie", "--matrix", path)
+
+
+def test_bench_of_an_array_that_is_no_matrix(refused, folder):
+    assert "not a scipy sparse matrix" in refused("bench", "eie", "--matrix", folder / "x.npy")
+
+
+@pytest.mark.parametrize(("matrix", "message"), [
+    (np.zeros((0, 5)), "rows and columns"),
+    (np.array([[1.0, np.nan]]), "not finite real"),
+    (np.array([[1j, 2]]), "not finite real"),
+])
+def test_bench_of_a_matrix_that_cannot_be_used(refused, folder, matrix, message):
+    path = folder / "matrix.npz"
+    scipy.sparse.save_npz(path, scipy.sparse.csc_matrix(matrix))
+    assert message in refused("bench", "eie", "--matrix", path)
+
+
+def test_bench_runs_a_given_matrix(cli, folder):
+    path = folder / "matrix.npz"
+    rng = np.random.default_rng(3)
+    scipy.sparse.save_npz(path, scipy.sparse.random_array((40, 30), density=0.2, rng=rng))
+    row = cli("bench", "eie", "--matrix", path, "--pes", "3", "--engine", "python",
+              "--json").json["rows"][0]
+    assert row["exact"]
+    assert row["utilisation"] == pytest.approx(row["ideal_cycles"] / row["cycles"])
+
+
+def test_a_compiler_that_fails_is_a_missing_tool(cli, folder, monkeypatch):
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    code, stdout, stderr = cli(*run_args(folder, engine="cxxrtl"))
+    assert (code, stdout) == (3, "")
+    assert "'false' failed" in stderr
 
 
 def test_missing_option(cli):

@@ -196,12 +196,13 @@ def test_layer_after_relu_is_proven_for_its_own_range(calibration):
     assert scales[1] == pytest.approx(2 * scales[0], rel=0.02)
 
 
-def test_report_counts_centroids_that_become_zero(calibration):
+def test_weights_that_become_zero_are_counted_and_not_stored(calibration):
     weight = np.zeros((2, 64), np.float32)
     weight[0, :3] = 1, 1e-6, -1e-6
     network = Network((Linear("fc", weight, np.zeros(2, np.float32), "none"),))
     fixed = quantize(network, calibration)
     assert fixed.report[0].vanished == 2
+    assert np.count_nonzero(fixed.layers[0].indices) == 1
     assert fixed.report[0].rms == 0
     assert np.count_nonzero(fixed.layers[0].codebook) == 1
 
