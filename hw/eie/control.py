@@ -159,19 +159,12 @@ class CentralControl(wiring.Component):
         with m.Elif(self.outputs.valid & self.outputs.ready):
             m.d.sync += left.eq(left - 1)
 
-    def _sequence(self, m: Module, at: Value, segment: data.View,
-                  io: Value, searching: Value, emitting: Value, finished: Value):
-        """The state machine over the segments of a network."""
-        command = self.command
-        # Until a command's effect on `scanning` and `busy` is seen here.
-        reply = 2 * self.config.broadcast_latency
-        flush = ActivationUnit.WRITEBACK_LATENCY
-        wait = Signal(range(max(reply, flush) + 1))
-        with m.If(wait != 0):
-            m.d.sync += wait.eq(wait - 1)
-
+    def _command(self, m: Module, segment: data.View) -> tuple[Signal, ...]:
+        """What a segment says to the PEs; returns the registers that the sequence moves: the
+        role, and row, word and bias of the write-back."""
         role, row = Signal(), Signal(self.config.row_width)
         word, bias = Signal(self.config.word_width), Signal(self.config.bias_width)
+        command = self.command
         m.d.comb += [
             command.first.eq(segment.first),
             command.limit.eq(segment.limit),
@@ -185,6 +178,20 @@ class CentralControl(wiring.Component):
             command.role.eq(role),
             command.computing.eq(self.computing),
         ]
+        return role, row, word, bias
+
+    def _sequence(self, m: Module, at: Value, segment: data.View,
+                  io: Value, searching: Value, emitting: Value, finished: Value):
+        """The state machine over the segments of a network."""
+        command = self.command
+        # Until a command's effect on `scanning` and `busy` is seen here.
+        reply = 2 * self.config.broadcast_latency
+        flush = ActivationUnit.WRITEBACK_LATENCY
+        wait = Signal(range(max(reply, flush) + 1))
+        with m.If(wait != 0):
+            m.d.sync += wait.eq(wait - 1)
+
+        role, row, word, bias = self._command(m, segment)
 
         def fetch(index):
             m.d.sync += [at.eq(index), wait.eq(BlockRAM.LATENCY - 1)]
