@@ -13,6 +13,9 @@ from zeroskip.sim.engine import COUNTERS, Progress, Result, Statistics
 from zeroskip.sw.driver.eie import load_words
 from zeroskip.sw.program import Program
 
+BATCH = 64
+"""Images that run in one call of the compiled clock loop, between two steps of progress."""
+
 
 class CxxrtlEngine:
     """The default where a C++ compiler is found; raises ``ToolMissing`` elsewhere."""
@@ -33,23 +36,33 @@ class CxxrtlEngine:
             load_word(config), dict(zip(fields, words.T, strict=True)))}, {})
 
         result = Result.empty(program, len(inputs))
-        wanted = sum(layer.shape[1] for layer in result.outputs)
-        last = np.arange(inputs.shape[1]) == inputs.shape[1] - 1
-        for image, vector in enumerate(inputs):
-            items = pack_fields(INPUT, {"value": vector.view(np.uint16), "last": last})
-            payload, times = model.run({"inputs": items}, {"outputs": wanted})["outputs"]
-            found = unpack_fields(output(config), payload)
-            start = 0
-            for layer, when in zip(result.outputs, result.times, strict=True):
-                mine = slice(start, start + layer.shape[1])
-                index = found["index"][mine]
-                layer[image, index] = found["value"][mine].astype(np.uint16).view(np.int16)
-                when[image, index] = times[mine]
-                start += layer.shape[1]
+        for start in range(0, len(inputs), BATCH):
+            images = slice(start, min(start + BATCH, len(inputs)))
+            self._run_batch(model, program, inputs[images], images, result)
             if progress:
-                progress(image + 1, len(inputs))
+                progress(images.stop, len(inputs))
         counts = self._counters(model, config.pes)
         return replace(result, statistics=Statistics.from_counts(len(inputs), counts))
+
+    def _run_batch(self, model: Model, program: Program, inputs: np.ndarray, images: slice,
+                   result: Result) -> None:
+        """Sends ``inputs`` one vector after another and files the outputs under ``images``."""
+        batch, length = inputs.shape
+        items = pack_fields(INPUT, {
+            "value": np.ascontiguousarray(inputs).view(np.uint16).reshape(-1),
+            "last": np.tile(np.arange(length) == length - 1, batch)})
+        wanted = sum(layer.shape[1] for layer in result.outputs)
+        payload, times = model.run({"inputs": items}, {"outputs": batch * wanted})["outputs"]
+        found = unpack_fields(output(program.config), payload)
+        index = found["index"].reshape(batch, wanted)
+        value = found["value"].astype(np.uint16).view(np.int16).reshape(batch, wanted)
+        times = times.astype(np.int64).reshape(batch, wanted)
+        start = 0
+        for layer, when in zip(result.outputs, result.times, strict=True):
+            mine = slice(start, start + layer.shape[1])
+            np.put_along_axis(layer[images], index[:, mine].astype(np.int64), value[:, mine], 1)
+            np.put_along_axis(when[images], index[:, mine].astype(np.int64), times[:, mine], 1)
+            start = mine.stop
 
     def _counters(self, model: Model, pes: int) -> np.ndarray:
         counts = np.zeros((pes + 1, COUNTERS), np.int64)
