@@ -20,8 +20,8 @@ def rtlil(component: wiring.Component, name: str) -> str:
     """RTLIL of a component in which equal modules are one.
 
     Amaranth writes a module per instance. All PEs are equal, so that sharing them keeps the
-    Verilog readable and makes a compiled simulation small: its size and build time no longer
-    grow with the number of PEs.
+    Verilog readable and a compiled simulation small: only the wires between the PEs grow with
+    their number.
     """
     text = amaranth_rtlil.convert(component, name=name, emit_src=False)
     starts = [match.start() for match in re.finditer(r"^(attribute .*\n)*module ", text,

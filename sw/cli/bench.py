@@ -58,7 +58,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         with path.open("rb") as file:
-            matrix = scipy.sparse.load_npz(file).tocoo()
+            matrix = scipy.sparse.load_npz(file).tocsr().tocoo()    # sums what stands twice
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 activations = arrays.get("activations")
