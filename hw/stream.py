@@ -1,9 +1,14 @@
-"""Bricks for streams: a queue with a level, and plain delays."""
+"""Bricks for streams: a queue with a level, streams without flow control, plain delays."""
 
 from amaranth.hdl import *
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
+
+
+def flow(shape) -> stream.Signature:
+    """A stream whose receiver takes one item in every cycle; ``ready`` is constant."""
+    return stream.Signature(shape, always_ready=True)
 
 
 class Queue(wiring.Component):

@@ -7,9 +7,9 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.arithmetic import ArithmeticUnit
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import activation, command, flow
+from zeroskip.hw.eie.layouts import activation, command
 from zeroskip.hw.memory import BlockRAM, WritePort
-from zeroskip.hw.stream import Queue, delay
+from zeroskip.hw.stream import Queue, delay, flow
 
 OUTPUT = data.StructLayout({"value": signed(16), "saturated": 1})
 """A finished output: its value, and whether it had to be saturated to 16 bits."""

@@ -6,8 +6,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import flow, operation
-from zeroskip.hw.stream import delay
+from zeroskip.hw.eie.layouts import operation
+from zeroskip.hw.stream import delay, flow
 
 
 class ArithmeticUnit(wiring.Component):

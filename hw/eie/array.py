@@ -5,9 +5,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
+from zeroskip.hw.counters import WIDTH
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.control import INPUT, CentralControl, output
-from zeroskip.hw.eie.counters import WIDTH
 from zeroskip.hw.eie.layouts import load_word
 from zeroskip.hw.eie.lnzd import LNZDTree
 from zeroskip.hw.eie.pe import PE

@@ -5,9 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
+from zeroskip.hw.counters import WIDTH, Counters
 from zeroskip.hw.eie.activation import ActivationUnit
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.counters import WIDTH, ControlCounter, Counters
+from zeroskip.hw.eie.counters import ControlCounter
 from zeroskip.hw.eie.layouts import (
     LoadTarget,
     Phase,
@@ -16,10 +17,10 @@ from zeroskip.hw.eie.layouts import (
     descriptor,
     descriptor_stride,
     descriptor_words,
-    flow,
     load_word,
 )
 from zeroskip.hw.memory import BlockRAM
+from zeroskip.hw.stream import flow
 
 INPUT = data.StructLayout({"value": signed(16), "last": 1})
 """An input activation; ``last`` marks the end of the vector and starts the network."""

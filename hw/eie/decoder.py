@@ -7,8 +7,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import ENTRY, flow, operation
+from zeroskip.hw.eie.layouts import ENTRY, operation
 from zeroskip.hw.memory import WritePort
+from zeroskip.hw.stream import flow
 
 
 class WeightDecoder(wiring.Component):

@@ -1,15 +1,10 @@
 """What travels between the blocks of the EIE array: payloads, commands, descriptors."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, enum, stream
+from amaranth.lib import data, enum
 from amaranth.utils import bits_for, ceil_log2
 
 from zeroskip.hw.eie.config import EIEConfig
-
-
-def flow(shape) -> stream.Signature:
-    """A stream whose receiver takes one item in every cycle; ``ready`` is constant."""
-    return stream.Signature(shape, always_ready=True)
 
 
 def activation(config: EIEConfig) -> data.StructLayout:

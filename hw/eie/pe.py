@@ -4,15 +4,17 @@ from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from zeroskip.hw.counters import WIDTH, Counters
 from zeroskip.hw.eie.activation import ActivationUnit
 from zeroskip.hw.eie.arithmetic import ArithmeticUnit
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.counters import WIDTH, Counters, PECounter
+from zeroskip.hw.eie.counters import PECounter
 from zeroskip.hw.eie.decoder import WeightDecoder
-from zeroskip.hw.eie.layouts import LoadTarget, Phase, activation, command, flow, load_word
+from zeroskip.hw.eie.layouts import LoadTarget, Phase, activation, command, load_word
 from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.hw.eie.queue import ActivationQueue
 from zeroskip.hw.eie.spmat import SparseMatrixRead
+from zeroskip.hw.stream import flow
 
 
 class PE(wiring.Component):

@@ -6,9 +6,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
-from zeroskip.hw.eie.layouts import ENTRY, PACKED_ENTRY, flow, job
+from zeroskip.hw.eie.layouts import ENTRY, PACKED_ENTRY, job
 from zeroskip.hw.memory import BlockRAM, WritePort
-from zeroskip.hw.stream import delay
+from zeroskip.hw.stream import delay, flow
 
 _LOW = exact_log2(ENTRIES_PER_ROW)
 

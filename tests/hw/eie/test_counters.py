@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.hw.eie.counters import WIDTH, ControlCounter, Counters, PECounter
+from zeroskip.hw.counters import WIDTH, Counters
+from zeroskip.hw.eie.counters import ControlCounter, PECounter
 from zeroskip.sim.bench import simulate
 
 WHICH = pytest.mark.parametrize("which", [PECounter, ControlCounter])

@@ -1,0 +1,183 @@
+"""The tensor core: buffers, tile, epilogue and sequencer, wired."""
+
+from amaranth.hdl import *
+from amaranth.lib import enum, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.hw.counters import WIDTH, Counters
+from zeroskip.hw.stream import delay
+from zeroskip.hw.tensorcore.buffers import ActivationBuffer, ChannelBuffer, WeightBuffer
+from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.hw.tensorcore.epilogue import Requantise
+from zeroskip.hw.tensorcore.layouts import (
+    CHANNEL,
+    activation_word,
+    gemm,
+    output,
+    weight_word,
+)
+from zeroskip.hw.tensorcore.sequencer import Sequencer
+from zeroskip.hw.tensorcore.tile import Tile
+
+
+class CoreCounter(enum.Enum, shape=3):
+    """Counters of the core. Cycles that are in none of the middle four fill and empty the
+    pipeline at the ends of a GEMM."""
+
+    CYCLES = 0              # from a command until its last output is taken
+    STEPS = 1               # every multiplier got operands
+    WAIT_WEIGHTS = 2        # no step: the panel of weights was not loaded yet
+    WAIT_ACTIVATIONS = 3    # no step: the columns were not loaded yet
+    WAIT_OUTPUTS = 4        # no step: finished rows had not left yet
+    GEMMS = 5               # commands finished
+
+
+class TensorCore(wiring.Component):
+    """D = A . B, A with zeros in a 2:4 pattern or dense, for any size of the three matrices.
+
+    A command starts a GEMM. Then the operands enter, each stream in its own order and at its
+    own pace, while the rows of D leave: tile by tile along a block, panel by panel, block by
+    block, and in each tile the rows that A has. The next panel's weights and the next block's
+    activations are loaded while the ones before are computed on.
+
+    Members
+    -------
+    commands : In(stream of ``gemm``)
+        Taken while the core is idle.
+    weights : In(stream of ``weight_word``)
+        See :class:`WeightBuffer`; ``channels`` (``CHANNEL``) and ``activations``
+        (``activation_word``) likewise.
+    outputs : Out(stream of ``output``)
+    busy : Out(1)
+    stats : In(clear, select) and Out(count)
+        A performance counter (``CoreCounter``), ``STATS_LATENCY`` cycles after its address.
+    """
+
+    STATS_LATENCY = 1
+
+    def __init__(self, config: TensorCoreConfig):
+        self.config = config
+        super().__init__({
+            "commands": In(stream.Signature(gemm(config))),
+            "weights": In(stream.Signature(weight_word(config))),
+            "channels": In(stream.Signature(CHANNEL)),
+            "activations": In(stream.Signature(activation_word(config))),
+            "outputs": Out(stream.Signature(output(config))),
+            "busy": Out(1),
+            "stats": In(wiring.Signature({
+                "clear": Out(1), "select": Out(4), "count": In(WIDTH)})),
+        })
+
+    @staticmethod
+    def latency(config: TensorCoreConfig) -> int:
+        """Cycles from a tile's last step to its first row at the output queue."""
+        return WeightBuffer.LATENCY + Tile.latency(config) + Requantise.LATENCY
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        command, busy, start = Signal(gemm(config)), Signal(), Signal()
+        m.submodules.weights = weights = WeightBuffer(config)
+        m.submodules.activations = activations = ActivationBuffer(config)
+        m.submodules.channels = channels = ChannelBuffer(config)
+        # Room for the rows on their way while two tiles' rows wait.
+        m.submodules.sequencer = sequencer = Sequencer(
+            config, slots=self.latency(config) + 2 * config.rows)
+        for name, block in (("weights", weights), ("activations", activations),
+                            ("channels", channels)):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), block.i)
+        for block in (weights, activations, channels, sequencer):
+            m.d.comb += [block.gemm.eq(command), block.start.eq(start)]
+        m.d.comb += [self.commands.ready.eq(~busy), self.busy.eq(busy)]
+        finished = busy & ~start & ~sequencer.busy
+        with m.If(self.commands.valid & self.commands.ready):
+            m.d.sync += [command.eq(self.commands.payload), busy.eq(1), start.eq(1)]
+        with m.Else():
+            m.d.sync += start.eq(0)
+            with m.If(finished):
+                m.d.sync += busy.eq(0)
+
+        self._sequence(m, sequencer, weights, activations, channels)
+        rows = self._compute(m, command, sequencer, weights, activations)
+        self._requantise(m, command, sequencer, channels, rows)
+        self._count(m, sequencer, finished)
+        return m
+
+    def _sequence(self, m: Module, sequencer, weights, activations, channels):
+        m.d.comb += [
+            sequencer.weights_ready.eq(weights.ready),
+            weights.address.eq(sequencer.weight_address),
+            weights.release.eq(sequencer.release_weights),
+            sequencer.activations_ready.eq(activations.ready),
+            activations.tile.eq(sequencer.tile),
+            activations.address.eq(sequencer.activation_address),
+            activations.release.eq(sequencer.release_activations),
+            sequencer.channels_ready.eq(channels.ready),
+            channels.claim.eq(sequencer.panel_done),
+            sequencer.taken.eq(self.outputs.valid & self.outputs.ready),
+        ]
+
+    def _compute(self, m: Module, command, sequencer, weights, activations) -> Value:
+        m.submodules.tile = tile = Tile(self.config)
+        m.d.comb += [
+            tile.pattern.eq(command.pattern),
+            tile.int4.eq(command.int4),
+            tile.step.valid.eq(delay(m, sequencer.step.valid, WeightBuffer.LATENCY)),
+            tile.step.payload.eq(delay(m, sequencer.step.payload, WeightBuffer.LATENCY)),
+            tile.weights.eq(weights.o),
+            tile.activations.eq(activations.o),
+        ]
+        return tile.row
+
+    def _requantise(self, m: Module, command, sequencer, channels, row: Value):
+        """Counts the rows of each finished tile out of it, beside their channels."""
+        config = self.config
+        # The channel's address is as much earlier than its row as the memory takes.
+        until = WeightBuffer.LATENCY + Tile.latency(config) - ChannelBuffer.LATENCY - 1
+        finish = delay(m, sequencer.step.valid & sequencer.step.payload.last, until)
+        wanted = delay(m, sequencer.rows, until)
+        left, address = Signal.like(wanted), Signal(range(config.rows))
+        with m.If(finish):
+            m.d.sync += [left.eq(wanted), address.eq(0)]
+        with m.Elif(left != 0):
+            m.d.sync += [left.eq(left - 1), address.eq(address + 1)]
+        m.d.comb += [
+            channels.address.eq(address),
+            channels.release.eq(delay(m, sequencer.panel_done, until + config.rows)),
+        ]
+
+        results = Signal(output(config))
+        for c in range(config.columns):
+            m.submodules[f"requantise_{c}"] = requantise = Requantise()
+            m.d.comb += [
+                requantise.accumulator.eq(row[c]),
+                requantise.channel.eq(channels.o),
+                requantise.zero_point.eq(command.zero_point),
+                requantise.relu.eq(command.relu),
+                requantise.raw.eq(command.raw),
+                results["values"][c].eq(requantise.o.value),
+                results.saturated[c].eq(requantise.o.saturated),
+            ]
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(
+            width=len(results.as_value()), depth=sequencer.slots)
+        m.d.comb += [
+            queue.w_en.eq(delay(m, left != 0, ChannelBuffer.LATENCY + Requantise.LATENCY)),
+            queue.w_data.eq(results),
+            self.outputs.valid.eq(queue.r_rdy),
+            self.outputs.payload.eq(queue.r_data),
+            queue.r_en.eq(self.outputs.ready),
+        ]
+
+    def _count(self, m: Module, sequencer, finished: Value):
+        m.submodules.counters = counters = Counters(CoreCounter)
+        events = {
+            CoreCounter.CYCLES: self.busy,
+            CoreCounter.STEPS: sequencer.step.valid,
+            CoreCounter.WAIT_WEIGHTS: sequencer.waits.weights,
+            CoreCounter.WAIT_ACTIVATIONS: sequencer.waits.activations,
+            CoreCounter.WAIT_OUTPUTS: sequencer.waits.outputs,
+            CoreCounter.GEMMS: finished,
+        }
+        m.d.comb += [counters.events[which.value].eq(event) for which, event in events.items()]
+        m.d.comb += [counters.clear.eq(self.stats.clear), counters.select.eq(self.stats.select),
+                     self.stats.count.eq(counters.value)]

@@ -1,0 +1,82 @@
+"""From stored words to what the lanes take: the metadata of a step, and each lane's window."""
+
+from amaranth.hdl import *
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.hw.tensorcore.config import GROUP, TensorCoreConfig
+from zeroskip.hw.tensorcore.layouts import Pattern, activation_word, phase, window
+
+
+class Metadata(wiring.Component):
+    """The operand select of one row. Combinational.
+
+    A dense step needs no hardware of its own: it is a sparse one that takes the first two
+    operands of every group in its even phases, and the last two in its odd ones.
+
+    Members
+    -------
+    pattern : In(Pattern)
+    phase : In
+    stored : In
+        The metadata beside the weights.
+    select : Out
+    """
+
+    def __init__(self, config: TensorCoreConfig):
+        self.config = config
+        select = data.ArrayLayout(2, config.products)
+        super().__init__({
+            "pattern": In(Pattern), "phase": In(phase(config)),
+            "stored": In(select), "select": Out(select)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.select.eq(self.stored)
+        with m.If(self.pattern == Pattern.DENSE):
+            m.d.comb += [self.select[i].eq(Cat(Const(i % 2, 1), self.phase[0]))
+                         for i in range(self.config.products)]
+        return m
+
+
+class Windows(wiring.Component):
+    """The windows of one column's lanes. Combinational.
+
+    An activation word holds ``span`` operands per multiplier. Of a word for 1:4, a 2:4 or
+    dense step works on one half, and both multipliers of a lane see the same group.
+
+    Members
+    -------
+    pattern : In(Pattern)
+    phase : In
+    word : In(``activation_word``)
+    windows : Out
+        One per lane.
+    """
+
+    def __init__(self, config: TensorCoreConfig):
+        self.config = config
+        super().__init__({
+            "pattern": In(Pattern), "phase": In(phase(config)),
+            "word": In(activation_word(config)),
+            "windows": Out(data.ArrayLayout(window(config), config.lanes))})
+
+    def elaborate(self, platform):
+        m = Module()
+        if self.config.span <= 2:
+            m.d.comb += self.windows.as_value().eq(self.word.as_value())
+            return m
+
+        bits, word = 8 * GROUP, self.word.as_value()
+        groups = [word[at:at + bits] for at in range(0, len(word), bits)]
+        half = Mux(self._second_half(), Cat(groups[self.config.lanes:]),
+                   Cat(groups[:self.config.lanes]))
+        for i in range(self.config.lanes):
+            both = half.word_select(i, bits)
+            m.d.comb += self.windows[i].as_value().eq(Mux(
+                self.pattern == Pattern.N1M4, Cat(groups[2 * i], groups[2 * i + 1]),
+                Cat(both, both)))
+        return m
+
+    def _second_half(self) -> Value:
+        return Mux(self.pattern == Pattern.DENSE, self.phase[1], self.phase[0])
