@@ -25,9 +25,9 @@ class TensorCoreConfig:
         Multipliers of one dot product, a power of two from 2 on. The core has ``rows *
         columns * products`` of them.
     weight_words : int
-        Words of ``products`` weights that one row's buffer holds, in each of its two halves.
+        Words of ``products`` weights per row that the buffer holds, in each of its two halves.
     activation_words : int
-        Words of :attr:`operands` activations that one column's buffer holds, in each half.
+        Words of :attr:`operands` activations per column that the buffer holds, in each half.
     patterns : tuple of str
         What the multipliers' operand select is built for, of ``SPEEDUP``; "dense" always.
         A core for ("dense",) alone has no select and no metadata.

@@ -11,10 +11,10 @@ from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.epilogue import Requantise
 from zeroskip.hw.tensorcore.layouts import (
     CHANNEL,
-    activation_word,
     gemm,
     output,
-    weight_word,
+    panel,
+    strip,
 )
 from zeroskip.hw.tensorcore.sequencer import Sequencer
 from zeroskip.hw.tensorcore.tile import Tile
@@ -44,9 +44,12 @@ class TensorCore(wiring.Component):
     -------
     commands : In(stream of ``gemm``)
         Taken while the core is idle.
-    weights : In(stream of ``weight_word``)
-        See :class:`WeightBuffer`; ``channels`` (``CHANNEL``) and ``activations``
-        (``activation_word``) likewise.
+    weights : In(stream of ``panel``)
+        See :class:`WeightBuffer`.
+    activations : In(stream of ``strip``)
+        See :class:`ActivationBuffer`.
+    channels : In(stream of ``CHANNEL``)
+        See :class:`ChannelBuffer`.
     outputs : Out(stream of ``output``)
     busy : Out(1)
     stats : In(clear, select) and Out(count)
@@ -59,9 +62,9 @@ class TensorCore(wiring.Component):
         self.config = config
         super().__init__({
             "commands": In(stream.Signature(gemm(config))),
-            "weights": In(stream.Signature(weight_word(config))),
+            "weights": In(stream.Signature(panel(config))),
             "channels": In(stream.Signature(CHANNEL)),
-            "activations": In(stream.Signature(activation_word(config))),
+            "activations": In(stream.Signature(strip(config))),
             "outputs": Out(stream.Signature(output(config))),
             "busy": Out(1),
             "stats": In(wiring.Signature({

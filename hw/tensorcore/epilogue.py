@@ -28,7 +28,7 @@ class Requantise(wiring.Component):
     zero_point : In(signed(8)), relu : In(1), raw : In(1)
         Constant during a GEMM.
     o : Out(``REQUANTISED``)
-        ``saturated`` tells of the value before ReLU.
+        ``saturated`` tells what was too large for 8 bits, or, without ReLU, too small.
     """
 
     LATENCY = 7
@@ -68,7 +68,10 @@ class Requantise(wiring.Component):
         value = Signal(signed(64 - kept))
         m.d.sync += value.eq(((shifted + 1) >> 1) + self.zero_point)
         below, above = value < -128, value > 127
-        m.d.sync += [self.o.saturated.eq(~self.raw & (below | above)), self.o.value.eq(value)]
+        m.d.sync += [
+            self.o.saturated.eq(~self.raw & (above | (below & ~self.relu))),
+            self.o.value.eq(value),
+        ]
         with m.If(~self.raw):
             with m.If(self.relu & (value < self.zero_point)):
                 m.d.sync += self.o.value.eq(self.zero_point)

@@ -64,6 +64,16 @@ def activation_word(config: TensorCoreConfig) -> data.ArrayLayout:
     return data.ArrayLayout(signed(8), config.operands)
 
 
+def panel(config: TensorCoreConfig) -> data.ArrayLayout:
+    """What all rows of the tile multiply in a step."""
+    return data.ArrayLayout(weight_word(config), config.rows)
+
+
+def strip(config: TensorCoreConfig) -> data.ArrayLayout:
+    """A word of each of the tile's columns."""
+    return data.ArrayLayout(activation_word(config), config.columns)
+
+
 CHANNEL = data.StructLayout({"bias": signed(32), "multiplier": 31, "shift": 5})
 """What requantises one row of D; ``shift`` counts from ``LEAST_SHIFT``."""
 

@@ -1,7 +1,7 @@
 """The tile: a dot product and an accumulator for every pair of a row and a column."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.stream import delay, flow
@@ -9,10 +9,10 @@ from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.dot import DotProduct
 from zeroskip.hw.tensorcore.layouts import (
     Pattern,
-    activation_word,
+    panel,
     step,
+    strip,
     tile_row,
-    weight_word,
 )
 from zeroskip.hw.tensorcore.operands import Metadata, Windows
 
@@ -30,10 +30,8 @@ class Tile(wiring.Component):
     pattern : In(Pattern), int4 : In(1)
         Constant while steps are on their way.
     step : In(flow of ``step``)
-    weights : In
-        A ``weight_word`` per row.
-    activations : In
-        An ``activation_word`` per column.
+    weights : In(``panel``)
+    activations : In(``strip``)
     row : Out(``tile_row``)
     """
 
@@ -43,8 +41,8 @@ class Tile(wiring.Component):
             "pattern": In(Pattern),
             "int4": In(1),
             "step": In(flow(step(config))),
-            "weights": In(data.ArrayLayout(weight_word(config), config.rows)),
-            "activations": In(data.ArrayLayout(activation_word(config), config.columns)),
+            "weights": In(panel(config)),
+            "activations": In(strip(config)),
             "row": Out(tile_row(config)),
         })
 
