@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig
-from zeroskip.sim.engine import Engine, Statistics
+from zeroskip.sim.eie_host import EIEStatistics
+from zeroskip.sim.engine import Engine
 from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sim.verify import verify
 from zeroskip.sw import reference
-from zeroskip.sw.compiler.compile import storage
 from zeroskip.sw.compiler.eie import compile_layers, cut, deepened
+from zeroskip.sw.parts.eie import EIEPart
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize.fixed import FixedLayer
 
@@ -26,8 +27,8 @@ class LayerRun:
     counted from the matrix and the vector alone.
     """
 
-    program: Program
-    statistics: Statistics
+    part: EIEPart
+    statistics: EIEStatistics
     exact: bool
     work: np.ndarray
 
@@ -62,9 +63,9 @@ class LayerRun:
 
     def bits_per_nonzero(self) -> float:
         """Stored bits, pointers included, over non-zero weights."""
-        sizes = storage(self.program)
+        sizes = self.part.storage()
         stored = sizes["weights"] + sizes["indices"] + sizes["pointers"]
-        return 8 * stored / max(1, self.program.layers[0].nonzeros)
+        return 8 * stored / max(1, self.part.layers[0].nonzeros)
 
 
 def random_layer(outputs: int, inputs: int, density: float, activations: float,
@@ -88,19 +89,20 @@ def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig,
     layer = FixedLayer(
         "layer", indices, np.array([0, *range(-7, 0), *range(1, 9)], np.int16),
         np.arange(len(indices), dtype=np.int64), 4, "relu", 1.0, 1.0)
-    program = cut(compile_layers((layer,), deepened(config)))
-    golden = GoldenEngine(reference.from_layers((layer,)))
-    verdict = verify(program, vector[None], (golden, engine))
-    return LayerRun(program, verdict.results[1].statistics, verdict.difference is None,
-                    _work(program, vector))
+    integers = reference.from_layers((layer,))
+    part = cut(compile_layers((layer,), deepened(config)))
+    program = Program((part,), reference.digest(integers))
+    verdict = verify(program, vector[None], (GoldenEngine(program, integers), engine))
+    return LayerRun(part, verdict.results[1][0].statistics, verdict.difference is None,
+                    _work(part, vector))
 
 
-def _work(program: Program, vector: np.ndarray) -> np.ndarray:
+def _work(part: EIEPart, vector: np.ndarray) -> np.ndarray:
     """Useful and padding entries per PE in the columns of the non-zero activations."""
-    work = np.zeros((program.config.pes, 2), np.int64)
-    columns = np.concatenate([np.arange(s.first, s.limit) for s in program.segments])
+    work = np.zeros((part.config.pes, 2), np.int64)
+    columns = np.concatenate([np.arange(s.first, s.limit) for s in part.segments])
     used = columns[np.tile(vector != 0, len(columns) // len(vector))]
-    for pe, (entries, pointers) in enumerate(zip(program.entries, program.pointers, strict=True)):
+    for pe, (entries, pointers) in enumerate(zip(part.entries, part.pointers, strict=True)):
         padding = np.concatenate([[0], np.cumsum(entries & 15 == 0)])
         start, stop = pointers[used], pointers[used + 1]
         work[pe, 1] = (padding[stop] - padding[start]).sum()
@@ -117,9 +119,9 @@ def cycles_per_second(engine: Engine, pes: int, images: int) -> float:
     indices, vector = random_layer(32, 32, 0.5, 0.5)
     layer = FixedLayer("layer", indices, np.arange(16, dtype=np.int16),
                        np.zeros(32, np.int64), 4, "relu", 1.0, 1.0)
-    program = compile_layers((layer,), EIEConfig(pes=pes))
-    if engine.name == "cxxrtl":
-        engine.run(program, vector[None])
+    part = compile_layers((layer,), EIEConfig(pes=pes))
+    if engine.name != "python":
+        engine.run(part, vector[None])
     began = time.perf_counter()
-    result = engine.run(program, np.tile(vector, (images, 1)))
+    result = engine.run(part, np.tile(vector, (images, 1)))
     return float(result.times[-1].max() / (time.perf_counter() - began))

@@ -9,6 +9,7 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sw import reference
 from zeroskip.sw.compiler.eie import compile_layers, cut, deepened
+from zeroskip.sw.parts.eie import EIEPart
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize.fixed import FixedLayer
 
@@ -25,23 +26,30 @@ def fixed_layer(indices, name="layer", bias=0, shift=0, activation="none") -> Fi
 
 @dataclass(frozen=True)
 class Case:
-    """A program, its inputs, and what the integer reference says of them."""
+    """A program of one part, its inputs, and what the integer reference says of them."""
 
     program: Program
     golden: GoldenEngine
     inputs: np.ndarray
 
     @property
+    def part(self) -> EIEPart:
+        """The program's only part."""
+        return self.program.parts[0]
+
+    @property
     def expected(self) -> tuple[np.ndarray, ...]:
         """Outputs of every layer, int16 [batch, out] each."""
-        return self.golden.run(self.program, self.inputs).outputs
+        return self.golden.run(self.part, self.inputs).outputs
 
 
 def make_case(layers, inputs, **config) -> Case:
     """``layers`` on an array with memories as deep as they need; every layer's outputs are
     sent out."""
-    program = cut(compile_layers(tuple(layers), deepened(EIEConfig(**config))).traced())
-    golden = GoldenEngine(reference.from_layers(tuple(layers)))
+    integers = reference.from_layers(tuple(layers))
+    part = cut(compile_layers(tuple(layers), deepened(EIEConfig(**config))).traced())
+    program = Program((part,), reference.digest(integers))
+    golden = GoldenEngine(program, integers)
     return Case(program, golden, np.atleast_2d(np.asarray(inputs, np.int16)))
 
 

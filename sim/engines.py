@@ -2,32 +2,58 @@
 
 from collections.abc import Callable
 
-from zeroskip.sim.cxxrtl import compiler
-from zeroskip.sim.cxxrtl_engine import CxxrtlEngine
+from zeroskip.sim import cxxrtl
+from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sim.engine import Engine
 from zeroskip.sim.golden_engine import GoldenEngine
-from zeroskip.sim.python_engine import PythonEngine
+from zeroskip.sim.rtl_engine import RtlEngine
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.reference import ReferenceLayer
+from zeroskip.sw.program import Program
+from zeroskip.sw.reference import Layer
 
-NAMES = ("golden", "python", "cxxrtl")
+RTL = ("python", "cxxrtl", "verilator")
+NAMES = ("golden", *RTL)
 
 
 def default() -> str:
     """``cxxrtl`` where a C++ compiler is found, ``python`` elsewhere."""
     try:
-        compiler()
+        cxxrtl.compiler()
     except ToolMissing:
         return "python"
     return "cxxrtl"
 
 
-def create(name: str, layers: Callable[[], tuple[ReferenceLayer, ...]]) -> Engine:
-    """The engine called ``name``; ``layers`` is asked for the reference if it needs one."""
-    if name == "golden":
-        return GoldenEngine(layers())
-    if name == "python":
-        return PythonEngine()
-    if name == "cxxrtl":
-        return CxxrtlEngine()
-    raise BadInput(f"there is no engine '{name}'; choose one of {', '.join(NAMES)}")
+def create(name: str, program: Program, layers: Callable[[], tuple[Layer, ...]]) -> Engine:
+    """The engine called ``name`` for ``program``; ``layers`` is asked for the reference if the
+    engine needs one."""
+    return GoldenEngine(program, layers()) if name == "golden" else rtl(name)
+
+
+def rtl(name: str) -> RtlEngine:
+    """The engine called ``name``, which must simulate gateware.
+
+    Raises ``BadInput`` for any other name, ``ToolMissing`` where what it needs is not there.
+    """
+    if name not in NAMES:
+        raise BadInput(f"there is no engine '{name}'; choose one of {', '.join(NAMES)}")
+    if name not in RTL:
+        raise BadInput(f"the engine '{name}' runs no hardware; choose one of {', '.join(RTL)}")
+    return RtlEngine(name, {"python": _python, "cxxrtl": _cxxrtl, "verilator": _verilator}[name]())
+
+
+def _python():
+    """Amaranth's simulator: some thousand cycles a second."""
+    return lambda make, _name, _key: AmaranthModel(make())
+
+
+def _cxxrtl():
+    """Compiled, hundreds of times faster."""
+    cxxrtl.compiler()
+    return lambda make, name, key: cxxrtl.Model(cxxrtl.build(make, name, key))
+
+
+def _verilator():
+    """The Verilog, compiled by a simulator that is not of this project's making."""
+    from zeroskip.sim import verilator
+    return lambda make, name, key: verilator.Model(verilator.build(make, name, key))

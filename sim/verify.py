@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from zeroskip.sim.chain import run_program
 from zeroskip.sim.engine import Engine, Progress, Result
 from zeroskip.sw.program import Program
 
@@ -12,49 +13,59 @@ from zeroskip.sw.program import Program
 class Difference:
     """The first output in which two engines disagree, in order of image, layer, row.
 
-    ``pe`` owns the row; ``cycle`` is the clock cycle since reset in which the engine that has
-    a clock sent it, 0 if none has. ``outputs`` counts all that differ.
+    ``row`` counts in the layer's flat outputs. ``pe`` computes it: a PE of the EIE array, a row
+    of the tensor core's tile; ``unit`` says which. ``cycle`` is the clock cycle since reset in
+    which the engine that has a clock sent it, 0 if none has. ``outputs`` counts all that differ.
     """
 
     image: int
     layer: str
     row: int
+    unit: str
     pe: int
     cycle: int
     values: tuple[int, int]
     outputs: int
 
     def __str__(self) -> str:
-        return (f"image {self.image}, layer {self.layer}, row {self.row} (PE {self.pe}, cycle "
-                f"{self.cycle}): {self.values[0]} against {self.values[1]}; {self.outputs} "
+        return (f"image {self.image}, layer {self.layer}, row {self.row} ({self.unit} {self.pe}, "
+                f"cycle {self.cycle}): {self.values[0]} against {self.values[1]}; {self.outputs} "
                 "outputs differ in all")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
-    """How many outputs were compared, the first difference if any, and both results."""
+    """How many outputs were compared, the first difference if any, and both engines' results,
+    one per part."""
 
     compared: int
     difference: Difference | None
-    results: tuple[Result, Result]
+    results: tuple[list[Result], list[Result]]
 
 
 def verify(program: Program, inputs: np.ndarray, engines: tuple[Engine, Engine],
            progress: Progress | None = None) -> Verdict:
-    """Runs ``inputs`` (int16 [batch, in]) on both engines and compares every layer's outputs."""
+    """Runs ``inputs`` (integers [batch, in]) on both engines and compares every layer's
+    outputs."""
     traced = program.traced()
-    a, b = (engine.run(traced, inputs, progress) for engine in engines)
-    return Verdict(sum(layer.size for layer in a.outputs), _first(program, a, b), (a, b))
+    a, b = (run_program(traced, engine, inputs, progress) for engine in engines)
+    compared = sum(layer.size for result in a for layer in result.outputs)
+    return Verdict(compared, _first(program, a, b), (a, b))
 
 
-def _first(program: Program, a: Result, b: Result) -> Difference | None:
-    wrong = [np.argwhere(x != y) for x, y in zip(a.outputs, b.outputs, strict=True)]
-    found = [(int(image), layer, int(row)) for layer, places in enumerate(wrong)
+def _first(program: Program, a: list[Result], b: list[Result]) -> Difference | None:
+    layers = [(part, layer) for part in program.parts for layer in part.layers]
+    outputs, times = ([[array for result in results for array in getattr(result, name)]
+                       for results in (a, b)] for name in ("outputs", "times"))
+    wrong = [np.argwhere(x != y) for x, y in zip(*outputs, strict=True)]
+    found = [(int(image), number, int(row)) for number, places in enumerate(wrong)
              for image, row in places[:1]]
     if not found:
         return None
-    image, layer, row = min(found)
-    cycle = max(int(result.times[layer][image, row]) for result in (a, b))
-    values = tuple(int(result.outputs[layer][image, row]) for result in (a, b))
-    return Difference(image, program.layers[layer].name, row, row % program.config.pes, cycle,
-                      values, sum(len(places) for places in wrong))
+    image, number, row = min(found)
+    part, layer = layers[number]
+    return Difference(
+        image, layer.name, row, part.unit, part.owner(layer, row),
+        max(int(each[number][image, row]) for each in times),
+        tuple(int(each[number][image, row]) for each in outputs),
+        sum(len(places) for places in wrong))

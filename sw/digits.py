@@ -1,4 +1,4 @@
-"""The demo's model: handwritten digits, trained, pruned and shared in seconds.
+"""The demo's models: handwritten digits, trained and pruned in seconds, for each machine.
 
 The data are scikit-learn's ``load_digits``: 1,797 images of 8 × 8 pixels from 0 to 16, of the
 UCI Optical Recognition of Handwritten Digits set.
@@ -6,7 +6,7 @@ UCI Optical Recognition of Handwritten Digits set.
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -18,7 +18,11 @@ from zeroskip.sw.prune.data import Data, accuracy
 from zeroskip.sw.prune.recipe import Recipe, Stage, run_recipe
 
 TEST_IMAGES = 360
+IMAGE = (1, 8, 8)
 WIDTHS = (64, 128, 64, 10)
+"""Of the fully-connected network, for the EIE array."""
+CHANNELS = (1, 16, 32, 32)
+"""Of the convolutional network, for the tensor core; 3 x 3 kernels, the last two in steps of 2."""
 DENSITY = {"0": 0.11, "2": 0.11, "4": 0.35}
 """By layer; the last layer is small, and stays denser. Together 11.9 % of the weights."""
 EPOCHS = 60
@@ -34,13 +38,43 @@ def load() -> tuple[Data, Data]:
     return Data(x_train, y_train), Data(x_test, y_test)
 
 
-def train_dense(
+def train_linear(
     data: Data,
     seed: int,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Network:
     """A 64-128-64-10 network with ReLU, trained on ``data``; raises ToolMissing without torch."""
     require_torch()
+    from torch import nn
+
+    def layers():
+        first, second, last = (nn.Linear(i, o) for i, o in pairwise(WIDTHS))
+        return [first, nn.ReLU(), second, nn.ReLU(), last]
+    return _train(layers, data, seed, progress)
+
+
+def train_convolutional(
+    data: Data,
+    seed: int,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Network:
+    """Three convolutions with ReLU, 8 x 8 to 2 x 2, and a linear layer, trained on ``data``;
+    raises ToolMissing without torch."""
+    require_torch()
+    from torch import nn
+
+    def layers():
+        convolutions = [
+            (nn.Conv2d(i, o, 3, stride, padding=1), nn.ReLU())
+            for (i, o), stride in zip(pairwise(CHANNELS), (1, 2, 2), strict=True)]
+        flat = CHANNELS[-1] * IMAGE[1] * IMAGE[2] // 16
+        return [nn.Unflatten(1, IMAGE), *chain.from_iterable(convolutions), nn.Flatten(),
+                nn.Linear(flat, 10)]
+    return _train(layers, data, seed, progress)
+
+
+def _train(layers, data, seed, progress) -> Network:
+    """A network of ``layers``, a function that makes torch modules, trained on ``data``."""
     import torch
     from torch import nn
 
@@ -49,23 +83,38 @@ def train_dense(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        first, second, last = (nn.Linear(i, o) for i, o in pairwise(WIDTHS))
-    module = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+        module = nn.Sequential(*layers())
     fit(module, module.parameters(), data, epochs=EPOCHS, learning_rate=LEARNING_RATE, seed=seed,
         progress=progress)
     return from_torch(module)
 
 
-def run(
+def run_linear(
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Stage]:
-    """The stages dense, pruned and shared, with their accuracies on the test images.
+    """The fully-connected network dense, pruned and shared, with accuracies on the test images.
 
     The same seed gives the same bytes on the same machine. Raises ToolMissing without torch.
     """
-    train, test = load()
-    recipe = Recipe(density=DENSITY, share_bits=4, data=train, epochs=EPOCHS,
-                    learning_rate=LEARNING_RATE, seed=seed)
-    _, stages = run_recipe(train_dense(train, seed, progress), recipe, progress)
+    train, _ = load()
+    return _run(train_linear(train, seed, progress), Recipe(
+        DENSITY, share_bits=4, data=train, epochs=EPOCHS, learning_rate=LEARNING_RATE, seed=seed),
+        progress)
+
+
+def run_convolutional(
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Stage]:
+    """The convolutional network dense and 2:4 pruned; see :func:`run_linear`."""
+    train, _ = load()
+    return _run(train_convolutional(train, seed, progress), Recipe(
+        pattern="2:4", data=train, epochs=EPOCHS, learning_rate=LEARNING_RATE, seed=seed),
+        progress)
+
+
+def _run(network: Network, recipe: Recipe, progress) -> list[Stage]:
+    _, test = load()
+    _, stages = run_recipe(network, recipe, progress)
     return [replace(stage, accuracy=accuracy(stage.network, test)) for stage in stages]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.sim.chain import run_program
 from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.network import Linear, Network
-from zeroskip.sw.quantize.fixed import to_integer
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -24,14 +24,15 @@ def test_the_numpy_lines_give_the_integer_outputs(tmp_path, monkeypatch):
     x = rng.normal(size=(9, 20))
     compiled = compile_network(Network(layers), x, EIEConfig())
     compiled.save(tmp_path / "model.zsk")
-    integers, _ = to_integer(x, compiled.program.input_scale)
+    integers, _ = compiled.program.input.to_integer(x)
     np.save(tmp_path / "x_int16.npy", integers)
     monkeypatch.chdir(tmp_path)
 
     lines = re.search(r"^    import json, numpy.*? else y$", README.read_text(), re.S | re.M)[0]
     names = {}
     exec(textwrap.dedent(lines), names)
-    expected = GoldenEngine(compiled.reference).run(compiled.program, integers).outputs[-1]
+    golden = GoldenEngine(compiled.program, compiled.reference)
+    expected = run_program(compiled.program, golden, integers)[-1].outputs[-1]
     np.testing.assert_array_equal(names["y"], expected)
 
 

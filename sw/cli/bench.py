@@ -9,8 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from zeroskip.sim import benchmarks, engines
-from zeroskip.sim.cxxrtl_engine import CxxrtlEngine
-from zeroskip.sim.python_engine import PythonEngine
+from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.pack.eie import pack as pack_matrix
@@ -29,9 +28,9 @@ def eie(pes: int, matrix: Path | None, engine: str | None, screen: Screen) -> No
     else:
         name = matrix.stem
         indices, vector = _read(matrix)
-    chosen = engines.create(engine or engines.default(), _no_reference)
-    with screen.progress(f"{name} on {pes} PEs ({chosen.name})"):
-        run = benchmarks.run_layer(indices, vector, replace(benchmarks.PAPER, pes=pes), chosen)
+    rtl = engines.rtl(chosen(engine, screen))
+    with screen.progress(f"{name} on {pes} PEs ({rtl.name})"):
+        run = benchmarks.run_layer(indices, vector, replace(benchmarks.PAPER, pes=pes), rtl)
 
     hand = run.by_hand()
     row = {
@@ -90,10 +89,6 @@ def _check_real(path: Path, what: str, values: np.ndarray) -> None:
                        "replace them")
 
 
-def _no_reference():
-    raise BadInput("bench eie measures hardware; choose --engine python or --engine cxxrtl")
-
-
 def pack(screen: Screen) -> None:
     """See ``zeroskip bench pack --help``."""
     indices, _ = benchmarks.random_layer(4096, 9216, DENSITY, 0)
@@ -120,8 +115,8 @@ def sim(screen: Screen) -> None:
     with screen.progress("simulating") as update:
         for done, pes in enumerate((1, 4, 16, 64)):
             update(done, 4, f"{pes} PEs")
-            slow = benchmarks.cycles_per_second(PythonEngine(), pes, 2)
-            fast = benchmarks.cycles_per_second(CxxrtlEngine(), pes, 20_000 // pes)
+            slow = benchmarks.cycles_per_second(engines.rtl("python"), pes, 2)
+            fast = benchmarks.cycles_per_second(engines.rtl("cxxrtl"), pes, 20_000 // pes)
             rows += [{"engine": "python", "pes": pes, "cycles_per_second": slow},
                      {"engine": "cxxrtl", "pes": pes, "cycles_per_second": fast,
                       "ratio": fast / slow}]

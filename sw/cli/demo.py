@@ -9,18 +9,19 @@ import typer
 
 from zeroskip.hw.eie.config import CONFIGS
 from zeroskip.sim import engines
+from zeroskip.sim.eie_host import EIEStatistics
 from zeroskip.sim.engine import Engine
 from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sim.verify import Verdict, verify
 from zeroskip.sw import digits
+from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.report import write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
 from zeroskip.sw.compiler.frontend import to_onnx
-from zeroskip.sw.errors import BadInput
+from zeroskip.sw.parts.eie import EIEPart
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.recipe import Stage
-from zeroskip.sw.quantize.fixed import to_integer
 
 CONFIG = "eie-4"
 
@@ -36,10 +37,20 @@ class Run:
     verdict: Verdict
     inputs_saturated: int
 
+    @property
+    def part(self) -> EIEPart:
+        """The program's only part."""
+        return self.compiled.program.parts[0]
+
+    @property
+    def statistics(self) -> EIEStatistics:
+        """Where the cycles of the RTL went."""
+        return self.verdict.results[1][0].statistics
+
     def accuracy(self) -> dict[str, float]:
         """Share of the test images classified correctly, stage by stage; ``quantised`` by the
         integer reference, ``rtl`` by the outputs of the gateware."""
-        golden, rtl = (result.outputs[-1] for result in self.verdict.results)
+        golden, rtl = (results[-1].outputs[-1] for results in self.verdict.results)
         return {**{stage.name: stage.accuracy for stage in self.stages},
                 "quantised": self._correct(golden), "rtl": self._correct(rtl)}
 
@@ -48,20 +59,19 @@ class Run:
 
     def dense_cycles(self) -> int:
         """Cycles per image of a machine with as many multipliers that skips nothing."""
-        program = self.compiled.program
-        return sum(-(-layer.outputs // program.config.pes) * layer.inputs
-                   for layer in program.layers)
+        return sum(-(-layer.outputs // self.part.config.pes) * layer.inputs
+                   for layer in self.part.layers)
 
     def as_json(self) -> dict:
         """The contents of ``report.json``."""
-        statistics = self.verdict.results[1].statistics
+        statistics = self.statistics
         return {
             "bit_exact": self.verdict.difference is None,
             "models": [{
                 "engine": "eie",
                 "simulator": self.engine,
                 "config": CONFIG,
-                "pes": self.compiled.program.config.pes,
+                "pes": self.part.config.pes,
                 "images": statistics.images,
                 "outputs_compared": self.verdict.compared,
                 "density": self.stages[-1].density,
@@ -71,7 +81,7 @@ class Run:
                 "dense_cycles_per_image": self.dense_cycles(),
                 "utilisation": statistics.utilisation,
                 "inputs_saturated": self.inputs_saturated,
-                "outputs_saturated": int(statistics.pe["saturated"].sum()),
+                "outputs_saturated": statistics.saturated,
                 "statistics": statistics.as_json(),
             }],
         }
@@ -79,12 +89,7 @@ class Run:
 
 def demo(out: Path, engine: str | None, screen: Screen) -> None:
     """See ``zeroskip demo --help``."""
-    name = engine or engines.default()
-    if name == "python" and not engine:
-        screen.text("no C++ compiler: the array runs in Amaranth's own simulator, slower")
-    if name == "golden":
-        raise BadInput("the demo runs hardware: choose --engine python or --engine cxxrtl")
-    rtl = engines.create(name, tuple)
+    rtl = engines.rtl(chosen(engine, screen))
     out.mkdir(parents=True, exist_ok=True)
     run = _run(rtl, screen)
     to_onnx(run.stages[-1].network, out / "digits.onnx")
@@ -104,9 +109,10 @@ def _run(rtl: Engine, screen: Screen) -> Run:
         stages = digits.run(progress=update)
     train, test = digits.load()
     compiled = compile_network(stages[-1].network, train.x, CONFIGS[CONFIG])
-    inputs, saturated = to_integer(test.x, compiled.program.input_scale)
+    inputs, saturated = compiled.program.input.to_integer(test.x)
+    golden = GoldenEngine(compiled.program, compiled.reference)
     with screen.progress(f"{len(inputs)} images through the RTL ({rtl.name})") as update:
-        verdict = verify(compiled.program, inputs, (GoldenEngine(compiled.reference), rtl), update)
+        verdict = verify(compiled.program, inputs, (golden, rtl), update)
     return Run(rtl.name, stages, test, compiled, verdict, int(saturated))
 
 

@@ -7,7 +7,6 @@ import numpy as np
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.program import Program
-from zeroskip.sw.quantize.fixed import to_integer
 
 
 def configuration(name: str) -> EIEConfig:
@@ -33,7 +32,7 @@ def array(path: Path) -> np.ndarray:
 
 
 def inputs(path: Path, program: Program, raw: bool) -> tuple[np.ndarray, int]:
-    """The inputs of ``program`` as int16 [batch, in], and how many had to be saturated."""
+    """The inputs of ``program`` as its integers [batch, in], and how many had to be saturated."""
     values = array(path)
     shape = values.shape
     if not values.size or values.size != shape[0] * program.inputs:
@@ -41,12 +40,13 @@ def inputs(path: Path, program: Program, raw: bool) -> tuple[np.ndarray, int]:
                        f"{program.inputs} values per sample, batch first; reshape it")
     values = values.reshape(shape[0], program.inputs)
     if not raw:
-        return to_integer(values, program.input_scale)
-    low, high = np.iinfo(np.int16).min, np.iinfo(np.int16).max
+        return program.input.to_integer(values)
+    dtype = program.input.dtype
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     if values.dtype.kind == "f" or values.min() < low or values.max() > high:
         raise BadInput(f"{path}: --raw takes integers from {low} to {high}; leave --raw out for "
                        "float inputs")
-    return values.astype(np.int16), 0
+    return values.astype(dtype), 0
 
 
 def check_writable(path: Path) -> None:

@@ -11,7 +11,7 @@ from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput, ToolMissing
 
 TOOLS = {
-    "verilator": ("--version", "lints the Verilog", "apt install verilator"),
+    "verilator": ("--version", "lints and simulates the Verilog", "apt install verilator"),
     "iverilog": ("-V", "simulates the Verilog", "apt install iverilog"),
 }
 """Optional programs: how they tell their version, what for, how to get them."""

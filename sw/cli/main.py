@@ -24,9 +24,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No table and no prog
 Model = Annotated[Path, typer.Argument(help="An ONNX or .pt2 file.")]
 ProgramFile = Annotated[Path, typer.Argument(help="A compiled program, model.zsk.")]
 Input = Annotated[Path, typer.Option("--input", help="A .npy array, batch first.")]
-Raw = Annotated[bool, typer.Option("--raw", help="Integers in and out, int16.")]
+Raw = Annotated[bool, typer.Option(
+    "--raw", help="Integers in and out: int16, or int8 of a tensor core.")]
 Engine = Annotated[str | None, typer.Option(
-    help="golden, python or cxxrtl; by default cxxrtl where a C++ compiler is found.")]
+    help="golden, python, cxxrtl or verilator; by default cxxrtl where a C++ compiler is found.")]
 Config = Annotated[str, typer.Option(help="A named configuration.")]
 
 
@@ -82,6 +83,16 @@ def verify(program: ProgramFile, input: Input,  # noqa: A002
     """Compare every output of every layer between two engines; exit 1 on a difference."""
     from zeroskip.sw.cli.programs import verify as run
     run(program, input, engines, raw, Screen(json, quiet))
+
+
+@app.command()
+def convert(source: Annotated[Path, typer.Argument(metavar="IN", help="A safetensors file.")],
+            out: Annotated[Path, typer.Argument(help="The file to write, safetensors.")],
+            to: Annotated[str, typer.Option(help="torch, ptx, bitmask or dense.")],
+            json: Json = False, quiet: Quiet = False) -> None:
+    """Rewrite a file's 2:4 matrices (float32: 1:2 for torch and ptx) in another form."""
+    from zeroskip.sw.cli.convert import convert as run
+    run(source, out, to, Screen(json, quiet))
 
 
 @bench.command("eie")

@@ -6,7 +6,9 @@ import numpy as np
 import typer
 
 from zeroskip.sim import engines as registry
+from zeroskip.sim.engine import Engine, Result
 from zeroskip.sw import reference
+from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.files import check_writable, inputs
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import REFERENCE
@@ -17,24 +19,42 @@ from zeroskip.sw.program import Program
 def run(path: Path, input_path: Path, output: Path, engine: str | None, raw: bool,
         screen: Screen) -> None:
     """See ``zeroskip run --help``."""
+    from zeroskip.sim.chain import run_program
+
     check_writable(output)
     program = Program.load(path)
     x, saturated = inputs(input_path, program, raw)
-    name = engine or registry.default()
+    name = chosen(engine, screen)
     with screen.progress(name) as update:
-        result = _engine(name, path).run(program, x, update)
-    y = result.outputs[-1]
+        results = run_program(program, _engine(name, program, path), x, update)
+    y = results[-1].outputs[-1]
+    # Sums of 32 bits are what the model itself gives; float32 would round them.
+    as_integers = raw or program.output.dtype == np.int32
     with output.open("wb") as file:
-        np.save(file, y if raw else (y * program.layers[-1].output_scale).astype(np.float32))
+        np.save(file, y if as_integers else program.output.to_float(y).astype(np.float32))
 
-    statistics = result.statistics
-    facts = {"engine": name, "images": len(x), "inputs_saturated": int(saturated)}
-    if statistics:
-        facts |= {"outputs_saturated": int(statistics.pe["saturated"].sum()),
-                  "cycles_per_image": statistics.cycles / len(x),
-                  "utilisation": statistics.utilisation}
+    facts = {"engine": name, "images": len(x), "inputs_saturated": int(saturated),
+             **_figures(results, len(x))}
     screen.table(str(output), list(facts), [list(facts.values())])
-    screen.result({**facts, "statistics": statistics.as_json() if statistics else None})
+    counted = [result.statistics and result.statistics.as_json() for result in results]
+    screen.result({**facts, "statistics": counted if len(counted) > 1 else counted[0]})
+
+
+def _figures(results: list[Result], images: int) -> dict:
+    """The sums over all parts; of a split program, also what saturated between them."""
+    figures = {}
+    if len(results) > 1:
+        figures["conversions_saturated"] = sum(result.inputs_saturated for result in results)
+    statistics = [result.statistics for result in results if result.statistics]
+    if statistics:
+        cycles = sum(each.cycles for each in statistics)
+        figures |= {
+            "outputs_saturated": sum(each.saturated for each in statistics),
+            "cycles_per_image": cycles / images,
+            # Each part's share of its own multipliers, weighed by the time that it takes.
+            "utilisation": sum(each.utilisation * (each.cycles / max(1, cycles))
+                               for each in statistics)}
+    return figures
 
 
 def verify(path: Path, input_path: Path, names: str | None, raw: bool, screen: Screen) -> None:
@@ -42,20 +62,20 @@ def verify(path: Path, input_path: Path, names: str | None, raw: bool, screen: S
     from zeroskip.sim.verify import verify as compare
 
     if names is None:
-        names = f"golden,{registry.default()}"
+        names = f"golden,{chosen(None, screen)}"
     pair = [name.strip() for name in names.split(",")]
     if len(pair) != 2:
         raise BadInput(f"--engines takes two names with a comma between, not '{names}'")
     program = Program.load(path)
     x, saturated = inputs(input_path, program, raw)
     with screen.progress("verify") as update:
-        verdict = compare(program, x, (_engine(pair[0], path), _engine(pair[1], path)), update)
+        verdict = compare(program, x, tuple(_engine(name, program, path) for name in pair), update)
     found = verdict.difference
     screen.text(f"{names}: {found}" if found else
                 f"{names}: {verdict.compared:,} outputs of {len(program.layers)} layers and "
                 f"{len(x)} images are equal")
     if saturated:
-        screen.text(f"{saturated} of {x.size} inputs were saturated to 16 bits")
+        screen.text(f"{saturated} of {x.size} inputs were saturated to {8 * x.itemsize} bits")
     screen.result({"equal": found is None, "compared": verdict.compared,
                    "inputs_saturated": int(saturated),
                    "difference": vars(found) if found else None})
@@ -63,5 +83,5 @@ def verify(path: Path, input_path: Path, names: str | None, raw: bool, screen: S
         raise typer.Exit(1)
 
 
-def _engine(name: str, path: Path):
-    return registry.create(name, lambda: reference.load(path.with_name(REFERENCE)))
+def _engine(name: str, program: Program, path: Path) -> Engine:
+    return registry.create(name, program, lambda: reference.load(path.with_name(REFERENCE)))

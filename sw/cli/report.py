@@ -41,9 +41,9 @@ def write_report(path: Path, run, report: dict) -> None:
     speedup = model["dense_cycles_per_image"] / model["cycles_per_image"]
     verdict = ("equal, bit for bit, to the integer reference" if report["bit_exact"]
                else f"NOT equal to the integer reference: {run.verdict.difference}")
-    layers = " - ".join(str(layer.inputs) for layer in run.compiled.program.layers)
+    layers = " - ".join(str(layer.inputs) for layer in run.part.layers)
     summary = (f"Handwritten digits, fully-connected {layers} - "
-               f"{run.compiled.program.layers[-1].outputs}, {model['density']:.1%} of the weights "
+               f"{run.part.outputs}, {model['density']:.1%} of the weights "
                f"left, {model['pes']} PEs simulated from their RTL. All "
                f"{model['outputs_compared']:,} outputs of every layer of {model['images']} test "
                f"images are {verdict}.")
@@ -59,7 +59,7 @@ def write_report(path: Path, run, report: dict) -> None:
          f"{model['utilisation']:.1%}. Taking inputs and giving outputs is not counted. "
          f"Saturated: {model['inputs_saturated']} inputs, {model['outputs_saturated']} outputs."
          "</p>", _cycles(model)),
-        ("Where the cycles went, per PE", "", _causes(run.verdict.results[1].statistics)),
+        ("Where the cycles went, per PE", "", _causes(run.statistics)),
         ("One layer over the PEs", "<p>Each dot is a weight that is left; the rows stand under "
          "the PE that owns them.</p>", _pattern(run)),
     ]
@@ -124,7 +124,7 @@ def _causes(statistics) -> str:
 
 def _pattern(run) -> str:
     weight = run.compiled.reference[0].weight
-    pes = run.compiled.program.config.pes
+    pes = run.part.config.pes
     bands = [weight[pe::pes] != 0 for pe in range(pes)]
     colours = ["white", *(matplotlib.colormaps["tab10"](pe % 10) for pe in range(pes))]
     figure = Figure(figsize=(8, 8))

@@ -1,6 +1,7 @@
 """What a command shows: a table or JSON on stdout, progress on stderr."""
 
 import json
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -37,6 +38,11 @@ class Screen:
         """A line for people."""
         if not self._quiet:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def notice(self, line: str) -> None:
+        """A line for people on stderr, beside the result."""
+        if not self._quiet:
+            print(line, file=sys.stderr)
 
     def table(self, title: str, columns: list[str], rows: list[list]) -> None:
         """A table for people; numbers are aligned to the right."""

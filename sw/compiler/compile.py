@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Network
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize.fixed import LayerReport, quantize
-from zeroskip.sw.reference import ReferenceLayer
+from zeroskip.sw.reference import Layer
 
 REFERENCE = "reference.safetensors"
 """Name of the file beside the program."""
@@ -25,7 +26,7 @@ class Compiled:
     """A program, its integer reference, and what quantisation did to each layer."""
 
     program: Program
-    reference: tuple[ReferenceLayer, ...]
+    reference: tuple[Layer, ...]
     report: tuple[LayerReport, ...]
 
     def save(self, path: Path) -> None:
@@ -66,26 +67,16 @@ def compile_network(network: Network, calibration: np.ndarray, config: EIEConfig
         :func:`~zeroskip.sw.compiler.eie.compile_layers`.
     """
     fixed = quantize(network, calibration, config.acc_width)
-    return Compiled(compile_layers(fixed.layers, config), reference.from_layers(fixed.layers),
-                    fixed.report)
+    layers = reference.from_layers(fixed.layers)
+    part = compile_layers(fixed.layers, config)
+    return Compiled(Program((part,), reference.digest(layers)), layers, fixed.report)
 
 
 def storage(program: Program) -> dict[str, int]:
-    """Bytes that the packed network occupies, by kind, and of its float32 original.
-
-    Stored entries are counted, padding among them, without the tail of the last memory row.
-    A column pointer counts its ``pointer_width`` bits.
-    """
-    config = program.config
-    entries = sum(layer.entries for layer in program.layers)
-    bits = {
-        "weights": 4 * entries,
-        "indices": 4 * entries,
-        "pointers": program.pointers.size * config.pointer_width,
-        "codebooks": program.codebooks.size * 16,
-        "biases": sum(layer.outputs for layer in program.layers) * config.acc_width,
-    }
-    sizes = {kind: -(-count // 8) for kind, count in bits.items()}
-    sizes["packed"] = sum(sizes.values())
-    sizes["float32"] = sum(4 * layer.outputs * (layer.inputs + 1) for layer in program.layers)
-    return sizes
+    """Bytes that the packed network occupies, by kind as each part counts them, in all, and of
+    its float32 original."""
+    sizes = Counter()
+    for part in program.parts:
+        sizes.update(part.storage())
+    original = sizes.pop("float32")
+    return {**sizes, "packed": sizes.total(), "float32": original}

@@ -5,14 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
-from zeroskip.sw import reference
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.pack.eie import pack
-from zeroskip.sw.program import LayerInfo, Program, Segment
+from zeroskip.sw.parts.eie import EIEPart, LayerInfo, Segment
 from zeroskip.sw.quantize.fixed import FixedLayer, prove
 
 
-def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig) -> Program:
+def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig) -> EIEPart:
     """Packs the layers for an array of this configuration.
 
     A layer of more rows than ``acc_depth`` per PE runs in several passes over its inputs; a
@@ -34,7 +33,7 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig) -> Program
     for i, layer in enumerate(layers):
         image.add(layer, last=i == len(layers) - 1)
     image.check_fit(layers)
-    return Program(
+    return EIEPart(
         config=config,
         input_scale=layers[0].input_scale,
         layers=tuple(image.layers),
@@ -43,7 +42,6 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig) -> Program
         pointers=np.concatenate([*image.pointers, image.stored[:, None]], 1).astype(np.uint32),
         biases=np.concatenate(image.biases, axis=1).astype(np.int32),
         codebooks=np.stack([layer.codebook for layer in layers]),
-        reference=reference.digest(reference.from_layers(layers)),
     )
 
 
@@ -55,14 +53,14 @@ def deepened(config: EIEConfig) -> EIEConfig:
     return replace(config, **dict.fromkeys(_MEMORIES, 1 << 24))
 
 
-def cut(program: Program) -> Program:
-    """The program on memories just deep enough for it. A machine's cycles do not depend on
+def cut(part: EIEPart) -> EIEPart:
+    """The part on memories just deep enough for it. A machine's cycles do not depend on
     their depth."""
-    config = program.config
-    widest = max(max(layer.inputs, layer.outputs) for layer in program.layers)
-    needs = (program.entries.shape[1] // ENTRIES_PER_ROW, program.pointers.shape[1],
-             -(-widest // config.pes), program.biases.shape[1], len(program.segments))
-    return replace(program, config=replace(config, **{
+    config = part.config
+    widest = max(max(layer.inputs, layer.outputs) for layer in part.layers)
+    needs = (part.entries.shape[1] // ENTRIES_PER_ROW, part.pointers.shape[1],
+             -(-widest // config.pes), part.biases.shape[1], len(part.segments))
+    return replace(part, config=replace(config, **{
         memory: max(2, need) for memory, need in zip(_MEMORIES, needs, strict=True)}))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from zeroskip.sw.compiler import onnx_frontend, pt2_frontend
 from zeroskip.sw.compiler.chain import Chain, Unsupported
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.network import Conv2d, Linear, Network
 
 SURVEYS = {".onnx": onnx_frontend.survey, ".pt2": pt2_frontend.survey}
 
@@ -36,27 +36,37 @@ def from_torch(module) -> Network:
 def inspect(model: Network | str | Path) -> list[dict]:
     """One row a layer: name, kind, shape, density, pattern, engine and reason.
 
-    ``shape`` is ``[out, in]``, ``density`` the fraction of weights that are not zero,
-    ``pattern`` as :func:`pattern` names it. Of a file, the nodes that cannot run are rows too:
-    their ``kind`` is the operator, and ``shape``, ``density``, ``pattern`` and ``engine`` are
+    ``kind`` is ``"linear"`` or ``"conv2d"``, ``shape`` that of the weights, ``density`` the
+    fraction of them that are not zero, ``pattern`` as :func:`pattern` names it, ``engine`` the one
+    that suits the layer best and ``reason`` why. Of a file, the nodes that cannot run are rows
+    too: their ``kind`` is the operator, and ``shape``, ``density``, ``pattern`` and ``engine`` are
     None.
     """
     rows = model.layers if isinstance(model, Network) else _survey(model).rows
-    return [_unsupported_row(r) if isinstance(r, Unsupported) else _linear_row(r) for r in rows]
+    return [_unsupported_row(r) if isinstance(r, Unsupported) else _layer_row(r) for r in rows]
 
 
-def pattern(weight: np.ndarray) -> str:
-    """``"dense"``, ``"2:4"`` or ``"unstructured"``, of a matrix ``[out, in]``.
+def pattern(layer: Linear | Conv2d) -> str:
+    """``"dense"``, ``"2:4"``, ``"1:4"`` or ``"unstructured"``, of ``layer.matrix``.
 
-    Dense has no zero at all. 2:4 has at most two non-zero weights in every aligned group of
-    four along the inputs, and more than a quarter of all weights; a sparser matrix that fits
-    the groups is unstructured, because it gains more that way.
+    Dense has no zero at all. 1:4 and 2:4 have at most one or two non-zero weights in every aligned
+    group of four along K, which is padded with zeros to a multiple of four. A fully-connected
+    layer that fits, but has not even half of the weights that it may have, is unstructured, because
+    it gains more that way; a convolution is not, because only the tensor core takes it.
     """
-    nonzero = weight != 0
+    nonzero = layer.matrix != 0
     if nonzero.all():
         return "dense"
-    groups = np.add.reduceat(nonzero, np.arange(0, weight.shape[1], 4), axis=1, dtype=np.int64)
-    return "2:4" if groups.max() <= 2 and nonzero.mean() > 0.25 else "unstructured"
+    groups = np.add.reduceat(nonzero, np.arange(0, nonzero.shape[1], 4), axis=1, dtype=np.int64)
+    for kept, name in ((1, "1:4"), (2, "2:4")):
+        if groups.max() <= kept and (not _eie_takes(layer) or nonzero.mean() > kept / 8):
+            return name
+    return "unstructured"
+
+
+def _eie_takes(layer) -> bool:
+    """Whether the layer can run as unstructured sparsity."""
+    return isinstance(layer, Linear) and layer.quantised is None
 
 
 def require_torch():
@@ -80,16 +90,25 @@ def _survey(path) -> Chain:
     return SURVEYS[path.suffix.lower()](content, str(path))
 
 
-def _linear_row(layer: Linear):
-    found = pattern(layer.weight)
-    reason = {
-        "dense": "It runs, but no weight is zero: prune it to skip work.",
-        "2:4": "It runs as any other sparsity: half the weights or more are skipped.",
-        "unstructured": "It runs, and every zero weight is skipped.",
-    }[found]
-    density = float(np.count_nonzero(layer.weight) / layer.weight.size)
-    return {"name": layer.name, "kind": "linear", "shape": list(layer.weight.shape),
-            "density": density, "pattern": found, "engine": "eie", "reason": reason}
+def _layer_row(layer):
+    found = pattern(layer)
+    engine = "eie" if found == "unstructured" and _eie_takes(layer) else "tensorcore"
+    return {"name": layer.name, "kind": "linear" if isinstance(layer, Linear) else "conv2d",
+            "shape": list(layer.weight.shape),
+            "density": float(np.count_nonzero(layer.weight) / layer.weight.size),
+            "pattern": found, "engine": engine, "reason": _reason(layer, found)}
+
+
+def _reason(layer, found):
+    if found == "dense":
+        return "It runs in dense mode: no weight is zero; prune it to skip work."
+    if found in ("1:4", "2:4"):
+        return f"It runs in sparse mode: {found} skips {4 - int(found[0])} of 4 weights."
+    if _eie_takes(layer):
+        return "It runs, and every zero weight is skipped."
+    what = "a quantised layer" if layer.quantised else "a convolution"
+    return (f"It runs in dense mode, zeros and all: {what} skips them only in a pattern; "
+            "prune it to 2:4.")
 
 
 def _unsupported_row(node: Unsupported):

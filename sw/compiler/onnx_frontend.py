@@ -1,10 +1,14 @@
-"""ONNX files: chains of Gemm, MatMul, Add, Relu, Flatten and what vanishes at inference.
+"""ONNX files: chains of Conv, Gemm, MatMul, Add, Relu, Flatten and what vanishes at inference.
+
+Quantised models come in three forms: layers between DequantizeLinear and QuantizeLinear; their
+fusions QLinearConv and QLinearMatMul; and ConvInteger and MatMulInteger, whose output is int32.
 
 Operator semantics: the ONNX operator reference, opset 7 and later (before it, Gemm and Add
 broadcast differently).
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +16,16 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
-from zeroskip.sw.compiler.chain import Chain, Reject, float32, only, unknown
+from zeroskip.sw.compiler.chain import Chain, Grid, Integers, Reject, float32, only, unknown
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Network
+from zeroskip.sw.network import Conv2d, Network
 
 OPSET = 17
 OLDEST_OPSET = 7
 DOMAINS = ("", "ai.onnx")
+QUANTISED = {onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "uint8"}
+PASSING = ("Identity", "QuantizeLinear", "DequantizeLinear")
+"""Operators that make a constant of a constant."""
 
 
 def survey(content: bytes, source: str) -> Chain:
@@ -28,10 +35,11 @@ def survey(content: bytes, source: str) -> Chain:
     """
     graph = _load(content, source).graph
     constants = {t.name: _array(t, source) for t in graph.initializer}
-    inputs = {i.name: _shape(i) for i in graph.input if i.name not in constants}
+    inputs = {i.name: i for i in graph.input if i.name not in constants}
     start = only(list(inputs), "input", source)
     end = only([value.name for value in graph.output], "output", source)
-    chain = Chain(source, start, inputs[start])
+    shapes = {v.name: _shape(v) for v in [*graph.value_info, *inputs.values()]}
+    chain = Chain(source, start, shapes, QUANTISED.get(inputs[start].type.tensor_type.elem_type))
     walk = _Walk(chain, constants, Counter(node.name for node in graph.node))
     for node in graph.node:
         walk.visit(node)
@@ -40,27 +48,39 @@ def survey(content: bytes, source: str) -> Chain:
 
 
 def to_onnx(network: Network, path: str | Path):
-    """Writes ``network`` as ONNX (opset 17): Gemm with ``transB = 1``, and Relu.
+    """Writes ``network`` as ONNX (opset 17): Gemm with ``transB = 1``, Conv, and Relu.
 
-    The input is ``input`` float32 ``[batch, inputs]``, the output ``output``; node names are the
-    layers' names. Raises BadInput where the file cannot be written.
+    The input is ``input`` float32 ``[batch, inputs]``, or ``[batch, channels, height, width]``
+    before a convolution; the output is ``output`` in the same way; node names are the layers'
+    names. Raises BadInput where a layer is quantised, or where the file cannot be written.
     """
     nodes, initializers, current = [], [], "input"
+    shape = first = _sample(network.layers[0], "input_shape", network.inputs)
     for i, layer in enumerate(network.layers):
+        if layer.quantised:
+            raise BadInput(f"layer {layer.name} is quantised, and only float networks can be "
+                           "written; keep the model that it was read from.")
         weight, bias, y = f"layer{i}.weight", f"layer{i}.bias", f"layer{i}.out"
         initializers += [numpy_helper.from_array(layer.weight, weight),
                          numpy_helper.from_array(layer.bias, bias)]
-        nodes.append(helper.make_node("Gemm", [current, weight, bias], [y], layer.name, transB=1))
+        wanted = _sample(layer, "input_shape", layer.inputs)
+        if wanted != shape:
+            target, reshaped = f"layer{i}.shape", f"layer{i}.in"
+            initializers.append(numpy_helper.from_array(np.array([-1, *wanted]), target))
+            nodes.append(helper.make_node("Reshape", [current, target], [reshaped]))
+            current = reshaped
+        operator, attributes = _operator(layer)
+        nodes.append(helper.make_node(operator, [current, weight, bias], [y], layer.name,
+                                      **attributes))
         if layer.activation == "relu":
             y, linear = f"layer{i}.relu", y
             nodes.append(helper.make_node("Relu", [linear], [y]))
-        current = y
+        current, shape = y, _sample(layer, "output_shape", layer.outputs)
     nodes[-1].output[0] = "output"
     graph = helper.make_graph(
         nodes, "zeroskip",
-        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", network.inputs])],
-        [helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT,
-                                       ["batch", network.outputs])],
+        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", *first])],
+        [helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["batch", *shape])],
         initializers)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets,
@@ -73,8 +93,54 @@ def to_onnx(network: Network, path: str | Path):
                        "give a path in a folder that exists.") from error
 
 
+def _sample(layer, image, length):
+    """Shape of one sample: that of an image at a convolution, else its length."""
+    return getattr(layer, image, (length,))
+
+
+def _operator(layer):
+    """Operator and attributes of a layer."""
+    if isinstance(layer, Conv2d):
+        return "Conv", {"strides": layer.stride, "pads": layer.padding,
+                        "dilations": layer.dilation}
+    return "Gemm", {"transB": 1}
+
+
+@dataclass(frozen=True, eq=False)
+class _Dequantised:
+    """Constant integers, zero point removed, and their scales, along an axis if several."""
+
+    values: np.ndarray      # int64
+    scale: np.ndarray       # float64, one or one per place of the axis
+    axis: int
+
+    @property
+    def real(self) -> np.ndarray:
+        """The float64 values that they stand for."""
+        return self.values * _along(self.scale, self.axis, self.values)
+
+    def integers(self, name: str, out: int) -> Integers:
+        """As the weights of a layer whose output channels are the axis ``out``."""
+        if self.values.ndim <= out or not self.values.size:
+            raise Reject(f"its weight {name!r} has shape {list(self.values.shape)}")
+        least, greatest = self.values.min(), self.values.max()
+        if least < -128 or greatest > 127:
+            raise Reject(f"its weight {name!r} less its zero point is {least} to {greatest}, not "
+                         "int8: quantise the weights symmetrically")
+        if self.scale.size > 1 and self.axis != out:
+            raise Reject(f"its weight {name!r} has scales along axis {self.axis}: quantise the "
+                         "weights per tensor or per output channel")
+        weight = np.moveaxis(self.values, out, 0).astype(np.int8)
+        return Integers(np.ascontiguousarray(weight),
+                        np.broadcast_to(self.scale, weight.shape[:1]).copy())
+
+
 class _Walk:
-    """Translates nodes; a method per operator, named after it."""
+    """Translates nodes; a method per operator, named after it.
+
+    A constant is an array, or a QuantizeLinear or DequantizeLinear node of a constant, which is
+    worked out where it is used.
+    """
 
     def __init__(self, chain, constants, names):
         self.chain, self.constants, self.names = chain, constants, names
@@ -83,8 +149,9 @@ class _Walk:
         standard = node.domain in DOMAINS
         if standard and node.op_type == "Constant":
             self.constants[node.output[0]] = _constant(node, self.chain.source)
-        elif standard and node.op_type == "Identity" and node.input[0] in self.constants:
-            self.constants[node.output[0]] = self.constants[node.input[0]]
+        elif standard and node.op_type in PASSING and node.input[0] in self.constants:
+            same = node.op_type == "Identity"
+            self.constants[node.output[0]] = self.constants[node.input[0]] if same else node
         else:
             operator = node.op_type if standard else f"{node.domain}::{node.op_type}"
             translate = getattr(self, f"_{operator.lower()}", None)
@@ -102,27 +169,185 @@ class _Walk:
     def _name(self, node):
         # node names are optional and need not differ, output names do
         unique = node.name and self.names[node.name] == 1
-        return node.name if unique or not node.output else node.output[0]
+        name = node.name if unique or not node.output else node.output[0]
+        # protobuf gives a name that is no UTF-8 as bytes
+        return name if isinstance(name, str) else name.decode(errors="replace")
 
     def _parameter(self, node, index):
+        """A constant float operand."""
         name = node.input[index]
         if name not in self.constants:
             raise Reject("the activations must be its first operand, the weights its second")
+        if isinstance(self.constants[name], onnx.NodeProto):
+            return self._dequantised(name).real
         return float32(self.constants[name], name)
+
+    def _weight(self, node, index, out):
+        """The weights, and the integers behind them where the input is quantised too."""
+        weight, name = self._parameter(node, index), node.input[index]
+        stored = isinstance(self.constants[name], onnx.NodeProto)
+        if not stored or self.chain.grid is None or weight.ndim <= out:
+            return weight, None
+        return weight, self._dequantised(name).integers(name, out)
+
+    def _plain(self, node, index):
+        """A constant array, None where the node does not have that input."""
+        name = _optional(node, index)
+        if name is None:
+            return None
+        if not isinstance(self.constants.get(name), np.ndarray):
+            raise Reject(f"its input {name!r} is not a constant")
+        return self.constants[name]
+
+    def _dequantised(self, name):
+        node = self.constants[name]
+        if node.op_type != "DequantizeLinear":
+            raise Reject(f"{name!r} is quantised, and nothing makes it float again")
+        return self._integers(node, 0, 1, 2, _axis(node))
+
+    def _integers(self, node, index, scale, zero_point, axis):
+        """Constant integers; ``scale`` and ``zero_point`` are indices of inputs or None."""
+        name = node.input[index]
+        stored = self.constants.get(name)
+        if isinstance(stored, onnx.NodeProto) and stored.op_type == "QuantizeLinear":
+            stored = self._rounded(stored)
+        if not isinstance(stored, np.ndarray):
+            raise Reject(f"its weight {name!r} is not a constant")
+        if stored.dtype not in (np.int8, np.uint8, np.int32):
+            raise Reject(f"{name!r} is {stored.dtype}: only int8 and uint8 can run")
+        scales = np.ones(1) if scale is None else self._scales(node, scale)
+        zero_points = self._plain(node, zero_point)
+        if zero_points is None:
+            zero_points = np.zeros(1, stored.dtype)
+        if zero_points.dtype != stored.dtype:
+            raise Reject(f"{name!r} is {stored.dtype}, but its zero point is {zero_points.dtype}")
+        zero_points = _along(zero_points.reshape(-1).astype(np.int64), axis, stored)
+        _along(scales, axis, stored)    # checks that they fit
+        return _Dequantised(stored.astype(np.int64) - zero_points, scales,
+                            axis % max(stored.ndim, 1))
+
+    def _rounded(self, node):
+        """The integers of a QuantizeLinear of constants."""
+        values = self._parameter(node, 0)
+        if not np.isfinite(values).all():
+            raise Reject(f"{node.input[0]!r} holds a value that is not finite")
+        scales, zero_points = self._scales(node, 1), self._plain(node, 2)
+        dtype = _rounds_to(node, zero_points)
+        zero_points = np.zeros(1) if zero_points is None else zero_points.reshape(-1)
+        axis, limits = _axis(node), np.iinfo(dtype)
+        # the quotient is float32, as the operator defines it
+        quotients = values / _along(scales.astype(np.float32), axis, values)
+        return np.clip(np.rint(quotients) + _along(zero_points, axis, values),
+                       limits.min, limits.max).astype(dtype)
+
+    def _scales(self, node, index):
+        scales = float32(self._plain(node, index), node.input[index]).reshape(-1)
+        if not scales.size or not (np.isfinite(scales) & (scales > 0)).all():
+            raise Reject(f"its scale {node.input[index]!r} is not a number above 0")
+        return scales.astype(np.float64)
+
+    def _grid(self, node, scale, zero_point, dtype=None):
+        """How a tensor of the chain is quantised; ``dtype`` where nothing in the node says so."""
+        scales, zero_points = self._scales(node, scale), self._plain(node, zero_point)
+        if scales.size != 1 or (zero_points is not None and zero_points.size != 1):
+            raise Reject("it has several scales: quantise activations per tensor")
+        _axis(node)
+        dtype = dtype if zero_points is None and dtype else _rounds_to(node, zero_points)
+        value = 0 if zero_points is None else int(zero_points.reshape(-1)[0])
+        return Grid(float(scales[0]), value, dtype)
 
     def _gemm(self, node, name):
         attributes = _attributes(node)
         if attributes.get("transA", 0):
             raise Reject("transA = 1 mixes the samples of a batch: set it to 0")
-        weight = np.float32(attributes.get("alpha", 1)) * self._parameter(node, 1)
-        weight = weight if attributes.get("transB", 0) else weight.T
+        transposed = attributes.get("transB", 0)
+        weight, integers = self._weight(node, 1, 0 if transposed else 1)
+        alpha = np.float32(attributes.get("alpha", 1))
+        if integers and alpha != 1:
+            raise Reject(f"alpha is {alpha}: set it to 1 in a quantised layer")
         bias = None
-        if len(node.input) > 2 and node.input[2]:
+        if _optional(node, 2):
             bias = np.float32(attributes.get("beta", 1)) * self._parameter(node, 2)
-        self.chain.linear(name, weight, bias)
+        self.chain.linear(name, alpha * (weight if transposed else weight.T), bias, integers)
 
     def _matmul(self, node, name):
-        self.chain.linear(name, self._parameter(node, 1).T, None)
+        weight, integers = self._weight(node, 1, 1)
+        self.chain.linear(name, weight.T, None, integers)
+
+    def _conv(self, node, name):
+        weight, integers = self._weight(node, 1, 0)
+        bias = self._parameter(node, 2) if _optional(node, 2) else None
+        self._convolution(node, name, weight, bias, integers)
+
+    def _convolution(self, node, name, weight, bias, integers):
+        attributes = _attributes(node)
+        kernel = attributes.get("kernel_shape", weight.shape[2:])
+        if tuple(kernel) != weight.shape[2:]:
+            raise Reject(f"its kernel_shape is {list(kernel)}, but its weight has shape "
+                         f"{list(weight.shape)}")
+        automatic = attributes.get("auto_pad", b"NOTSET").decode(errors="replace")
+        self.chain.conv(
+            name, weight, bias, stride=attributes.get("strides", [1, 1]),
+            padding=attributes.get("pads", [0] * 4) if automatic == "NOTSET" else automatic,
+            dilation=attributes.get("dilations", [1, 1]), groups=attributes.get("group", 1),
+            integers=integers)
+
+    def _qlinearconv(self, node, name):
+        before, after = self._grid(node, 1, 2), self._grid(node, 6, 7)
+        stored = self._integers(node, 3, 4, 5, 0)
+        integers, bias = stored.integers(node.input[3], 0), self._plain(node, 8)
+        if bias is not None:
+            if bias.dtype != np.int32 or bias.shape != integers.scale.shape:
+                raise Reject(f"its bias is {bias.dtype} {list(bias.shape)}, not int32 "
+                             f"[{integers.scale.size}]")
+            bias = bias * (before.scale * integers.scale)
+        self.chain.dequantise(before)
+        self._convolution(node, name, stored.real, bias, integers)
+        self.chain.quantise(after)
+
+    def _qlinearmatmul(self, node, name):
+        before, after = self._grid(node, 1, 2), self._grid(node, 6, 7)
+        stored = self._integers(node, 3, 4, 5, 1)
+        self.chain.dequantise(before)
+        self.chain.linear(name, stored.real.T, None, stored.integers(node.input[3], 1))
+        self.chain.quantise(after)
+
+    def _convinteger(self, node, name):
+        self._dequantise_unscaled(node)
+        stored = self._integers(node, 1, None, 3, 0)
+        self._convolution(node, name, stored.real, None, stored.integers(node.input[1], 0))
+        self.chain.raw()
+
+    def _matmulinteger(self, node, name):
+        self._dequantise_unscaled(node)
+        stored = self._integers(node, 1, None, 3, 1)
+        self.chain.linear(name, stored.real.T, None, stored.integers(node.input[1], 1))
+        self.chain.raw()
+
+    def _dequantise_unscaled(self, node):
+        """The input of an operator that knows no scale: that of the tensor, or 1."""
+        zero_points = self._plain(node, 2)
+        if zero_points is not None and zero_points.size != 1:
+            raise Reject("it has several zero points: quantise activations per tensor")
+        known = zero_points is None and self.chain.integer in QUANTISED.values()
+        dtype = self.chain.integer if known else _rounds_to(node, zero_points)
+        value = 0 if zero_points is None else int(zero_points.reshape(-1)[0])
+        scale = self.chain.grid.scale if self.chain.grid else 1.0
+        self.chain.dequantise(Grid(scale, value, dtype))
+
+    def _quantizelinear(self, node, _name):
+        self.chain.quantise(self._grid(node, 1, 2))
+
+    def _dequantizelinear(self, node, _name):
+        known = self.chain.integer in QUANTISED.values()
+        self.chain.dequantise(self._grid(node, 1, 2, self.chain.integer if known else None))
+
+    def _batchnormalization(self, node, _name):
+        attributes = _attributes(node)
+        if attributes.get("training_mode", 0):
+            raise Reject("it normalises by the batch: export the model in evaluation mode")
+        self.chain.batch_norm(*(self._parameter(node, i) for i in (1, 2, 3, 4)),
+                              attributes.get("epsilon", 1e-5))
 
     def _add(self, node, _name):
         self.chain.add(self._parameter(node, 1 if node.input[1] in self.constants else 0))
@@ -135,7 +360,7 @@ class _Walk:
 
     def _reshape(self, node, _name):
         target = self.constants.get(node.input[1])
-        if target is None or _attributes(node).get("allowzero", 0):
+        if not isinstance(target, np.ndarray) or _attributes(node).get("allowzero", 0):
             raise Reject("its target shape is not a constant: use Flatten")
         self.chain.reshape([int(size) for size in target.reshape(-1)])
 
@@ -143,8 +368,8 @@ class _Walk:
         pass
 
     def _dropout(self, node, _name):
-        training = self.constants.get(node.input[2]) if node.input[2:] and node.input[2] else False
-        if training is None or np.any(training):
+        training = self._plain(node, 2)
+        if training is not None and np.any(training):
             raise Reject("it drops at inference: export the model in evaluation mode")
 
 
@@ -153,7 +378,7 @@ def _load(content, source):
         model = onnx.load_model_from_string(content)
         _refuse_external_data(model.graph, source)
         onnx.checker.check_model(model)
-    except (DecodeError, UnicodeDecodeError, onnx.checker.ValidationError) as error:
+    except (DecodeError, ValueError, onnx.checker.ValidationError) as error:
         detail = str(error).strip().split("\n")[0].rstrip(".")
         raise BadInput(f"{source} is not a valid ONNX model ({detail}); "
                        "export it again.") from error
@@ -161,7 +386,10 @@ def _load(content, source):
         if opset.domain in DOMAINS and opset.version < OLDEST_OPSET:
             raise BadInput(f"{source} uses ONNX opset {opset.version}; "
                            f"export it with opset {OLDEST_OPSET} or later.")
-    return model
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except (DecodeError, ValueError, onnx.shape_inference.InferenceError):
+        return model    # shapes only help to look behind a node that cannot run
 
 
 def _refuse_external_data(graph, source):
@@ -186,6 +414,44 @@ def _constant(node, source):
                        "values; export the model again.")
     value = helper.get_attribute_value(node.attribute[0])
     return _array(value, source) if isinstance(value, onnx.TensorProto) else np.asarray(value)
+
+
+def _optional(node, index):
+    """The name of an input; None where it is left out."""
+    given = index is not None and index < len(node.input)
+    return (node.input[index] or None) if given else None
+
+
+def _axis(node):
+    """The axis of the scales of QuantizeLinear and DequantizeLinear."""
+    attributes = _attributes(node)
+    if attributes.get("block_size", 0):
+        raise Reject("it has a scale per block: quantise per tensor or per output channel")
+    return attributes.get("axis", 1)
+
+
+def _rounds_to(node, zero_points):
+    """The type of a quantised tensor: that of its zero point, else what the node says."""
+    if zero_points is not None:
+        name = str(zero_points.dtype)
+    else:
+        code = _attributes(node).get("output_dtype", 0) or onnx.TensorProto.UINT8
+        name = QUANTISED.get(code) or onnx.TensorProto.DataType.Name(code).lower()
+    if name not in QUANTISED.values():
+        raise Reject(f"it quantises to {name}: only int8 and uint8 can run")
+    return name
+
+
+def _along(vector, axis, values):
+    """A vector ``[1]`` or ``[size of the axis]`` in a shape that broadcasts along the axis."""
+    if vector.size == 1:
+        return vector.reshape([1] * values.ndim)
+    if not -values.ndim <= axis < values.ndim or vector.size != values.shape[axis]:
+        raise Reject(f"its {vector.size} scales or zero points do not fit axis {axis} of a tensor "
+                     f"of shape {list(values.shape)}")
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return vector.reshape(shape)
 
 
 def _attributes(node):

@@ -1,7 +1,7 @@
 """Files of ``torch.export.save`` (``.pt2``), read without torch and without running their code.
 
 ``torch.export.load`` unpickles the sample inputs, evaluates symbolic shapes and loads compiled
-libraries, so a file from a stranger could run anything. What a chain of linear layers needs is
+libraries, so a file from a stranger could run anything. What a chain of layers needs is
 plain: the graph as JSON (``models/model.json``) and the weights as raw bytes
 (``data/weights``). Layout and field names: ``torch/_export/serde/schema.py``, version 8, which
 torch 2.10 and later write.
@@ -23,6 +23,11 @@ GRAPH = "/models/model.json"
 WEIGHTS = "/data/weights/"
 DTYPES = {6: "<f2", 7: "<f4", 8: "<f8"}
 """Codes of ``ScalarType`` in the schema that :func:`~.chain.float32` takes."""
+
+
+PADDINGS = {"same": "SAME_UPPER", "valid": "VALID"}
+"""What torch names a padding, as the chain names it."""
+NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def survey(content: bytes, source: str) -> Chain:
                        "writes it; write it again, or export to ONNX.") from error
     start = only(program.inputs, "input", source)
     end = only(program.outputs, "output", source)
-    chain = Chain(source, start, program.shapes.get(start))
+    chain = Chain(source, start, program.shapes)
     walk = _Walk(chain, program)
     for node in program.nodes:
         walk.visit(node)
@@ -87,9 +92,14 @@ class _Walk:
         self.batch_sizes = set()
         self.translations = {
             "aten.linear.default": self._linear,
+            "aten.conv2d.default": self._conv,
+            "aten.conv2d.padding": self._conv,
+            "aten.convolution.default": self._convolution,
+            "aten.batch_norm.default": self._batch_norm,
             "aten.relu.default": self._relu,
             "aten.relu_.default": self._relu,
             "aten.flatten.using_ints": self._flatten,
+            "aten.unflatten.int": self._unflatten,
             "aten.view.default": self._reshape,
             "aten.reshape.default": self._reshape,
             "aten.dropout.default": self._dropout,
@@ -116,14 +126,44 @@ class _Walk:
                          "export the model with float32 parameters")
         return name, float32(self.program.weights[name], name)
 
-    def _linear(self, node):
+    def _operands(self, node):
+        """Name, weight and bias of a layer."""
         name, weight = self._parameter(node, "weight")
         bias = None
         if node.arguments.get("bias") is not None:
             _, bias = self._parameter(node, "bias")
         name = name.removesuffix(".weight")
         used = {row.name for row in self.chain.rows}
-        self.chain.linear(node.name if name in used else name, weight, bias)
+        return node.name if name in used else name, weight, bias
+
+    def _linear(self, node):
+        self.chain.linear(*self._operands(node))
+
+    def _conv(self, node):
+        padding = node.arguments.get("padding", [0])
+        if isinstance(padding, str):
+            padding = PADDINGS.get(padding, padding)
+        else:
+            padding = _pair(node, "padding", 0) * 2
+        self.chain.conv(*self._operands(node), stride=_pair(node, "stride", 1), padding=padding,
+                        dilation=_pair(node, "dilation", 1),
+                        groups=node.arguments.get("groups", 1))
+
+    def _convolution(self, node):
+        if node.arguments.get("transposed") is not False:
+            raise unknown("conv_transpose")
+        self._conv(node)
+
+    def _batch_norm(self, node):
+        if node.arguments.get("training") is not False:
+            raise Reject("it normalises by the batch: call eval() on the module before exporting "
+                         "it")
+        epsilon = node.arguments.get("eps")
+        if any(node.arguments.get(name) is None for name in NORM) or not isinstance(epsilon, float):
+            raise Reject("it has no parameters or no running statistics: use nn.BatchNorm2d as it "
+                         "is by default")
+        self.chain.batch_norm(*(self._parameter(node, name)[1] for name in NORM),
+                              epsilon)
 
     def _relu(self, _node):
         self.chain.relu()
@@ -131,13 +171,22 @@ class _Walk:
     def _flatten(self, node):
         self.chain.flatten(node.arguments.get("start_dim", 0), node.arguments.get("end_dim", -1))
 
+    def _unflatten(self, node):
+        if node.arguments.get("dim") != 1 or len(self.chain.shape or (0, 0)) != 2:
+            raise Reject("it must unflatten everything behind the batch dimension")
+        self.chain.reshape([0, *self._sizes(node.arguments.get("sizes"))])
+
     def _reshape(self, node):
-        target = node.arguments.get("size", node.arguments.get("shape"))
+        self.chain.reshape(self._sizes(node.arguments.get("size", node.arguments.get("shape"))))
+
+    def _sizes(self, target):
         if not isinstance(target, list):
             raise Reject("its target shape is not a list of sizes: use nn.Flatten")
         # the batch size computed from the input keeps that dimension, as ONNX writes with a 0
-        self.chain.reshape([0 if getattr(size, "text", None) in self.batch_sizes else size
-                            for size in target])
+        sizes = [0 if getattr(size, "text", None) in self.batch_sizes else size for size in target]
+        if not all(isinstance(size, int) for size in sizes):
+            raise Reject("its target shape is computed: use nn.Flatten")
+        return sizes
 
     def _dropout(self, node):
         if node.arguments.get("train") is not False:
@@ -223,6 +272,15 @@ def _value(argument):
     if kind in ("as_sym_ints", "as_optional_tensors"):
         return [_value(entry) for entry in value]
     return None if kind == "as_none" else value
+
+
+def _pair(node, argument, default):
+    """A list of two numbers along height and width; one stands for both."""
+    value = node.arguments.get(argument, [default])
+    if not isinstance(value, list) or len(value) not in (1, 2) \
+            or not all(isinstance(size, int) for size in value):
+        raise Reject(f"its {argument} is {value}, not one number or two")
+    return value * (2 // len(value))
 
 
 def _names(arguments):

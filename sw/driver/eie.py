@@ -10,25 +10,25 @@ from zeroskip.hw.eie.layouts import (
     descriptor_stride,
     descriptor_words,
 )
-from zeroskip.sw.program import Program
+from zeroskip.sw.parts.eie import EIEPart
 
 
-def load_words(program: Program) -> np.ndarray:
-    """The writes that load a program, in order: uint32 [n, 4] of target, PE, address, data."""
+def load_words(part: EIEPart) -> np.ndarray:
+    """The writes that load a part, in order: uint32 [n, 4] of target, PE, address, data."""
     writes = [np.array([[LoadTarget.COUNTERS.value, 0, 0, 0]], np.uint32)]
-    for pe in range(program.config.pes):
+    for pe in range(part.config.pes):
         images = {
-            LoadTarget.WEIGHTS: program.entries[pe].view("<u4"),
-            LoadTarget.POINTERS: program.pointers[pe],
-            LoadTarget.BIASES: program.biases[pe].view(np.uint32),
-            LoadTarget.CODEBOOK: program.codebooks.view(np.uint16).reshape(-1),
+            LoadTarget.WEIGHTS: part.entries[pe].view("<u4"),
+            LoadTarget.POINTERS: part.pointers[pe],
+            LoadTarget.BIASES: part.biases[pe].view(np.uint32),
+            LoadTarget.CODEBOOK: part.codebooks.view(np.uint16).reshape(-1),
         }
         for target, image in images.items():
             writes.append(_writes(target, pe, np.arange(len(image)), image))
-    words = descriptor_words(program.config)
-    stride = descriptor_stride(program.config)
-    layout = descriptor(program.config)
-    for at, segment in enumerate(program.segments):
+    words = descriptor_words(part.config)
+    stride = descriptor_stride(part.config)
+    layout = descriptor(part.config)
+    for at, segment in enumerate(part.segments):
         bits = layout.const(asdict(segment)).as_bits()
         data = [bits >> 32 * k & 0xFFFFFFFF for k in range(words)]
         writes.append(_writes(LoadTarget.DESCRIPTORS, 0, stride * at + np.arange(words), data))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.train import fit, linears
+from zeroskip.sw.prune.train import fit, layers
 
 RAMP = 0.5
 """Fraction of the training during which the density falls; the rest recovers accuracy."""
@@ -43,21 +43,21 @@ def prune(
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ):
-    """Zeroes the smallest weights of the Linear layers of ``module``, in place.
+    """Zeroes the smallest weights of the Linear and Conv2d layers of ``module``, in place.
 
     ``density`` is the fraction of weights that stay, of each layer or by the layer's name in
     ``module``; a layer that a dict leaves out stays as it is. With ``data``, the density falls
     step by step over ``epochs`` of training, in which a zeroed weight stays zero; without, all
     are cut at once and nothing is trained.
     """
-    layers = linears(module)
+    found = layers(module)
     if not isinstance(density, dict):
-        density = dict.fromkeys(layers, density)
+        density = dict.fromkeys(found, density)
 
     @torch.no_grad()
     def cut(fraction):
         for name, final in density.items():
-            weight = layers[name].weight
+            weight = found[name].weight
             # what is zero already has the least magnitude, so the masks only ever shrink
             weight.mul_(mask(weight, density_at(fraction, final)))
 

@@ -5,6 +5,8 @@
     density = 0.12              # fraction of the weights that stay; or a table, by layer:
                                 # [density]
                                 # fc1 = 0.1
+    pattern = "2:4"             # in place of density: two of each four, or "1:4"; for the
+                                # tensor core, in which it doubles the speed, or takes it times 4
     share_bits = 4              # 4: at most 15 values a layer beside zero; left out: no sharing
     data = "train.npz"          # arrays x and y; left out: one cut, no training
     epochs = 20                 # of training while pruning, and again while sharing
@@ -21,8 +23,10 @@ import numpy as np
 
 from zeroskip.sw.compiler.frontend import require_torch
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Network
+from zeroskip.sw.network import Conv2d, Network
 from zeroskip.sw.prune.data import Data, accuracy, check_fits, read_data
+
+PATTERNS = ("2:4", "1:4")
 
 
 @dataclass(frozen=True)
@@ -44,23 +48,35 @@ class Recipe:
         First learning rate of each training, above 0.
     seed : int
         Of the order of the samples, 0 to 2**32 - 1.
+    pattern : str or None
+        ``"2:4"`` or ``"1:4"`` for all layers, in place of a density.
     """
 
-    density: float | dict[str, float]
+    density: float | dict[str, float] | None = None
     share_bits: int | None = None
     data: Data | None = None
     epochs: int = 20
     learning_rate: float = 1e-3
     seed: int = 0
+    pattern: str | None = None
 
     def __post_init__(self):
+        if (self.density is None) == (self.pattern is None):
+            raise BadInput("a recipe has either density or pattern; give one of them, for example "
+                           "density = 0.12.")
+        _check(self.pattern in (None, *PATTERNS), "pattern",
+               " or ".join(map(repr, PATTERNS)), self.pattern)
         named = isinstance(self.density, dict)
         densities = self.density.items() if named else [(None, self.density)]
+        densities = [] if self.density is None else densities
         for layer, value in densities:
             name = f"density.{layer}" if named else "density"
             _check(_number(value) and 0 < value <= 1, name, "above 0 and at most 1", value)
         _check(self.share_bits is None or (_whole(self.share_bits) and self.share_bits == 4),
                "share_bits", "4, or left out", self.share_bits)
+        if self.share_bits is not None and self.pattern is not None:
+            raise BadInput("share_bits is for the EIE array and pattern for the tensor core; "
+                           "remove one of them.")
         _check(_whole(self.epochs) and self.epochs >= 1, "epochs", "a whole number from 1",
                self.epochs)
         _check(_number(self.learning_rate) and 0 < self.learning_rate < float("inf"),
@@ -99,8 +115,6 @@ def read_recipe(path: str | Path) -> Recipe:
     for key in values:
         if key not in known:
             raise BadInput(f"{path}: unknown key {key!r}; the keys are {', '.join(known)}.")
-    if "density" not in values:
-        raise BadInput(f"{path}: density is missing; add for example density = 0.12.")
     if "data" in values:
         if not isinstance(values["data"], str):
             raise BadInput(f"{path}: data must be a path in quotes, not {values['data']!r}.")
@@ -123,22 +137,30 @@ def run_recipe(
     """Prunes ``network`` and, if the recipe says so, shares its weights.
 
     Returns the final network and every stage. Raises BadInput where the recipe names a layer
-    that the network does not have or its data do not fit, ToolMissing without torch.
+    that the network does not have, its data do not fit or a layer is a convolution, ToolMissing
+    without torch.
     """
     require_torch()
     from zeroskip.sw.compiler.torch_frontend import to_torch, with_weights
-    from zeroskip.sw.prune.magnitude import prune
+    from zeroskip.sw.prune import magnitude, nm
     from zeroskip.sw.prune.share import share
-    from zeroskip.sw.prune.train import linears
+    from zeroskip.sw.prune.train import layers
 
+    for layer in network.layers:
+        if isinstance(layer, Conv2d) and recipe.share_bits is not None:
+            raise BadInput(f"layer {layer.name} is a convolution, and the EIE array, which shares "
+                           "weights, takes fully-connected layers only; remove share_bits.")
     if recipe.data is not None:
         check_fits(recipe.data, network)
     module = to_torch(network)
-    modules = dict(zip([layer.name for layer in network.layers], linears(module), strict=True))
+    modules = dict(zip([layer.name for layer in network.layers], layers(module), strict=True))
     training = {"data": recipe.data, "epochs": recipe.epochs, "seed": recipe.seed,
                 "learning_rate": recipe.learning_rate, "progress": progress}
     stages = [_stage("dense", network, recipe.data)]
-    prune(module, _by_module(recipe.density, modules), **training)
+    if recipe.pattern is None:
+        magnitude.prune(module, _by_module(recipe.density, modules), **training)
+    else:
+        nm.prune(module, recipe.pattern, **training)
     stages.append(_stage("pruned", with_weights(network, module), recipe.data))
     if recipe.share_bits is not None:
         # entry 0 of the codebook is the zero of the padding

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from zeroskip.sw.prune import train
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.train import fit, linears
 from zeroskip.sw.quantize import kmeans
 
 
@@ -30,7 +30,7 @@ def share(
     k-means chooses the values; zeros stay zero. With ``data``, the values and the biases are
     then trained for ``epochs``, while each weight keeps its centroid.
     """
-    layers = linears(module)
+    layers = train.layers(module)
     values, indices = {}, {}
     for name, layer in layers.items():
         shared = kmeans.share(layer.weight.detach().numpy(), centroids)
@@ -44,7 +44,7 @@ def share(
 
     if data is not None:
         biases = [layer.bias for layer in layers.values() if layer.bias is not None]
-        fit(lambda x: functional_call(module, weights(), (x,)), [*values.values(), *biases],
+        train.fit(lambda x: functional_call(module, weights(), (x,)), [*values.values(), *biases],
             data, epochs=epochs, learning_rate=learning_rate, seed=seed, progress=progress,
             text="share")
     with torch.no_grad():

@@ -35,9 +35,9 @@ def fit(
         _fit(forward, parameters, data, epochs, learning_rate, seed, after_step, progress, text)
 
 
-def linears(module: nn.Module) -> dict[str, nn.Linear]:
-    """The Linear layers of ``module`` by their names in it, in order."""
-    return {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear)}
+def layers(module: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """The Linear and Conv2d layers of ``module`` by their names in it, in order."""
+    return {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from math import floor, log2
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.network import Conv2d, Linear, Network
+from zeroskip.sw.quantize.calibration import activations, check_weights, samples
 from zeroskip.sw.quantize.kmeans import Shared, refuse_nonfinite, share
 
 LOWEST, HIGHEST = -1 << 15, (1 << 15) - 1
@@ -94,16 +95,19 @@ class Fixed:
     report: tuple[LayerReport, ...]
 
 
-def to_integer(x: np.ndarray, scale: float) -> tuple[np.ndarray, int]:
-    """``x / scale`` as int16, and how many values saturated.
+def to_integer(x: np.ndarray, scale: float, zero_point: int = 0,
+               dtype=np.int16) -> tuple[np.ndarray, int]:
+    """``x / scale + zero_point`` as ``dtype``, and how many values saturated.
 
-    A tie rounds to even. Raises :class:`BadInput` for a NaN or an infinity.
+    A tie rounds to even, before the zero point. Raises :class:`BadInput` for a NaN or an
+    infinity.
     """
     refuse_nonfinite("input", np.asarray(x))
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     with np.errstate(over="ignore"):    # becomes infinite, and saturates
-        rounded = np.rint(np.asarray(x, np.float64) / scale)
-    saturated = np.count_nonzero((rounded < LOWEST) | (rounded > HIGHEST))
-    return np.clip(rounded, LOWEST, HIGHEST).astype(np.int16), saturated
+        rounded = np.rint(np.asarray(x, np.float64) / scale) + zero_point
+    saturated = np.count_nonzero((rounded < low) | (rounded > high))
+    return np.clip(rounded, low, high).astype(dtype), saturated
 
 
 def bound(weight: np.ndarray, bias: np.ndarray, shift: int, low: int,
@@ -150,40 +154,25 @@ def quantize(network: Network, calibration: np.ndarray, width: int = 32) -> Fixe
     """
     if not 2 <= width <= 62:
         raise BadInput(f"the accumulator width must be 2 to 62 bits, not {width}")
-    calibration = _calibration(network, calibration)
     for layer in network.layers:
-        refuse_nonfinite(f"layer {layer.name}: weight", layer.weight)
-        refuse_nonfinite(f"layer {layer.name}: bias", layer.bias)
+        if isinstance(layer, Conv2d):
+            raise BadInput(f"layer {layer.name} is a convolution; the EIE array takes "
+                           "fully-connected layers only: choose a tensor core as its target")
+        if layer.quantised:
+            raise BadInput(f"layer {layer.name} is quantised to int8, and the EIE array takes "
+                           "16-bit activations: choose a tensor core as its target")
+    calibration = samples(network, calibration)
+    check_weights(network)
+    peaks = [float(np.abs(y).max()) for y in activations(network, calibration)]
 
     input_scale = scale = float(np.abs(calibration).max()) / HIGHEST or 1.0
     low, layers, report = LOWEST, [], []
-    for layer, peak in zip(network.layers, _peaks(network, calibration), strict=True):
+    for layer, peak in zip(network.layers, peaks, strict=True):
         fixed, entry = _quantize_layer(layer, peak, scale, low, width)
         layers.append(fixed)
         report.append(entry)
         scale, low = fixed.output_scale, 0 if layer.activation == "relu" else LOWEST
     return Fixed(tuple(layers), input_scale, tuple(report))
-
-
-def _calibration(network: Network, calibration: np.ndarray) -> np.ndarray:
-    """The calibration set as float32 [batch, inputs]."""
-    shape = np.shape(calibration)
-    if len(shape) < 2 or not shape[0] or np.prod(shape[1:]) != network.inputs:
-        raise BadInput(f"calibration must be batch first with {network.inputs} values a sample, "
-                       f"not {list(shape)}")
-    with np.errstate(over="ignore"):    # becomes infinite, and is refused
-        flat = np.asarray(calibration, np.float32).reshape(shape[0], -1)
-    refuse_nonfinite("calibration", flat)
-    return flat
-
-
-def _peaks(network: Network, calibration: np.ndarray) -> list[float]:
-    """Greatest magnitude of each layer's outputs over the calibration set."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        outputs = network.forward(calibration)
-    for layer, y in zip(network.layers, outputs, strict=True):
-        refuse_nonfinite(f"layer {layer.name}: output", y)
-    return [float(np.abs(y).max()) for y in outputs]
 
 
 def _quantize_layer(layer: Linear, peak: float, input_scale: float, low: int,

@@ -16,8 +16,8 @@ from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.layouts import load_word
 from zeroskip.hw.emit import YosysError, ports, rtlil, verilog, waivers, yosys
 from zeroskip.sim.cases import make_case, random_layers
-from zeroskip.sim.cxxrtl_engine import pack_fields
 from zeroskip.sw.driver.eie import load_words
+from zeroskip.sw.driver.payload import pack_fields
 
 needs_verilator = pytest.mark.skipif(not shutil.which("verilator"), reason="verilator is missing")
 needs_icarus = pytest.mark.skipif(not shutil.which("iverilog"), reason="iverilog is missing")
@@ -150,8 +150,8 @@ def hexadecimal(payloads):
 def test_icarus_runs_a_program_through_the_verilog(tmp_path):
     rng = np.random.default_rng(7)
     case = make_case(random_layers(rng, (11, 9, 6), 0.5), rng.integers(-50, 50, (2, 11)), pes=3)
-    config = case.program.config
-    fields = zip(("target", "pe", "address", "data"), load_words(case.program).T, strict=True)
+    config = case.part.config
+    fields = zip(("target", "pe", "address", "data"), load_words(case.part).T, strict=True)
     loads = pack_fields(load_word(config), dict(fields))
     items = pack_fields(INPUT, {
         "value": case.inputs.view(np.uint16).reshape(-1),

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.eie.array import EIE
+from zeroskip.sim import engines
 from zeroskip.sim.bench import Stalls, checker, receive, send, simulate
 from zeroskip.sim.cases import fixed_layer, make_case, random_layers
-from zeroskip.sim.python_engine import PythonEngine
 from zeroskip.sw.driver.eie import load_words
 
 CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
@@ -19,7 +19,7 @@ CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
 
 def assert_exact(case):
     """The array's outputs equal the reference, and its counters account for every cycle."""
-    result = PythonEngine().run(case.program, case.inputs)
+    result = engines.rtl("python").run(case.part, case.inputs)
     for ours, expected in zip(result.outputs, case.expected, strict=True):
         np.testing.assert_array_equal(ours, expected)
     np.testing.assert_allclose(sum(result.statistics.shares().values()), 1.0)
@@ -98,7 +98,7 @@ def test_rows_not_a_multiple_of_the_pes(rows):
 def test_an_input_longer_than_one_activation_block():
     rng = np.random.default_rng(2)
     case = make_case(random_layers(rng, (50, 20, 30), 0.4), rng.integers(-9, 9, (3, 50)), block=3)
-    assert len(case.program.segments) == 5 + 2
+    assert len(case.part.segments) == 5 + 2
     assert_exact(case)
 
 
@@ -106,7 +106,7 @@ def test_more_rows_than_accumulators():
     rng = np.random.default_rng(3)
     case = make_case(random_layers(rng, (20, 50, 30), 0.4), rng.integers(-9, 9, (3, 20)),
                      acc_depth=4)
-    assert len(case.program.segments) == 4 + 2
+    assert len(case.part.segments) == 4 + 2
     assert_exact(case)
 
 
@@ -136,7 +136,7 @@ def test_an_array_without_counters_computes_the_same():
     rng = np.random.default_rng(5)
     case = make_case(random_layers(rng, (12, 9), 0.5), rng.integers(-9, 9, (2, 12)),
                      counters=False)
-    result = PythonEngine().run(case.program, case.inputs)
+    result = engines.rtl("python").run(case.part, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
     assert result.statistics.cycles == 0
 
@@ -168,12 +168,12 @@ def machines(draw):
 @given(machines())
 def test_random_machines_under_random_stalls(machine):
     case, (fraction, burst) = machine
-    dut = EIE(case.program.config)
+    dut = EIE(case.part.config)
     received = []
 
     async def drive(ctx):
         words = ({"target": int(t), "pe": int(p), "address": int(a), "data": int(d)}
-                 for t, p, a, d in load_words(case.program))
+                 for t, p, a, d in load_words(case.part))
         await send(ctx, dut.load, words, Stalls(1, min(fraction, 0.3), burst))
         for vector in case.inputs:
             await send(ctx, dut.inputs, (
@@ -211,12 +211,12 @@ def test_reset_in_the_middle_leaves_nothing_behind(digits_like):
     from amaranth.sim import Simulator
 
     reset = Signal()
-    dut = EIE(digits_like.program.config)
+    dut = EIE(digits_like.part.config)
     rng = np.random.default_rng(6)
 
     async def bench(ctx):
         words = [{"target": int(t), "pe": int(p), "address": int(a), "data": int(d)}
-                 for t, p, a, d in load_words(digits_like.program)]
+                 for t, p, a, d in load_words(digits_like.part)]
         await send(ctx, dut.load, words)
         vector = digits_like.inputs[0]
         items = [{"value": int(value), "last": at == len(vector) - 1}

@@ -5,15 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zeroskip.sim import benchmarks
-from zeroskip.sim.python_engine import PythonEngine
+from zeroskip.sim import benchmarks, engines
 
 
 @pytest.fixture(scope="module")
 def run():
     indices, vector = benchmarks.random_layer(128, 96, 0.12, 0.4)
     return benchmarks.run_layer(indices, vector, replace(benchmarks.PAPER, pes=8),
-                                PythonEngine())
+                                engines.rtl("python"))
 
 
 def test_the_layer_is_exact(run):
@@ -41,7 +40,7 @@ def test_random_layers_have_exactly_the_density_asked_for():
 
 
 def test_bits_per_nonzero_by_hand(run):
-    entries = sum(layer.entries for layer in run.program.layers)
-    pointers = 8 * 97 * run.program.config.pointer_width
-    nonzeros = run.program.layers[0].nonzeros
+    entries = sum(layer.entries for layer in run.part.layers)
+    pointers = 8 * 97 * run.part.config.pointer_width
+    nonzeros = run.part.layers[0].nonzeros
     assert run.bits_per_nonzero() == pytest.approx((8 * entries + pointers) / nonzeros, abs=0.02)

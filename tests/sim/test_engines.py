@@ -7,11 +7,10 @@ import textwrap
 import numpy as np
 import pytest
 
-from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sim import cxxrtl, engines
 from zeroskip.sim.cases import make_case, random_layers
-from zeroskip.sim.cxxrtl_engine import CxxrtlEngine, pack_fields, unpack_fields
-from zeroskip.sim.python_engine import PythonEngine
+from zeroskip.sim.golden_engine import GoldenEngine
+from zeroskip.sw import reference
 from zeroskip.sw.errors import BadInput, ToolMissing
 
 
@@ -23,14 +22,14 @@ def own_cache(tmp_path_factory):
 
 
 def test_all_engines_agree_bit_for_bit_and_cycle_for_cycle(digits_like):
-    program, inputs = digits_like.program, digits_like.inputs
-    slow, fast = (engine.run(program, inputs) for engine in (PythonEngine(), CxxrtlEngine()))
+    slow, fast = (engines.rtl(name).run(digits_like.part, digits_like.inputs)
+                  for name in ("python", "cxxrtl"))
     for a, b, golden in zip(slow.outputs, fast.outputs, digits_like.expected, strict=True):
         np.testing.assert_array_equal(a, golden)
         np.testing.assert_array_equal(b, golden)
     assert slow.statistics.as_json() == fast.statistics.as_json()
     for a, b in zip(slow.times, fast.times, strict=True):
-        np.testing.assert_array_equal(np.diff(a.reshape(-1)), np.diff(b.reshape(-1)))
+        np.testing.assert_array_equal(a, b)
 
 
 def test_cxxrtl_runs_entries_beyond_16_bits_of_reach():
@@ -38,8 +37,8 @@ def test_cxxrtl_runs_entries_beyond_16_bits_of_reach():
     layers = random_layers(rng, (400, 300), 0.9)
     inputs = (rng.random((1, 400)) < 0.2) * rng.integers(-9, 9, (1, 400))
     case = make_case(layers, inputs, pes=1, acc_depth=512)
-    assert case.program.pointers.max() > 1 << 16
-    result = CxxrtlEngine().run(case.program, case.inputs)
+    assert case.part.pointers.max() > 1 << 16
+    result = engines.rtl("cxxrtl").run(case.part, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
 
 
@@ -49,28 +48,33 @@ def test_cxxrtl_runs_pointers_beyond_16_bits_of_reach():
     inputs = (rng.random((1, 70_000)) < 0.5) * rng.integers(-9, 9, (1, 70_000))
     inputs[0, layers[0].indices.any(axis=0)] = 3
     case = make_case(layers, inputs, pes=1, block=1 << 20)
-    assert case.program.config.pointers > 1 << 16
-    result = CxxrtlEngine().run(case.program, case.inputs)
+    assert case.part.config.pointers > 1 << 16
+    result = engines.rtl("cxxrtl").run(case.part, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
 
 
-def test_progress_reaches_the_number_of_images(digits_like):
+def test_progress_reaches_the_number_of_images():
     seen = []
-    PythonEngine().run(digits_like.program, digits_like.inputs[:2],
-                       lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 2), (2, 2)]
+    case = make_case(random_layers(np.random.default_rng(2), (3, 2), 0.5), np.ones((18, 3)))
+    engines.rtl("python").run(case.part, case.inputs, lambda *step: seen.append(step))
+    assert seen == [(16, 18), (18, 18)]
 
 
 def test_a_program_of_another_reference_is_refused(digits_like):
     rng = np.random.default_rng(9)
-    other = make_case(random_layers(rng, (24, 9), 0.3), digits_like.inputs)
+    integers = reference.from_layers(random_layers(rng, (24, 9), 0.3))
     with pytest.raises(BadInput, match="belongs to another program"):
-        other.golden.run(digits_like.program, digits_like.inputs)
+        GoldenEngine(digits_like.program, integers)
 
 
 def test_an_unknown_engine_is_refused_with_the_known_ones():
-    with pytest.raises(BadInput, match="golden, python, cxxrtl"):
-        engines.create("fpga", lambda: ())
+    with pytest.raises(BadInput, match="golden, python, cxxrtl, verilator"):
+        engines.create("fpga", None, tuple)
+
+
+def test_the_golden_engine_is_no_rtl():
+    with pytest.raises(BadInput, match="'golden' runs no hardware; choose one of python, cxxrtl"):
+        engines.rtl("golden")
 
 
 def test_without_a_compiler_the_default_is_the_amaranth_simulator(monkeypatch):
@@ -99,18 +103,6 @@ def test_two_processes_may_build_the_same_model_at_once(tmp_path):
 def test_a_silent_machine_ends_in_a_timeout(digits_like):
     from zeroskip.hw.eie.array import EIE
 
-    model = cxxrtl.Model(cxxrtl.build(lambda: EIE(digits_like.program.config), "eie", "digits"))
+    model = cxxrtl.Model(cxxrtl.build(lambda: EIE(digits_like.part.config), "eie", "digits"))
     with pytest.raises(TimeoutError, match="'outputs' moved 0 of 1 items"):
         model.run({}, {"outputs": 1}, patience=100)
-
-
-def test_fields_survive_packing_into_words():
-    from zeroskip.hw.eie.layouts import load_word
-
-    layout = load_word(EIEConfig(pes=16))
-    rng = np.random.default_rng(10)
-    values = {name: rng.integers(0, 1 << field.width, 50, dtype=np.uint64)
-              for name, field in layout}
-    found = unpack_fields(layout, pack_fields(layout, values))
-    for name, expected in values.items():
-        np.testing.assert_array_equal(found[name], expected)

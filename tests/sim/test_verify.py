@@ -5,16 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zeroskip.sim.python_engine import PythonEngine
+from zeroskip.sim import engines
 from zeroskip.sim.verify import verify
 
 
-def compare(case, program):
-    return verify(program, case.inputs, (case.golden, PythonEngine()))
+def compare(case, **images):
+    """The verdict on the case's program with these images replaced."""
+    program = replace(case.program, parts=(replace(case.part, **images),))
+    return verify(program, case.inputs, (case.golden, engines.rtl("python")))
 
 
 def test_an_intact_program_is_equal(digits_like):
-    verdict = compare(digits_like, digits_like.program)
+    verdict = compare(digits_like)
     assert verdict.difference is None
     assert verdict.compared == 5 * (30 + 9)
 
@@ -27,22 +29,22 @@ def test_an_intact_program_is_equal(digits_like):
     ("biases", (0, 1), 9),
 ])
 def test_a_change_of_one_bit_is_found(digits_like, tensor, place, bit):
-    changed = getattr(digits_like.program, tensor).copy()
+    changed = getattr(digits_like.part, tensor).copy()
     changed[place] ^= 1 << bit
-    verdict = compare(digits_like, replace(digits_like.program, **{tensor: changed}))
+    verdict = compare(digits_like, **{tensor: changed})
     found = verdict.difference
     assert found is not None
-    assert found.pe == found.row % 4
+    assert (found.unit, found.pe) == ("PE", found.row % 4)
     assert found.cycle > 0
     assert found.values[0] != found.values[1]
-    outputs = [result.outputs[["layer0", "layer1"].index(found.layer)]
+    outputs = [result[0].outputs[["layer0", "layer1"].index(found.layer)]
                for result in verdict.results]
     assert tuple(int(o[found.image, found.row]) for o in outputs) == found.values
 
 
 def test_the_first_difference_is_the_earliest_image_and_layer(digits_like):
-    codebooks = digits_like.program.codebooks.copy()
+    codebooks = digits_like.part.codebooks.copy()
     codebooks[1] ^= 1
-    found = compare(digits_like, replace(digits_like.program, codebooks=codebooks)).difference
+    found = compare(digits_like, codebooks=codebooks).difference
     assert (found.image, found.layer) == (0, "layer1")
     assert found.outputs <= np.prod((5, 9))

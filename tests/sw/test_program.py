@@ -3,7 +3,7 @@
 import json
 import random
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize.fixed import FixedLayer
 
-TENSORS = ("entries", "pointers", "biases", "codebooks")
+TENSORS = ("part0.entries", "part0.pointers", "part0.biases", "part0.codebooks")
 
 
 def layer(name, outputs, inputs, seed, activation="relu"):
@@ -32,8 +32,8 @@ def layer(name, outputs, inputs, seed, activation="relu"):
 
 @pytest.fixture(scope="module")
 def program():
-    return compile_layers((layer("fc1", 6, 9, 1), layer("fc2", 5, 6, 2, "none")),
-                          EIEConfig(pes=2, acc_depth=2))
+    return Program((compile_layers((layer("fc1", 6, 9, 1), layer("fc2", 5, 6, 2, "none")),
+                                   EIEConfig(pes=2, acc_depth=2)),), "0123456789abcdef")
 
 
 @pytest.fixture
@@ -85,6 +85,11 @@ def forge(path, change):
     write(path, json.dumps(header), tensors)
 
 
+def part_of(header):
+    """What the header says of the first part."""
+    return header["parts"][0]
+
+
 def write(path, text, tensors):
     path.write_bytes(save_tensors(tensors, {"zeroskip": text,
                                             "crc32": str(zlib.crc32(text.encode()))}))
@@ -96,35 +101,42 @@ def check_forged(path, change, message):
         Program.load(path)
 
 
+def check_same(found, expected):
+    for name, value in vars(expected).items():
+        loaded = getattr(found, name)
+        if isinstance(value, np.ndarray):
+            assert loaded.dtype == value.dtype
+            assert np.array_equal(loaded, value), name
+        else:
+            assert loaded == value, name
+
+
 def test_round_trip(program, path):
     loaded = Program.load(path)
-    for name in ("config", "input_scale", "layers", "segments", "reference"):
-        assert getattr(loaded, name) == getattr(program, name), name
-    for name in TENSORS:
-        found, expected = getattr(loaded, name), getattr(program, name)
-        assert found.dtype == expected.dtype
-        assert np.array_equal(found, expected), name
+    assert loaded.reference == program.reference
+    check_same(loaded.parts[0], program.parts[0])
 
 
 def test_network_without_any_weight(tmp_path):
     empty = FixedLayer("zero", np.zeros((3, 4), np.uint8), np.zeros(16, np.int16),
                        np.zeros(3, np.int64), 0, "none", 1.0, 1.0)
-    compile_layers((empty,), EIEConfig(pes=2)).save(tmp_path / "zero.zsk")
-    assert Program.load(tmp_path / "zero.zsk").entries.shape == (2, 0)
+    Program((compile_layers((empty,), EIEConfig(pes=2)),), "").save(tmp_path / "zero.zsk")
+    assert Program.load(tmp_path / "zero.zsk").parts[0].entries.shape == (2, 0)
 
 
 def test_forging_alone_changes_nothing(program, path):
     forge(path, lambda _header, _tensors: None)
-    assert Program.load(path).segments == program.segments
+    assert Program.load(path).parts[0].segments == program.parts[0].segments
 
 
 def test_traced_program_sends_every_layer(program):
-    assert [s.outputs for s in program.traced().segments if s.swap] == [6, 5]
+    assert [s.outputs for s in program.traced().parts[0].segments if s.swap] == [6, 5]
 
 
 def test_traced_program_can_be_saved(program, tmp_path):
     program.traced().save(tmp_path / "traced.zsk")
-    assert Program.load(tmp_path / "traced.zsk").segments == program.traced().segments
+    assert Program.load(tmp_path / "traced.zsk").parts[0].segments \
+        == program.traced().parts[0].segments
 
 
 def test_every_truncation_is_refused(tmp_path, content):
@@ -156,19 +168,19 @@ def test_random_bit_flips(tmp_path, content):
 
 
 def test_wrong_version(path):
-    check_forged(path, lambda header, _: header.update(version=99), "version 99.*reads version 1")
+    check_forged(path, lambda header, _: header.update(version=99), "version 99.*reads version 2")
 
 
 def test_wrong_digest(path):
-    check_forged(path, lambda header, _: header.update(digest="0" * 16), "digest")
+    check_forged(path, lambda header, _: part_of(header).update(digest="0" * 16), "digest")
 
 
 def test_configuration_changed_under_its_digest(path):
-    check_forged(path, lambda header, _: header["config"].update(acc_width=31), "digest")
+    check_forged(path, lambda header, _: part_of(header)["config"].update(acc_width=31), "digest")
 
 
 def test_unknown_field_of_the_configuration(path):
-    check_forged(path, lambda header, _: header["config"].update(colour=1), "colour")
+    check_forged(path, lambda header, _: part_of(header)["config"].update(colour=1), "colour")
 
 
 def test_key_twice_in_the_header(path):
@@ -194,10 +206,34 @@ def test_header_that_is_no_object(path, text):
         Program.load(path)
 
 
-@pytest.mark.parametrize("key", ["version", "config", "digest", "input_scale", "reference",
-                                 "layers", "segments"])
+@pytest.mark.parametrize("key", ["version", "reference", "parts"])
 def test_key_missing_in_the_header(path, key):
     check_forged(path, lambda header, _: header.pop(key), key)
+
+
+@pytest.mark.parametrize("key", ["engine", "config", "digest", "input_scale", "layers",
+                                 "segments"])
+def test_key_missing_in_a_part(path, key):
+    check_forged(path, lambda header, _: part_of(header).pop(key), key)
+
+
+@pytest.mark.parametrize("parts", [7, None, [7], ["eie"], [[]], {"engine": "eie"}])
+def test_parts_that_are_no_list_of_objects(path, parts):
+    check_forged(path, lambda header, _: header.update(parts=parts), "does not hold together")
+
+
+def test_program_without_parts(path):
+    check_forged(path, lambda header, _: header.update(parts=[]), "0 parts")
+
+
+def test_unknown_engine(path):
+    check_forged(path, lambda header, _: part_of(header).update(engine="gpu"),
+                 "part 0 is for the machine 'gpu', expected eie or tensorcore")
+
+
+def test_tensor_of_no_part(path):
+    check_forged(path, lambda _, tensors: tensors.update(other=np.zeros(3, np.int8)),
+                 "tensor 'other' belongs to no layer")
 
 
 @pytest.mark.parametrize("crcs", [[], 7, None, "text"])
@@ -212,28 +248,28 @@ def test_crcs_that_are_no_object(path, crcs):
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_missing_tensor(path, name):
-    check_forged(path, lambda _, tensors: tensors.pop(name), name)
+    check_forged(path, lambda _, tensors: tensors.pop(name), name.removeprefix("part0."))
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_wrong_dtype(path, name):
     def change(_, tensors):
         tensors[name] = tensors[name].astype(np.int64)
-    check_forged(path, change, f"'{name}' is int64")
+    check_forged(path, change, f"part 0 .*'{name.removeprefix('part0.')}' is int64")
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_wrong_number_of_rows(path, name):
     def change(_, tensors):
         tensors[name] = tensors[name][:1].copy()
-    check_forged(path, change, f"'{name}' is ")
+    check_forged(path, change, f"'{name.removeprefix('part0.')}' is ")
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_wrong_dimensions(path, name):
     def change(_, tensors):
         tensors[name] = tensors[name].reshape(-1)
-    check_forged(path, change, f"'{name}' is ")
+    check_forged(path, change, f"'{name.removeprefix('part0.')}' is ")
 
 
 @pytest.mark.parametrize(("name", "columns"), [
@@ -241,25 +277,25 @@ def test_wrong_dimensions(path, name):
     ("codebooks", 15)])
 def test_wrong_number_of_columns(path, name, columns):
     def change(_, tensors):
-        tensors[name] = np.zeros((2, columns), tensors[name].dtype)
-    check_forged(path, change, f"'{name}' is ")
+        tensors[f"part0.{name}"] = np.zeros((2, columns), tensors[f"part0.{name}"].dtype)
+    check_forged(path, change, f"'{name.removeprefix('part0.')}' is ")
 
 
 def test_entries_that_end_within_a_row(path):
     def change(_, tensors):
-        tensors["entries"] = np.pad(tensors["entries"], ((0, 0), (0, 6)))
+        tensors["part0.entries"] = np.pad(tensors["part0.entries"], ((0, 0), (0, 6)))
     check_forged(path, change, "whole row")
 
 
 def test_pointers_that_decrease(path):
     def change(_, tensors):
-        tensors["pointers"][1, 3] = tensors["pointers"][1, 2] - 1
+        tensors["part0.pointers"][1, 3] = tensors["part0.pointers"][1, 2] - 1
     check_forged(path, change, "pointers leave")
 
 
 def test_pointers_that_leave_the_memory(path):
     def change(_, tensors):
-        tensors["pointers"][0, -1] = tensors["entries"].shape[1] + 1
+        tensors["part0.pointers"][0, -1] = tensors["part0.entries"].shape[1] + 1
     check_forged(path, change, "pointers leave")
 
 
@@ -271,14 +307,14 @@ LIMITS = {"first": 44, "limit": 45, "source": 63, "destination": 63, "rows": 2, 
 @pytest.mark.parametrize("field", LIMITS)
 def test_segment_field_out_of_range(path, field):
     def change(header, _):
-        header["segments"][1][field] = LIMITS[field] + 1
+        part_of(header)["segments"][1][field] = LIMITS[field] + 1
     check_forged(path, change, f"segment 1: {field} is {LIMITS[field] + 1}")
 
 
 @pytest.mark.parametrize("value", [-1, 0.5, "1", None, [0]])
 def test_segment_field_that_is_no_natural_number(path, value):
     def change(header, _):
-        header["segments"][0]["shift"] = value
+        part_of(header)["segments"][0]["shift"] = value
     check_forged(path, change, "segment 0: shift")
 
 
@@ -290,40 +326,41 @@ def test_segment_field_that_is_no_natural_number(path, value):
 ])
 def test_segment_that_leaves_a_memory(path, fields, message):
     def change(header, _):
-        header["segments"][0].update(fields)
+        part_of(header)["segments"][0].update(fields)
     check_forged(path, change, f"segment 0: .*{message}")
 
 
 def swap_too_often(header):
-    header["segments"][0]["swap"] = 1
+    part_of(header)["segments"][0]["swap"] = 1
 
 
 def last_too_early(header):
-    header["segments"][0]["last"] = 1
+    part_of(header)["segments"][0]["last"] = 1
 
 
 def no_last(header):
-    header["segments"][-1]["last"] = 0
+    part_of(header)["segments"][-1]["last"] = 0
 
 
 def no_segment(header):
-    header["segments"] = []
+    part_of(header)["segments"] = []
 
 
 def too_many_segments(header):
-    header["segments"] = header["segments"][:1] * 13 + header["segments"]
+    segments = part_of(header)["segments"]
+    part_of(header)["segments"] = segments[:1] * 13 + segments
 
 
 def outputs_of_another_layer(header):
-    header["segments"][-1]["outputs"] = 6
+    part_of(header)["segments"][-1]["outputs"] = 6
 
 
 def outputs_within_a_layer(header):
-    header["segments"][0]["outputs"] = 6
+    part_of(header)["segments"][0]["outputs"] = 6
 
 
 def no_outputs(header):
-    header["segments"][-1]["outputs"] = 0
+    part_of(header)["segments"][-1]["outputs"] = 0
 
 
 @pytest.mark.parametrize("change", [
@@ -339,26 +376,26 @@ def test_segments_that_do_not_fit_together(path, change):
     ("entries", -1), ("padding", None)])
 def test_layer_field_out_of_range(path, field, value):
     def change(header, _):
-        header["layers"][0][field] = value
+        part_of(header)["layers"][0][field] = value
     check_forged(path, change, "layer fc.: ")
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan"), "1", None])
 def test_wrong_input_scale(path, scale):
-    check_forged(path, lambda header, _: header.update(input_scale=scale), "input_scale")
+    check_forged(path, lambda header, _: part_of(header).update(input_scale=scale), "input_scale")
 
 
 def test_program_without_layers(path):
     def change(header, tensors):
-        header["layers"] = []
-        tensors["codebooks"] = tensors["codebooks"][:0].copy()
+        part_of(header)["layers"] = []
+        tensors["part0.codebooks"] = tensors["part0.codebooks"][:0].copy()
     check_forged(path, change, "0 layers")
 
 
 def test_more_layers_than_codebooks(path):
     def change(header, tensors):
-        header["layers"] *= 3
-        tensors["codebooks"] = np.tile(tensors["codebooks"], (3, 1))
+        part_of(header)["layers"] *= 3
+        tensors["part0.codebooks"] = np.tile(tensors["part0.codebooks"], (3, 1))
     check_forged(path, change, "6 layers")
 
 
@@ -400,6 +437,43 @@ def test_header_holds_the_format_as_documented(program, content):
     text = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     header = json.loads(text["zeroskip"])
     assert header["version"] == program_module.VERSION
-    assert header["digest"] == program.config.digest()
-    assert header["config"] == asdict(program.config)
+    (part,) = header["parts"]
+    assert part["engine"] == "eie"
+    assert part["digest"] == program.parts[0].config.digest()
+    assert part["config"] == asdict(program.parts[0].config)
     assert text["crc32"] == str(zlib.crc32(text["zeroskip"].encode()))
+
+
+def second_part(inputs, scale=0.125):
+    """One layer of ``inputs`` on another machine."""
+    return compile_layers((replace(layer("fc3", 3, inputs, 5), input_scale=scale),),
+                          EIEConfig(pes=1))
+
+
+def test_two_parts(program, tmp_path):
+    both = replace(program, parts=(*program.parts, second_part(5)))
+    both.save(tmp_path / "both.zsk")
+    loaded = Program.load(tmp_path / "both.zsk")
+    for found, expected in zip(loaded.parts, both.parts, strict=True):
+        check_same(found, expected)
+    assert [layer.name for layer in loaded.layers] == ["fc1", "fc2", "fc3"]
+    assert (loaded.inputs, loaded.outputs) == (9, 3)
+    assert (loaded.input.scale, loaded.output.scale) == (0.25, 0.125)
+
+
+def test_parts_that_do_not_follow_one_another(program, path):
+    replace(program, parts=(*program.parts, second_part(6))).save(path)
+    with pytest.raises(BadInput, match="part 1 takes 6 inputs, but part 0 gives 5 outputs"):
+        Program.load(path)
+
+
+def test_misfit_names_its_part(program, path):
+    replace(program, parts=(*program.parts, second_part(5, 0.0))).save(path)
+    with pytest.raises(BadInput, match=r"part 1 \(eie\): input_scale is 0\.0"):
+        Program.load(path)
+
+
+def test_equal_programs_are_equal_files(program, tmp_path):
+    for name in ("a", "b"):
+        replace(program).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

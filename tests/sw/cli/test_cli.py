@@ -39,7 +39,7 @@ def by_hand(reference, x):
 
 def save_raw(folder):
     """The model's input in integers, as ``raw.npy``."""
-    scale = Program.load(folder / "model.zsk").input_scale
+    scale = Program.load(folder / "model.zsk").input.scale
     np.save(folder / "raw.npy", np.rint(np.load(folder / "x.npy") / scale).astype(np.int16))
     return folder / "raw.npy"
 
@@ -77,7 +77,7 @@ def test_inspect_json(cli, compiled):
 def test_inspect_names_what_cannot_run(cli, folder):
     layers = cli("inspect", unsupported_model(folder), "--json").json["layers"]
     assert [(layer["kind"], layer["engine"]) for layer in layers] == [
-        ("linear", "eie"), ("Sigmoid", None), ("Softmax", None)]
+        ("linear", "tensorcore"), ("Sigmoid", None), ("Softmax", None)]
 
 
 def test_compile_writes_program_and_reference(cli, folder):
@@ -93,7 +93,7 @@ def test_compile_for_a_named_target(cli, folder):
     done = cli("compile", folder / "model.onnx", "--calibration", folder / "x.npy",
                "-o", folder / "model.zsk", "--target", "eie-16")
     assert done.code == 0
-    assert Program.load(folder / "model.zsk").config.pes == 16
+    assert Program.load(folder / "model.zsk").parts[0].config.pes == 16
 
 
 def test_run_gives_what_numpy_gives(cli, folder):
@@ -298,30 +298,31 @@ def test_json_of_an_all_zero_model(cli, tmp_path):
 
 # --- verify finds a planted bit ---
 
-def places(program):
+def places(part):
     """(PE, address, row, column) of every entry of the second layer, as the machine walks."""
-    segment = program.segments[1]
-    for pe, column in np.ndindex(program.config.pes, segment.limit - segment.first):
-        start, stop = program.pointers[pe, segment.first + column:][:2].tolist()
+    segment = part.segments[1]
+    for pe, column in np.ndindex(part.config.pes, segment.limit - segment.first):
+        start, stop = part.pointers[pe, segment.first + column:][:2].tolist()
         row = 0
         for address in range(start, stop):
-            row += program.entries[pe, address] >> 4
-            yield pe, address, int(row) * program.config.pes + pe, column
+            row += part.entries[pe, address] >> 4
+            yield pe, address, int(row) * part.config.pes + pe, column
             row += 1
 
 
 def plant(folder, name, at, bit):
     """Flips one bit of an image of the program; its CRC-32 is good again."""
     program = Program.load(folder / "model.zsk")
-    image = getattr(program, name).copy()
+    image = getattr(program.parts[0], name).copy()
     image[at] ^= image.dtype.type(1 << bit)
-    replace(program, **{name: image}).save(folder / "model.zsk")
+    part = replace(program.parts[0], **{name: image})
+    replace(program, parts=(part,)).save(folder / "model.zsk")
 
 
 def used_entry(folder):
     """Where an entry lies that multiplies an activation which is not zero; see ``places``."""
     hidden = by_hand(folder / "reference.safetensors", np.load(folder / "x.npy"))[0][0]
-    return next(place for place in places(Program.load(folder / "model.zsk"))
+    return next(place for place in places(Program.load(folder / "model.zsk").parts[0])
                 if hidden[0, place[3]])
 
 
@@ -345,7 +346,7 @@ def test_planted_bit_in_an_entry(cli, folder):
 
 def test_planted_bit_in_a_pointer(cli, folder):
     """A column of one entry loses it to its neighbour."""
-    program = Program.load(folder / "model.zsk")
+    (program,) = Program.load(folder / "model.zsk").parts
     pe, column = next(
         (pe, column) for pe, address, _, column in places(program)
         if address % 2 == 0 and column < 8
@@ -356,7 +357,7 @@ def test_planted_bit_in_a_pointer(cli, folder):
 
 def test_planted_bit_in_the_codebook(cli, folder):
     pe, address, *_ = used_entry(folder)
-    index = Program.load(folder / "model.zsk").entries[pe, address] & 15
+    index = Program.load(folder / "model.zsk").parts[0].entries[pe, address] & 15
     plant(folder, "codebooks", (1, index), 13)
     check_found(cli, folder)
 
@@ -377,7 +378,8 @@ def test_difference_as_json(cli, folder):
     assert (difference["layer"], difference["row"], difference["pe"]) == ("fc2", row, pe)
     assert difference["cycle"] > 0
     assert difference["values"][0] != difference["values"][1]
-    assert set(difference) == {"image", "layer", "row", "pe", "cycle", "values", "outputs"}
+    assert set(difference) == {"image", "layer", "row", "unit", "pe", "cycle", "values",
+                               "outputs"}
 
 
 def test_difference_is_exit_code_only_when_quiet(cli, folder):
@@ -415,7 +417,7 @@ def test_bit_flipped_program(refused, folder):
 
 def test_wrong_version(refused, folder):
     path = folder / "model.zsk"
-    text = safe_open(path, "numpy").metadata()["zeroskip"].replace('"version": 1', '"version": 7')
+    text = safe_open(path, "numpy").metadata()["zeroskip"].replace('"version": 2', '"version": 7')
     save_file(load_file(path), path, {"zeroskip": text, "crc32": str(zlib.crc32(text.encode()))})
     assert "version 7" in refused(*run_args(folder))
 
@@ -567,7 +569,7 @@ def test_pruned_model_that_is_no_onnx(refused, folder):
 
 
 def test_unknown_engine(refused, folder):
-    assert "golden, python, cxxrtl" in refused(*run_args(folder, engine="verilog"))
+    assert "golden, python, cxxrtl, verilator" in refused(*run_args(folder, engine="verilog"))
 
 
 @pytest.mark.parametrize("names", ["golden", "golden,verilog", "golden,python,cxxrtl", ""])

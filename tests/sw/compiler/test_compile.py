@@ -263,8 +263,8 @@ def test_pointers_beyond_65535(tmp_path):
     layers = (layer(np.full((300, 300), 3)),)
     config = EIEConfig(pes=1, weight_rows=16384, act_depth=300, acc_depth=300, bias_depth=300,
                        block=300)
-    compile_layers(layers, config).save(tmp_path / "large.zsk")
-    program = Program.load(tmp_path / "large.zsk")
+    Program((compile_layers(layers, config),), "").save(tmp_path / "large.zsk")
+    (program,) = Program.load(tmp_path / "large.zsk").parts
     assert program.pointers[0, -1] == 90_000
     check(program, layers)
 
@@ -275,16 +275,16 @@ def test_columns_beyond_65535(tmp_path):
     indices[1, 69_999] = 4
     layers = (layer(indices),)
     config = EIEConfig(pes=1, pointers=70_001, act_depth=70_000, block=70_000)
-    compile_layers(layers, config).save(tmp_path / "wide.zsk")
-    program = Program.load(tmp_path / "wide.zsk")
+    Program((compile_layers(layers, config),), "").save(tmp_path / "wide.zsk")
+    (program,) = Program.load(tmp_path / "wide.zsk").parts
     assert (program.segments[0].limit, program.pointers[0, -2:].tolist()) == (70_000, [70, 71])
     check(program, layers)
 
 
 def test_storage_by_hand():
     config = EIEConfig(pes=2, weight_rows=2)            # 16 entries, so pointers of 5 bits
-    program = compile_layers((layer([[1, 0], [0, 2], [3, 0]]),), config)
-    assert storage(program) == {
+    part = compile_layers((layer([[1, 0], [0, 2], [3, 0]]),), config)
+    assert storage(Program((part,), "")) == {
         "weights": 2,               # 3 entries of 4 bits
         "indices": 2,
         "pointers": 4,              # 2 PEs x 3 pointers x 5 bits
@@ -299,12 +299,12 @@ def test_storage_counts_padding():
     column = np.zeros((40, 1))
     column[33] = 1                  # 33 zeros before it: two padding entries
     config = EIEConfig(pes=1)
-    sizes = storage(compile_layers((layer(column),), config))
+    sizes = compile_layers((layer(column),), config).storage()
     assert (sizes["weights"], sizes["indices"]) == (2, 2)   # 3 entries of 4 bits each
 
 
 def test_storage_of_two_layers():
-    program = compile_layers(PAIR, TIGHT)               # 72 entries, so pointers of 7 bits
-    assert storage(program) == {
+    part = compile_layers(PAIR, TIGHT)                  # 72 entries, so pointers of 7 bits
+    assert storage(Program((part,), "")) == {
         "weights": 33, "indices": 33, "pointers": 30, "codebooks": 64, "biases": 48,
         "packed": 208, "float32": 4 * (30 + 6 + 36 + 6)}

@@ -12,12 +12,16 @@ from onnx.reference import ReferenceEvaluator
 from zeroskip.sw.compiler import frontend
 from zeroskip.sw.compiler.frontend import inspect, pattern, read, to_onnx
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.network import Conv2d, Linear, Network, Quantised
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((3, 8)).astype(np.float32)
 B = RNG.standard_normal(3).astype(np.float32)
 V = RNG.standard_normal((2, 3)).astype(np.float32)
+K = RNG.standard_normal((3, 2, 3, 2)).astype(np.float32)
+F = RNG.standard_normal((2, 3 * 5 * 5)).astype(np.float32)
+NORM = {"g": np.float32([1, -2, 0.5]), "o": np.float32([0, 1, -3]), "m": np.float32([2, 0, -1]),
+        "v": np.float32([1, 4, 0.25])}
 node = helper.make_node
 
 
@@ -106,6 +110,132 @@ def test_flattens_images(save, name):
     np.testing.assert_allclose(read(path).forward(x)[-1], expected, rtol=1e-5, atol=1e-6)
 
 
+CONV = node("Conv", ["x", "K", "B"], ["h"], name="conv")
+FLAT = [node("Flatten", ["r"], ["f"]), node("Gemm", ["f", "F"], ["y"], transB=1)]
+CONVS = {
+    "plain": ([node("Conv", ["x", "K"], ["y"])], {"K": K}),
+    "bias": ([node("Conv", ["x", "K", "B"], ["y"])], {"K": K, "B": B}),
+    "every side padded differently": (
+        [node("Conv", ["x", "K"], ["y"], pads=[1, 2, 3, 0], kernel_shape=[3, 2])], {"K": K}),
+    "strides and dilations": (
+        [node("Conv", ["x", "K"], ["y"], strides=[2, 3], dilations=[1, 2])], {"K": K}),
+    "VALID": ([node("Conv", ["x", "K"], ["y"], auto_pad="VALID", strides=[2, 1])], {"K": K}),
+    "constant per channel": (
+        [node("Conv", ["x", "K"], ["h"]), node("Add", ["h", "C"], ["y"])],
+        {"K": K, "C": B.reshape(1, 3, 1, 1)}),
+    "constant per channel, no batch": (
+        [CONV, node("Add", ["C", "h"], ["y"])], {"K": K, "B": B, "C": B.reshape(3, 1, 1)}),
+    "one constant": (
+        [node("Conv", ["x", "K"], ["h"]), node("Add", ["h", "C"], ["y"])], {"K": K, "C": B[:1]}),
+    "batch norm": (
+        [CONV, node("BatchNormalization", ["h", "g", "o", "m", "v"], ["y"], epsilon=0.5)],
+        {"K": K, "B": B, **NORM}),
+    "conv, ReLU, flatten, gemm": (
+        [CONV, node("Relu", ["h"], ["r"]), *FLAT], {"K": K, "B": B, "F": F}),
+    "two convolutions": (
+        [CONV, node("Relu", ["h"], ["r"]), node("Conv", ["r", "L"], ["y"], strides=[1, 2])],
+        {"K": K, "B": B, "L": V.reshape(2, 3, 1, 1)}),
+}
+for padding in ("SAME_UPPER", "SAME_LOWER"):
+    for strides in ([1, 1], [2, 3], [3, 2]):
+        CONVS[f"{padding} {strides}"] = (
+            [node("Conv", ["x", "K"], ["y"], auto_pad=padding, strides=strides)], {"K": K})
+
+
+@pytest.mark.parametrize("name", CONVS)
+def test_convolutions_equal_the_reference_evaluator(save, name):
+    nodes, constants = CONVS[name]
+    path = save(nodes, shape=("n", 2, 7, 6), **constants)
+    x = RNG.standard_normal((5, 2, 7, 6)).astype(np.float32)
+    expected, = ReferenceEvaluator(onnx.load(path)).run(None, {"x": x})
+    np.testing.assert_allclose(read(path).forward(x)[-1], expected.reshape(5, -1), rtol=1e-5,
+                               atol=1e-5)
+
+
+def test_image_from_a_flat_input(save):
+    path = save([constant("s", [0, 2, -1, 6]), node("Reshape", ["x", "s"], ["i"]),
+                 node("Conv", ["i", "K"], ["y"])], shape=("n", 84), K=K)
+    assert read(path).layers[0].input_shape == (2, 7, 6)
+
+
+def test_batch_norm_behind_a_linear_layer(save):
+    path = save([GEMM, node("BatchNormalization", ["h", "g", "o", "m", "v"], ["y"])],
+                W=W, B=B, **NORM)
+    x = RNG.standard_normal((5, 8)).astype(np.float32)
+    expected, = ReferenceEvaluator(onnx.load(path)).run(None, {"x": x})
+    np.testing.assert_allclose(read(path).forward(x)[-1], expected, rtol=1e-5, atol=1e-5)
+
+
+REJECTED_CONVS = {
+    "groups": ([node("Conv", ["x", "G"], ["y"], name="bad", group=2)],
+               "2 groups: write the grouped convolution as"),
+    "channels": ([node("Conv", ["x", "G"], ["y"], name="bad")], "takes 1 channels, but 2 reach"),
+    "1-d": ([node("Conv", ["x", "K1"], ["y"], name="bad")], "only 2-d convolutions can run"),
+    "3-d": ([node("Conv", ["x", "K3"], ["y"], name="bad")], "only 2-d convolutions can run"),
+    "transposed": ([node("ConvTranspose", ["x", "K"], ["y"], name="bad")],
+                   "a transposed convolution cannot run"),
+    "bias": ([node("Conv", ["x", "K", "V"], ["y"], name="bad")], r"its bias has shape \[2, 3\]"),
+    "kernel shape": ([node("Conv", ["x", "K"], ["y"], name="bad", kernel_shape=[3, 3])],
+                     r"its kernel_shape is \[3, 3\]"),
+    "auto_pad": ([node("Conv", ["x", "K"], ["y"], name="bad", auto_pad="SAME")],
+                 "its padding is 'SAME'"),
+    "too large": ([node("Conv", ["x", "K"], ["y"], name="bad", dilations=[4, 1])],
+                  "does not fit into an image"),
+    "strides": ([node("Conv", ["x", "K"], ["y"], name="bad", strides=[1, 1, 1])],
+                "stride must be 2 whole numbers"),
+    "strides of SAME": (
+        [node("Conv", ["x", "K"], ["y"], name="bad", auto_pad="SAME_UPPER", strides=[1, 0])],
+        "its stride is"),
+    "pads": ([node("Conv", ["x", "K"], ["y"], name="bad", pads=[1, -1, 0, 0])],
+             "padding must be 4 whole numbers of at least 0"),
+    "flat": ([node("Flatten", ["x"], ["f"]), node("Conv", ["f", "K"], ["y"], name="bad")],
+             r"its input has 2 dimensions, not \[batch, channels, height, width\]"),
+    "not flat": ([CONV, node("Gemm", ["h", "F"], ["y"], name="bad", transB=1)],
+                 "its input has 4 dimensions, .*: flatten it first"),
+    "constant per position": ([CONV, node("Add", ["h", "P"], ["y"], name="bad")],
+                              "its bias has shape"),
+    "batch norm behind ReLU": (
+        [CONV, node("Relu", ["h"], ["r"]),
+         node("BatchNormalization", ["r", "g", "o", "m", "v"], ["y"], name="bad")],
+        "it normalises, but not directly after"),
+    "batch norm in training": (
+        [CONV, node("BatchNormalization", ["h", "g", "o", "m", "v"], ["y", "a", "b"], name="bad",
+                    training_mode=1)], "evaluation mode"),
+    "batch norm of others": (
+        [CONV, node("BatchNormalization", ["h", "g", "o", "m", "v2"], ["y"], name="bad")],
+        "not one per output of the 3 before it"),
+    "pooling": ([CONV, node("MaxPool", ["h"], ["y"], name="bad", kernel_shape=[2, 2])],
+                "a stride in its place"),
+}
+
+
+@pytest.mark.parametrize("name", REJECTED_CONVS)
+def test_names_the_convolution_that_cannot_run(save, name):
+    nodes, reason = REJECTED_CONVS[name]
+    path = save(nodes, shape=("n", 2, 7, 6), K=K, B=B, F=F, V=V, G=K[:2, :1], K1=K[..., 0],
+                K3=K[..., None], P=np.ones((5, 5), np.float32) * [[1], [1], [2], [1], [1]],
+                v2=np.ones(2, np.float32), **NORM)
+    with pytest.raises(BadInput, match=f"bad .*{reason}") as caught:
+        read(path)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("shape", [("n", 2, "h", 6), ("n", 2, 7, "w")])
+def test_image_of_unknown_size(save, shape):
+    with pytest.raises(BadInput, match="height and width of its input are not known: export the "
+                                       "model with an input of fixed size"):
+        read(save([CONV], shape=shape, outputs=("h",), K=K, B=B))
+
+
+def test_convolution_behind_a_node_that_cannot_run(save):
+    """The shape is known from the file, so only that node is in the way."""
+    path = save([CONV, node("MaxPool", ["h"], ["p"], name="pool", kernel_shape=[2, 2]),
+                 node("Conv", ["p", "L"], ["y"], name="last")], shape=("n", 2, 7, 6),
+                K=K, B=B, L=V.reshape(2, 3, 1, 1))
+    assert [(row["name"], row["engine"]) for row in inspect(path)] == [
+        ("conv", "tensorcore"), ("pool", None), ("last", "tensorcore")]
+
+
 def test_names_come_from_nodes_that_have_their_own(save):
     path = save([GEMM, node("Gemm", ["h", "V"], ["y"], transB=1)], W=W, B=B, V=V)
     assert [layer.name for layer in read(path).layers] == ["fc", "y"]
@@ -148,7 +278,7 @@ def test_rank_3_input_must_be_flattened(save):
 
 def test_relu_before_the_first_layer(save):
     path = save([node("Relu", ["x"], ["r"]), node("Gemm", ["r", "W"], ["y"], transB=1)], W=W)
-    with pytest.raises(BadInput, match="ReLU before the first linear layer"):
+    with pytest.raises(BadInput, match="ReLU before the first layer"):
         read(path)
 
 
@@ -181,7 +311,7 @@ def test_one_table_lists_every_unsupported_node(save):
 def test_inspect_shows_supported_and_unsupported(save):
     rows = inspect(residual(save))
     assert [(r["name"], r["kind"], r["engine"]) for r in rows] == [
-        ("conv1", "Conv", None), ("fc", "linear", "eie"), ("soft", "Softmax", None),
+        ("conv1", "Conv", None), ("fc", "linear", "tensorcore"), ("soft", "Softmax", None),
         ("skip", "Add", None)]
     assert rows[1]["shape"] == [3, 8]
     assert rows[1]["density"] == 1.0
@@ -189,14 +319,55 @@ def test_inspect_shows_supported_and_unsupported(save):
                for r in rows)
 
 
-@pytest.mark.parametrize(("row", "expected"), [
-    ([1, 2, 3, 4, 5, 6], "dense"),
-    ([1, 0, 0, 4, 5, 6], "2:4"),
-    ([1, 0, 3, 4, 0, 0], "unstructured"),
-    ([1, 0, 0, 0, 0, 0, 0, 0], "unstructured"),
+PATTERNS = {
+    "no zero": ([1, 2, 3, 4, 5, 6], "dense", "dense"),
+    "half": ([1, 0, 0, 4, 5, 6], "2:4", "2:4"),
+    "three in a group": ([1, 0, 3, 4, 0, 0], "unstructured", "unstructured"),
+    "the padded group counts": ([1, 0, 0, 0, 5], "1:4", "1:4"),
+    "one in a group": ([0, 0, 3, 0, 0, 6, 0, 0], "1:4", "1:4"),
+    "a quarter in 2:4": ([1, 2, 0, 0, 0, 0, 0, 0], "unstructured", "2:4"),
+    "an eighth in 1:4": ([1, 0, 0, 0, 0, 0, 0, 0], "unstructured", "1:4"),
+    "nothing": ([0, 0, 0, 0], "unstructured", "1:4"),
+}
+
+
+def row_layer(row, kind, quantised=None):
+    """A layer of one output with these weights."""
+    weight, bias = np.array([row], np.float32), np.zeros(1, np.float32)
+    if kind == "linear":
+        return Linear("fc", weight, bias, "none", quantised)
+    return Conv2d("conv", weight.reshape(1, -1, 1, 1), bias, "none", (len(row), 3, 3), (1, 1),
+                  (0, 0, 0, 0), (1, 1), quantised)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_pattern(name):
+    row, linear, conv = PATTERNS[name]
+    assert pattern(row_layer(row, "linear")) == linear
+    assert pattern(row_layer(row, "conv2d")) == conv
+
+
+@pytest.mark.parametrize(("name", "kind", "engine", "reason"), [
+    ("no zero", "linear", "tensorcore", "dense mode: no weight is zero"),
+    ("no zero", "conv2d", "tensorcore", "dense mode: no weight is zero"),
+    ("half", "linear", "tensorcore", "2:4 skips 2 of 4 weights"),
+    ("one in a group", "conv2d", "tensorcore", "1:4 skips 3 of 4 weights"),
+    ("three in a group", "linear", "eie", "every zero weight is skipped"),
+    ("three in a group", "conv2d", "tensorcore", "a convolution skips them only in a pattern"),
 ])
-def test_pattern(row, expected):
-    assert pattern(np.array([row], np.float32)) == expected
+def test_engine_of_a_layer(name, kind, engine, reason):
+    row, = inspect(Network((row_layer(PATTERNS[name][0], kind),)))
+    assert (row["kind"], row["engine"]) == (kind, engine)
+    assert reason in row["reason"]
+
+
+def test_quantised_layers_are_for_the_tensor_core():
+    weights = PATTERNS["three in a group"][0]
+    own = Quantised(np.array([weights], np.int8), np.ones(1), np.zeros(1, np.int64), 1.0, 0, 1.0,
+                    0, False)
+    row, = inspect(Network((row_layer(weights, "linear", own),)))
+    assert (row["pattern"], row["engine"]) == ("unstructured", "tensorcore")
+    assert "a quantised layer skips them only in a pattern" in row["reason"]
 
 
 def test_two_inputs(save):
@@ -290,7 +461,11 @@ def test_missing_file_and_directory(tmp_path):
 
 
 def test_damaged_files_never_raise_anything_else(save):
-    path = save([GEMM, node("Relu", ["h"], ["y"])], W=W, B=B)
+    small = node("Conv", ["x", "L", "B"], ["h"], auto_pad="SAME_UPPER", strides=[2, 1], group=1)
+    path = save([small, node("BatchNormalization", ["h", "g", "o", "m", "v"], ["n"]),
+                 node("Relu", ["n"], ["r"]), constant("s", [0, -1]),
+                 node("Reshape", ["r", "s"], ["f"]), node("Gemm", ["f", "G"], ["y"], transB=1)],
+                shape=("n", 2, 3, 2), L=K[:, :, :2], B=B, G=F[:, :12], **NORM)
     original = path.read_bytes()
     damaged = [original[:n] for n in range(1, len(original), 7)]
     for _ in range(500):
@@ -311,14 +486,44 @@ def network():
     return Network((Linear("a", W, B, "relu"), Linear("b", V, np.zeros(2, np.float32), "none")))
 
 
-def test_written_file_reads_back_the_same(tmp_path):
-    path = tmp_path / "out.onnx"
-    to_onnx(network(), path)
+def images():
+    """conv - conv - linear - conv: an image at both ends, and vectors between."""
+    first = Conv2d("c1", K, B, "relu", (2, 7, 6), (2, 1), (1, 2, 0, 1), (1, 2))
+    second = Conv2d("c2", V.reshape(2, 3, 1, 1), B[:2], "none", first.output_shape, (1, 2),
+                    (0, 0, 0, 0), (1, 1))
+    flat = Linear("fc", RNG.standard_normal((8, second.outputs)).astype(np.float32),
+                  np.zeros(8, np.float32), "relu")
+    last = Conv2d("c3", K[:, :, :2, :2].copy(), B, "none", (2, 2, 2), (1, 1), (0, 1, 0, 0), (1, 1))
+    return Network((first, second, flat, last))
+
+
+@pytest.mark.parametrize("make", [network, images])
+def test_written_file_reads_back_the_same(tmp_path, make):
+    path, given = tmp_path / "out.onnx", make()
+    to_onnx(given, path)
     onnx.checker.check_model(str(path), full_check=True)
-    for before, after in zip(network().layers, read(path).layers, strict=True):
+    for before, after in zip(given.layers, read(path).layers, strict=True):
+        assert type(before) is type(after)
         assert (before.name, before.activation) == (after.name, after.activation)
+        assert before.geometry == after.geometry
         np.testing.assert_array_equal(before.weight, after.weight)
         np.testing.assert_array_equal(before.bias, after.bias)
+
+
+def test_written_file_computes_the_same(tmp_path):
+    path, given = tmp_path / "out.onnx", images()
+    to_onnx(given, path)
+    x = RNG.standard_normal((3, 2, 7, 6)).astype(np.float32)
+    y, = ReferenceEvaluator(str(path)).run(None, {"input": x})
+    assert y.shape == (3, *given.layers[-1].output_shape)
+    np.testing.assert_allclose(y.reshape(3, -1), given.forward(x)[-1], rtol=1e-4, atol=1e-4)
+
+
+def test_quantised_layers_are_not_written(tmp_path):
+    own = Quantised(np.ones((1, 1), np.int8), np.ones(1), np.zeros(1, np.int64), 1.0, 0, 1.0, 0,
+                    False)
+    with pytest.raises(BadInput, match="layer fc is quantised, and only float networks can be"):
+        to_onnx(Network((row_layer([1], "linear", own),)), tmp_path / "out.onnx")
 
 
 def test_write_into_a_missing_folder(tmp_path):

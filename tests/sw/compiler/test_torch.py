@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from zeroskip.sw.compiler.frontend import from_torch, inspect, read
-from zeroskip.sw.compiler.torch_frontend import to_torch
+from zeroskip.sw.compiler.torch_frontend import to_torch, with_weights
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.network import Conv2d, Linear, Network, Quantised
 
 torch.set_num_threads(1)
 RNG = np.random.default_rng(0)
@@ -34,6 +35,38 @@ class Functional(nn.Module):
     def forward(self, x):
         h = torch.relu(self.first(x.view(x.size(0), -1)))
         return self.again(self.again(h))
+
+
+# torch warns that an even kernel makes it pad a copy; here it is what tells the sides apart
+SAME = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+
+
+def convnet(kernel=(3, 2)):
+    """Every padding, a batch norm with statistics of its own, and an image from a flat vector."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Flatten(), nn.Unflatten(1, (1, 2, 4)),
+        nn.Conv2d(1, 3, kernel, padding="same", bias=False), nn.BatchNorm2d(3), nn.ReLU(),
+        nn.Conv2d(3, 4, (2, 2), stride=(1, 2), padding=(1, 0), dilation=(2, 1)), nn.ReLU(),
+        nn.Conv2d(4, 4, 1, padding="valid"), nn.Flatten(), nn.Linear(16, 5), nn.BatchNorm1d(5))
+    for norm in (module[3], module[10]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.1, 2)
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    return module.eval()
+
+
+class FunctionalConv(nn.Module):
+    """A convolution as a function, with the arguments that torch fills in, and view."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(2, 3, 2), nn.Linear(27, 2)
+
+    def forward(self, x):
+        x = nn.functional.conv2d(x.view(x.size(0), 2, 2, 2), self.conv.weight, padding=1)
+        return self.fc(x.relu().view(x.size(0), -1))
 
 
 def export(module, batch="any"):
@@ -65,8 +98,37 @@ def test_pt2_file(tmp_path):
     assert [layer.name for layer in network.layers] == ["1", "5.1"]
 
 
+@SAME
+def test_convolutions_of_a_sequential():
+    network = from_torch(convnet())
+    check(network, convnet())
+    assert [(layer.name, layer.activation) for layer in network.layers] == [
+        ("2", "relu"), ("5", "relu"), ("7", "none"), ("9", "none")]
+    assert network.layers[0].padding == (1, 0, 1, 1)
+
+
+@SAME
+def test_convolutions_of_a_pt2_file(tmp_path):
+    network = read(saved(convnet(), tmp_path / "model.pt2"))
+    check(network, convnet())
+    assert [layer.name for layer in network.layers] == ["2", "5", "7", "9"]
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")   # torch's own use of it
+def test_convolution_of_the_core_operators():
+    """aten.convolution, as run_decompositions writes it."""
+    module = nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv2d(1, 3, (2, 1), padding=(0, 1)))
+    program = export(module).run_decompositions()
+    assert "aten.convolution.default" in str(program.graph)
+    check(from_torch(program), nn.Sequential(module, nn.Flatten()))
+    module[1] = nn.ConvTranspose2d(1, 3, 1)
+    with pytest.raises(BadInput, match="a transposed convolution cannot run"):
+        from_torch(export(module).run_decompositions())
+
+
+@SAME
 @pytest.mark.parametrize("batch", ["any", "fixed"])
-@pytest.mark.parametrize("make", [mlp, Functional])
+@pytest.mark.parametrize("make", [mlp, Functional, convnet, FunctionalConv])
 def test_exported_program(make, batch):
     torch.manual_seed(0)
     module = make()
@@ -134,7 +196,7 @@ def test_inspect_of_a_pt2_file(tmp_path):
     module = nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 2))
     rows = inspect(saved(module, tmp_path / "model.pt2"))
     assert [(r["kind"], r["engine"]) for r in rows] == [
-        ("linear", "eie"), ("aten.tanh.default", None), ("linear", "eie")]
+        ("linear", "tensorcore"), ("aten.tanh.default", None), ("linear", "tensorcore")]
 
 
 class Residual(nn.Module):
@@ -164,13 +226,103 @@ def test_dropout_in_training_mode():
         from_torch(program)
 
 
-def test_to_torch_and_back():
-    network = from_torch(mlp())
+REFUSED = {
+    "groups": (nn.Conv2d(2, 2, 1, groups=2), "2 groups: write the grouped convolution as"),
+    "transposed": (nn.ConvTranspose2d(2, 2, 1), "a transposed convolution cannot run"),
+    "padding": (nn.Conv2d(2, 2, 2, padding=1, padding_mode="reflect"),
+                "(its padding_mode is 'reflect': only zeros|take it out of the model)"),
+    "batch norm": (nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.BatchNorm2d(2)),
+                   "it normalises, but not directly after"),
+    "batch norm without parameters": (
+        nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, affine=False)), "as it is by default"),
+    "layer norm": (nn.Sequential(nn.Flatten(), nn.LayerNorm(8)), "only batch norm can be folded"),
+    "pooling": (nn.MaxPool2d(2), "a stride in its place"),
+    "unflatten": (nn.Sequential(nn.Conv2d(2, 2, 1), nn.Unflatten(1, (2, 1))),
+                  "(it must unflatten everything|not provably)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_names_the_convolution_that_cannot_run(name):
+    bad, reason = REFUSED[name]
+    module = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (2, 2, 2)), bad)
+    for model in (module.eval(), export(module)):
+        with pytest.raises(BadInput, match=reason):
+            from_torch(model)
+
+
+def test_batch_norm_in_training_mode():
+    module = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)).train()
+    with pytest.raises(BadInput, match="normalises by the batch: call eval"):
+        from_torch(module)
+    program = torch.export.export(module, (torch.zeros(2, 8),))
+    with pytest.raises(BadInput, match="normalises by the batch: call eval"):
+        from_torch(program)
+
+
+def test_sequential_that_does_not_say_how_large_its_image_is():
+    with pytest.raises(BadInput, match=r"put nn.Unflatten\(1, \(channels, height, width\)\) first"):
+        from_torch(nn.Sequential(nn.Conv2d(1, 1, 1)))
+
+
+def test_image_of_unknown_size():
+    program = torch.export.export(
+        nn.Conv2d(1, 1, 3), (torch.zeros(2, 1, 8, 8),),
+        dynamic_shapes=({2: torch.export.Dim.DYNAMIC},))
+    with pytest.raises(BadInput, match="export the model with an input of fixed size"):
+        from_torch(program)
+
+
+def images():
+    """conv - conv - linear - conv, with padding that differs by side."""
+    rng = np.random.default_rng(1)
+
+    def conv(name, shape, out, kernel, padding, activation):
+        weight = rng.standard_normal((out, shape[0], *kernel)).astype(np.float32)
+        return Conv2d(name, weight, np.ones(out, np.float32), activation, shape, (1, 2), padding,
+                      (1, 1))
+
+    first = conv("c1", (1, 2, 4), 3, (2, 2), (1, 0, 1, 0), "relu")
+    second = conv("c2", first.output_shape, 2, (1, 1), (1, 2, 0, 1), "none")
+    flat = Linear("fc", rng.standard_normal((8, second.outputs)).astype(np.float32),
+                  np.zeros(8, np.float32), "relu")
+    return Network((first, second, flat, conv("c3", (2, 2, 2), 3, (2, 1), (0, 0, 0, 0), "none")))
+
+
+def test_to_torch_computes_the_same():
+    """On flat samples, whatever the layers take."""
+    module, x = to_torch(images()), torch.randn(5, 8)
+    expected = images().forward(x.numpy())[-1]
+    np.testing.assert_allclose(module(x).detach(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_with_weights_of_a_module():
+    module = to_torch(images())
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(2)
+    for before, after in zip(images().layers, with_weights(images(), module).layers, strict=True):
+        np.testing.assert_array_equal(2 * before.weight, after.weight)
+        np.testing.assert_array_equal(2 * before.bias, after.bias)
+        assert before.geometry == after.geometry
+
+
+def test_to_torch_refuses_a_quantised_layer():
+    own = Quantised(np.ones((1, 1), np.int8), np.ones(1), np.zeros(1, np.int64), 1.0, 0, 1.0, 0,
+                    False)
+    layer = Linear("fc", np.ones((1, 1), np.float32), np.zeros(1, np.float32), "none", own)
+    with pytest.raises(BadInput, match="layer fc is quantised and cannot be trained"):
+        to_torch(Network((layer,)))
+
+
+@pytest.mark.parametrize("make", [mlp, lambda: convnet((3, 3))])
+def test_to_torch_and_back(make):
+    network = from_torch(make())
     again = from_torch(to_torch(network))
     for before, after in zip(network.layers, again.layers, strict=True):
         np.testing.assert_array_equal(before.weight, after.weight)
         np.testing.assert_array_equal(before.bias, after.bias)
-        assert before.activation == after.activation
+        assert (before.activation, before.geometry) == (after.activation, after.geometry)
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -223,8 +375,9 @@ def test_tensor_outside_its_bytes(tmp_path):
         read(path)
 
 
-def test_damaged_files_never_raise_anything_else(tmp_path):
-    path = saved(mlp(), tmp_path / "model.pt2")
+@pytest.mark.parametrize("make", [mlp, convnet])
+def test_damaged_files_never_raise_anything_else(tmp_path, make):
+    path = saved(make(), tmp_path / "model.pt2")
     with zipfile.ZipFile(path) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
     original = path.read_bytes()

@@ -7,7 +7,7 @@ import pytest
 
 from zeroskip.sw.compiler import frontend
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.recipe import Recipe, read_recipe, run_recipe
 
@@ -72,7 +72,7 @@ def test_run_with_data():
 
 @pytest.mark.parametrize(("text", "message"), [
     ("density = 0.5\nspeed = 3", "unknown key 'speed'; the keys are density, share_bits, data"),
-    ("seed = 1", "density is missing"),
+    ("seed = 1", "a recipe has either density or pattern"),
     ("density = 0", "density must be above 0 and at most 1, not 0"),
     ("density = 1.5", "density must be above 0 and at most 1, not 1.5"),
     ("density = nan", "density must be above 0 and at most 1, not nan"),
@@ -147,3 +147,54 @@ def test_without_torch(monkeypatch):
     monkeypatch.setattr(frontend, "find_spec", lambda _name: None)
     with pytest.raises(ToolMissing, match="torch is not installed"):
         run_recipe(network(), Recipe(0.5))
+
+
+def test_refuses_to_share_a_convolution():
+    layer = Conv2d("conv", np.ones((1, 1, 3, 3), np.float32), np.zeros(1, np.float32), "none",
+                   (1, 4, 4), (1, 1), (0, 0, 0, 0), (1, 1))
+    with pytest.raises(BadInput, match="layer conv is a convolution, and the EIE array"):
+        run_recipe(Network((layer,)), Recipe(0.25, share_bits=4))
+
+
+def conv_network():
+    """A 3 x 3 convolution of two channels (18 columns), and a layer of 32 inputs."""
+    rng = np.random.default_rng(2)
+    return Network((
+        Conv2d("conv", rng.normal(size=(2, 2, 3, 3)).astype(np.float32), np.zeros(2, np.float32),
+               "relu", (2, 4, 4), (1, 1), (1, 1, 1, 1), (1, 1)),
+        Linear("fc", rng.normal(size=(3, 32)).astype(np.float32), np.zeros(3, np.float32), "none"),
+    ))
+
+
+@pytest.mark.parametrize(("pattern", "kept"), [("2:4", 2), ("1:4", 1)])
+def test_pattern_keeps_the_largest_of_each_group(pattern, kept):
+    given = conv_network()
+    result, _ = run_recipe(given, Recipe(pattern=pattern))
+    for before, after in zip(given.layers, result.layers, strict=True):
+        pad = ((0, 0), (0, -before.matrix.shape[1] % 4))
+        groups, left = (np.pad(layer.matrix, pad).reshape(-1, 4) for layer in (before, after))
+        assert (np.count_nonzero(left, axis=1) == np.minimum(
+            np.count_nonzero(groups, axis=1), kept)).all()
+        np.testing.assert_array_equal(np.abs(left).sum(axis=1),
+                                      np.sort(np.abs(groups), axis=1)[:, 4 - kept:].sum(axis=1))
+        np.testing.assert_array_equal(left[left != 0], groups[left != 0])
+
+
+def test_pattern_holds_while_training():
+    data = Data(np.random.default_rng(3).normal(size=(64, 32)).astype(np.float32),
+                np.arange(64) % 3)
+    result, stages = run_recipe(conv_network(), Recipe(pattern="2:4", data=data, epochs=3))
+    matrix = result.layers[1].matrix
+    assert np.count_nonzero(matrix.reshape(-1, 4), axis=1).max() == 2
+    assert not np.array_equal(matrix[matrix != 0], conv_network().layers[1].matrix[matrix != 0])
+    assert [stage.name for stage in stages] == ["dense", "pruned"]
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ('pattern = "3:4"', "pattern must be '2:4' or '1:4', not '3:4'"),
+    ('pattern = "2:4"\ndensity = 0.5', "either density or pattern"),
+    ('pattern = "2:4"\nshare_bits = 4', "share_bits is for the EIE array and pattern for the"),
+])
+def test_pattern_that_is_wrong(recipe, text, message):
+    with pytest.raises(BadInput, match=message):
+        read_recipe(recipe(text))

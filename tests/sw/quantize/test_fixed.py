@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.golden import eie
-from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.network import Conv2d, Linear, Network, Quantised
 from zeroskip.sw.quantize.fixed import FixedLayer, bound, prove, quantize, to_integer
 from zeroskip.sw.quantize.kmeans import share
 
@@ -283,3 +283,18 @@ def test_refuses_a_width(network, calibration, width):
 def test_refuses_an_accumulator_that_no_weight_survives(network, calibration):
     with pytest.raises(BadInput, match=r"layer fc1: every weight becomes 0 .* 12-bit accumulator"):
         quantize(network, calibration, 12)
+
+
+def test_refuses_a_convolution(calibration):
+    layer = Conv2d("conv", np.ones((1, 1, 3, 3), np.float32), np.zeros(1, np.float32), "none",
+                   (1, 8, 8), (1, 1), (0, 0, 0, 0), (1, 1))
+    with pytest.raises(BadInput, match="layer conv is a convolution; the EIE array takes"):
+        quantize(Network((layer,)), calibration)
+
+
+def test_refuses_a_layer_of_a_quantised_model(calibration):
+    own = Quantised(np.ones((1, 64), np.int8), np.ones(1), np.zeros(1, np.int64), 1.0, 0, 1.0, 0,
+                    False)
+    layer = Linear("fc", np.ones((1, 64), np.float32), np.zeros(1, np.float32), "none", own)
+    with pytest.raises(BadInput, match="layer fc is quantised to int8, and the EIE array takes"):
+        quantize(Network((layer,)), calibration)

@@ -1,0 +1,1 @@
+"""From gateware to devices: synthesis, and what it costs."""

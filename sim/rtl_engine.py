@@ -1,0 +1,47 @@
+"""The engines that simulate gateware: any machine in any simulator."""
+
+from collections.abc import Callable
+
+import numpy as np
+from amaranth.lib import wiring
+
+from zeroskip.sim.engine import Progress, Result
+from zeroskip.sw.parts.eie import EIEPart
+from zeroskip.sw.parts.tensorcore import TensorCorePart
+from zeroskip.sw.program import Part
+
+MakeModel = Callable[[Callable[[], wiring.Component], str, str], object]
+"""A simulator: from a function that makes a component, its name, and a key that tells
+configurations apart, to a model with the interface of ``zeroskip.sim.cxxrtl.Model``."""
+
+
+def _eie():
+    from zeroskip.hw.eie.array import EIE
+    from zeroskip.sim import eie_host
+    return EIE, eie_host.run
+
+
+def _tensorcore():
+    from zeroskip.hw.tensorcore.core import TensorCore
+    from zeroskip.sim import tensorcore_host
+    return TensorCore, tensorcore_host.run
+
+
+_MACHINES = {EIEPart: _eie, TensorCorePart: _tensorcore}
+"""By the kind of part: the machine's class, which takes the part's configuration, and its host
+side, which takes a model of the machine, the part, the inputs and the progress, and gives a
+``Result``."""
+
+
+class RtlEngine:
+    """A simulator under an engine's name."""
+
+    def __init__(self, name: str, make_model: MakeModel):
+        self.name = name
+        self._make_model = make_model
+
+    def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
+        """See :class:`zeroskip.sim.engine.Engine`."""
+        machine, host = _MACHINES[type(part)]()
+        model = self._make_model(lambda: machine(part.config), part.engine, part.config.digest())
+        return host(model, part, inputs, progress)

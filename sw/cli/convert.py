@@ -1,0 +1,31 @@
+"""The command ``convert``."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from zeroskip.sw.cli.files import check_writable
+from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.pack import tensors
+from zeroskip.sw.pack.convert import convert as convert_tensors
+
+
+def convert(source: Path, out: Path, to: str, screen: Screen) -> None:
+    """See ``zeroskip convert --help``."""
+    if out.suffix != ".safetensors":
+        raise BadInput(f"{out}: tensors are written as safetensors; give a name that ends in "
+                       ".safetensors")
+    check_writable(out)
+    metadata, found = tensors.read(source)
+    try:
+        metadata, converted, rows = convert_tensors(metadata, found, to)
+    except BadInput as error:
+        raise BadInput(f"{source}: {error}") from None
+    tensors.write(out, metadata, converted)
+
+    screen.table(f"{source} -> {out}", [
+        "tensor", "type", "shape", "form", "pattern", "bytes", "bytes then"], [
+        [row.name, row.dtype, list(row.shape),
+         f"{row.form} -> {to}" if row.converted else "unchanged", row.pattern or "-",
+         row.bytes_in, row.bytes_out] for row in rows])
+    screen.result({"form": to, "tensors": [asdict(row) for row in rows]})

@@ -1,0 +1,15 @@
+"""Which engine a command takes where none is named."""
+
+from zeroskip.sim import engines
+from zeroskip.sw.cli.screen import Screen
+
+
+def chosen(name: str | None, screen: Screen) -> str:
+    """``name``, or the fastest engine that is found; says so where that is the slow one."""
+    if name:
+        return name
+    name = engines.default()
+    if name == "python":
+        screen.notice("zeroskip: engine python runs, hundreds of times slower than cxxrtl, which "
+                      "needs a C++ compiler; install g++, or 'pip install ziglang'")
+    return name

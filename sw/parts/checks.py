@@ -1,0 +1,28 @@
+"""Checks that the parts of a program share; all raise ``ValueError`` on a misfit."""
+
+import numpy as np
+
+
+def check_range(name: str, value, least: int, most: int) -> None:
+    """An integer from ``least`` to ``most``."""
+    if not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r}, expected {least} to {most}")
+
+
+def check_scale(name: str, value) -> None:
+    """A finite number above 0."""
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {value!r}, expected a number above 0")
+
+
+def check_choice(name: str, value, choices: tuple[str, ...]) -> None:
+    """One of some words."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected {' or '.join(map(repr, choices))}")
+
+
+def check_tensor(name: str, tensor: np.ndarray, dtype, shape: tuple[int, ...]) -> None:
+    """An array of exactly this kind and shape."""
+    if tensor.dtype != dtype or tensor.shape != shape:
+        raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}, expected "
+                         f"{np.dtype(dtype)} {list(shape)}")

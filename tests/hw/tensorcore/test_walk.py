@@ -1,0 +1,92 @@
+"""The walk: blocks, panels and chunks in order, with the edges that are left."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.hw.tensorcore.walk import Walk
+from zeroskip.sim.bench import Stalls, simulate
+
+
+@pytest.fixture(scope="session")
+def walk(watch):
+    """``walk(sizes...)``: (columns, rows, chunk edges, last panel) of every turn of each of
+    several walks, one after another on one component; ``stalls`` pause between the turns."""
+    def walk(*walks, stalls=None):
+        dut, found = Walk(walks[0].config), []
+
+        async def bench(ctx):
+            for sizes in walks:
+                turns = []
+                assert not ctx.get(dut.active)
+                await sizes.start(ctx, dut)
+                while ctx.get(dut.active):
+                    for _ in range(stalls.cycles() if stalls else 0):
+                        await ctx.tick()
+                    turns.append((ctx.get(dut.columns), ctx.get(dut.rows),
+                                  ctx.get(dut.first_chunk), ctx.get(dut.last_chunk),
+                                  ctx.get(dut.last_panel)))
+                    ctx.set(dut.next, 1)
+                    await ctx.tick()
+                    ctx.set(dut.next, 0)
+                found.append(turns)
+
+        simulate(dut, bench)
+        return found
+    return walk
+
+
+def turns(sizes):
+    return [(columns, rows, chunk == 0, chunk == sizes.chunks - 1, last_panel)
+            for columns, rows, chunk, last_panel in sizes.walk()]
+
+
+CONFIG = TensorCoreConfig(rows=3, columns=2)
+ONE = TensorCoreConfig(rows=1, columns=1)
+NUMBERS = st.tuples(st.integers(1, 10), st.integers(1, 13), st.integers(1, 4), st.integers(1, 3))
+
+
+@given(numbers=st.lists(NUMBERS, min_size=1, max_size=3), pause=st.sampled_from([0.0, 0.5]))
+@example(numbers=[(1, 1, 1, 1)] * 3, pause=0.0)
+@example(numbers=[(3, 8, 2, 1), (4, 9, 2, 1)], pause=0.0)
+@settings(deadline=None, derandomize=True, max_examples=40)
+def test_every_turn_in_order(walk, walk_sizes, numbers, pause):
+    for config in (CONFIG, ONE):
+        walks = [walk_sizes(config, rows, columns, block * config.columns, chunks)
+                 for rows, columns, block, chunks in numbers]
+        assert walk(*walks, stalls=Stalls(1, pause)) == [turns(sizes) for sizes in walks]
+
+
+@pytest.mark.parametrize(("numbers", "expected"), [
+    ((1, 1, 2, 1), [(1, 1, 1, 1, 1)]),
+    ((3, 2, 2, 1), [(2, 3, 1, 1, 1)]),
+    ((4, 2, 2, 1), [(2, 3, 1, 1, 0), (2, 1, 1, 1, 1)]),
+    ((3, 5, 4, 1), [(4, 3, 1, 1, 1), (1, 3, 1, 1, 1)]),
+    ((3, 2, 2, 3), [(2, 3, 1, 0, 1), (2, 3, 0, 0, 1), (2, 3, 0, 1, 1)]),
+    ((5, 3, 2, 2), [(2, 3, 1, 0, 0), (2, 3, 0, 1, 0), (2, 2, 1, 0, 1), (2, 2, 0, 1, 1),
+                    (1, 3, 1, 0, 0), (1, 3, 0, 1, 0), (1, 2, 1, 0, 1), (1, 2, 0, 1, 1)]),
+], ids=["one of each", "all full", "a short last panel", "a short last block", "chunks",
+        "all together"])
+def test_by_name(walk, walk_sizes, numbers, expected):
+    sizes = walk_sizes(CONFIG, *numbers)
+    assert walk(sizes) == [expected] == [turns(sizes)]
+
+
+@pytest.mark.parametrize("sizes", [(0xFFFF, 1, 2, 1), (1, 0xFFFFFF, 0xFFFFF0, 1), (3, 2, 2, 255)],
+                         ids=["rows", "columns", "chunks"])
+def test_the_largest_sizes_of_a_command(walk_sizes, sizes):
+    """The first turns; the whole walk of the rows takes too long."""
+    dut, found = Walk(CONFIG), []
+    expected = turns(walk_sizes(CONFIG, *sizes))
+
+    async def bench(ctx):
+        await walk_sizes(CONFIG, *sizes).start(ctx, dut)
+        for _ in expected[:300]:
+            found.append((ctx.get(dut.columns), ctx.get(dut.rows), ctx.get(dut.first_chunk),
+                          ctx.get(dut.last_chunk), ctx.get(dut.last_panel)))
+            ctx.set(dut.next, 1)
+            await ctx.tick()
+
+    simulate(dut, bench)
+    assert found == expected[:300]

@@ -1,0 +1,315 @@
+"""``zeroskip convert``: every form, back again, and what it refuses."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from zeroskip.sw.pack import metadata as meta
+from zeroskip.sw.pack.bitmask import to_bitmask
+from zeroskip.sw.pack.nm import compress, mask
+from zeroskip.sw.pack.tensors import Tensor, read, write
+from zeroskip.sw.pack.torch24 import to_torch
+
+FORMS = ["torch", "ptx", "bitmask"]
+KEY = "zeroskip.packed"
+
+
+def pruned(dtype, pattern, seed, rows=32, columns=64):
+    """Random weights, some groups with less than they may keep; -128 among the int8."""
+    rng = np.random.default_rng(seed)
+    weight = rng.integers(-128, 128, (rows, columns))
+    keep = mask(weight.astype(np.float32), pattern) & (rng.random(weight.shape) < 0.9)
+    return np.where(keep, weight, 0).astype(dtype)
+
+
+def model():
+    """The arrays of a dense model."""
+    return {
+        "a.weight": pruned(np.float16, "2:4", 1),
+        "b.weight": pruned(ml_dtypes.bfloat16, "2:4", 2),
+        "c": pruned(np.int8, "2:4", 3),
+        "d.weight": pruned(np.float32, "1:2", 4),
+        "a.bias": np.arange(7, dtype=np.float32),
+        "steps": np.array([[1, 2, 3, 4]], np.int64),
+    }
+
+
+def save(path, arrays, metadata=None):
+    write(path, metadata or {}, {name: Tensor.of(array) for name, array in arrays.items()})
+    return path
+
+
+def load(path):
+    metadata, tensors = read(path)
+    return metadata, {name: tensor.array() for name, tensor in tensors.items()}
+
+
+@pytest.fixture
+def dense(tmp_path):
+    return save(tmp_path / "in.safetensors", model(), {"format": "pt"})
+
+
+@pytest.fixture
+def packed(dense, cli, request):
+    """The model in the form that the test's parameter names."""
+    path = dense.with_name("packed.safetensors")
+    done = cli("convert", dense, path, "--to", request.param, "-q")
+    assert done == (0, "", "")
+    return path
+
+
+@pytest.fixture
+def refused(cli):
+    """``refused(source, to="dense")`` gives the one sentence; nothing is written."""
+    def check(source, to="dense"):
+        out = source.with_name("out.safetensors")
+        code, stdout, stderr = cli("convert", source, out, "--to", to)
+        assert (code, stdout) == (2, "")
+        assert stderr.startswith("zeroskip: ")
+        assert stderr.count("\n") == 1
+        assert not out.exists()
+        return stderr
+    return check
+
+
+# --- what it writes ---
+
+@pytest.mark.parametrize("packed", FORMS, indirect=True)
+@pytest.mark.parametrize("to", [*FORMS, "dense"])
+def test_every_form_becomes_every_form(cli, dense, packed, to):
+    out = dense.with_name("again.safetensors")
+    assert cli("convert", packed, out, "--to", to, "-q").code == 0
+    back = dense.with_name("back.safetensors")
+    assert cli("convert", out, back, "--to", "dense", "-q").code == 0
+    metadata, found = load(back)
+    assert metadata == {"format": "pt"}
+    expected = model()
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+        assert found[name].tobytes() == array.tobytes()
+
+
+def test_bytes_of_torch(cli, dense):
+    out = dense.with_name("out.safetensors")
+    cli("convert", dense, out, "--to", "torch", "-q")
+    metadata, found = load(out)
+    for name, pattern in (("a.weight", "2:4"), ("b.weight", "2:4"), ("c", "2:4"),
+                          ("d.weight", "1:2")):
+        values, words = to_torch(compress(model()[name], pattern))
+        assert found[f"{name}.values"].tobytes() == values.tobytes()
+        assert found[f"{name}.metadata"].dtype == words.dtype
+        assert np.array_equal(found[f"{name}.metadata"], words)
+    assert json.loads(metadata[KEY]) == {"form": "torch", "tensors": {
+        "a.weight": {"dtype": "F16", "pattern": "2:4"},
+        "b.weight": {"dtype": "BF16", "pattern": "2:4"},
+        "c": {"dtype": "I8", "pattern": "2:4"},
+        "d.weight": {"dtype": "F32", "pattern": "1:2"}}}
+
+
+def test_bytes_of_ptx(cli, dense):
+    out = dense.with_name("out.safetensors")
+    cli("convert", dense, out, "--to", "ptx", "-q")
+    _, found = load(out)
+    for name, dtype in (("a.weight", np.uint16), ("c", np.uint32)):
+        codes = meta.nibbles(compress(model()[name], "2:4"))
+        assert np.array_equal(found[f"{name}.metadata"], meta.to_words(codes, np.dtype(dtype)))
+
+
+def test_bitmask_has_the_names_of_compressed_tensors(cli, dense):
+    out = dense.with_name("out.safetensors")
+    cli("convert", dense, out, "--to", "bitmask", "-q")
+    _, found = load(out)
+    assert {"a.compressed", "a.bitmask", "a.shape", "c.compressed"} <= found.keys()
+    assert found["a.shape"].tolist() == [[32], [64]]
+    values, bitmask = to_bitmask(compress(model()["a.weight"], "2:4"))
+    assert np.array_equal(found["a.compressed"], values)
+    assert np.array_equal(found["a.bitmask"], bitmask)
+
+
+@pytest.mark.parametrize("shape", [[4, 8], [[4], [8]]])
+def test_a_file_of_compressed_tensors_is_read(cli, tmp_path, shape):
+    weight = pruned(np.float16, "2:4", 0, 4, 8)
+    values, bitmask = to_bitmask(compress(weight, "2:4"))
+    source = save(tmp_path / "in.safetensors", {
+        "fc.compressed": values, "fc.bitmask": bitmask, "fc.shape": np.array(shape)})
+    assert cli("convert", source, tmp_path / "out.safetensors", "--to", "dense").code == 0
+    assert np.array_equal(load(tmp_path / "out.safetensors")[1]["fc.weight"], weight)
+
+
+def test_other_encoders_fillers_are_read(cli, tmp_path):
+    values = np.zeros((16, 64), np.int8)
+    values[3, 2] = 9
+    words = np.full((16, 4), 0, np.uint32)
+    words[3, 0] = 0b1100 << 4      # group 1: places 0 and 3
+    described = {"fc": {"dtype": "I8", "pattern": "2:4"}}
+    source = save(tmp_path / "in.safetensors", {"fc.values": values, "fc.metadata": words},
+                  {KEY: json.dumps({"form": "ptx", "tensors": described})})
+    assert cli("convert", source, tmp_path / "out.safetensors", "--to", "dense").code == 0
+    weight = load(tmp_path / "out.safetensors")[1]["fc"]
+    assert np.argwhere(weight).tolist() == [[3, 4]]
+
+
+def test_json_lists_every_tensor(cli, dense):
+    done = cli("convert", dense, dense.with_name("out.safetensors"), "--to", "torch", "--json")
+    assert done.json["form"] == "torch"
+    rows = {row["name"]: row for row in done.json["tensors"]}
+    assert rows.keys() == model().keys()
+    assert rows["a.weight"] == {
+        "name": "a.weight", "dtype": "F16", "shape": [32, 64], "form": "dense",
+        "converted": True, "pattern": "2:4", "bytes_in": 4096, "bytes_out": 2048 + 256}
+    assert rows["a.bias"] == {
+        "name": "a.bias", "dtype": "F32", "shape": [7], "form": "dense",
+        "converted": False, "pattern": None, "bytes_in": 28, "bytes_out": 28}
+
+
+def test_the_table_says_what_is_unchanged(cli, dense):
+    done = cli("convert", dense, dense.with_name("out.safetensors"), "--to", "ptx")
+    lines = {line.split()[1]: line for line in done.stdout.splitlines() if line.startswith("│")}
+    assert "dense -> ptx" in lines["a.weight"]
+    assert "unchanged" in lines["a.bias"]
+    assert "unchanged" in lines["steps"]
+
+
+def test_in_and_out_may_be_one_file(cli, dense):
+    assert cli("convert", dense, dense, "--to", "ptx", "-q").code == 0
+    assert "a.weight.values" in load(dense)[1]
+
+
+def test_an_empty_matrix_is_left(cli, tmp_path):
+    source = save(tmp_path / "in.safetensors", {"w": np.zeros((0, 8), np.float16)})
+    assert cli("convert", source, tmp_path / "out.safetensors", "--to", "torch").code == 0
+    assert load(tmp_path / "out.safetensors")[1]["w"].shape == (0, 8)
+
+
+# --- what it refuses ---
+
+@pytest.mark.parametrize(("change", "to", "message"), [
+    (("a.weight", np.ones((32, 64), np.float16)), "ptx",
+     "tensor 'a.weight': row 0, group 0 (columns 0 to 3) holds 4 non-zeros, but 2:4 keeps 2"),
+    (("d.weight", pruned(np.float32, "2:4", 0)), "torch", "but 1:2 keeps 1"),
+    (("c", np.zeros((8, 64), np.int8)), "torch",
+     "tensor 'c': PyTorch takes int8 with rows in multiples of 16"),
+    (("c", np.zeros((8, 16), np.int8)), "ptx", "tensor 'c': a row has 4 groups, but a uint32 word"),
+    (("c", np.zeros((8, 10), np.int8)), "bitmask", "tensor 'c': 10 columns are no whole groups"),
+    (("a.weight.values", np.zeros(3, np.int8)), "torch",
+     "two tensors would be called 'a.weight.values'; rename"),
+    (("c.weight", np.zeros((8, 16), np.int8)), "bitmask",
+     "two tensors would be called 'c.bitmask'; rename 'c.weight'"),
+])
+def test_dense_tensors_are_refused(refused, tmp_path, change, to, message):
+    name, array = change
+    source = save(tmp_path / "in.safetensors", model() | {name: array})
+    stderr = refused(source, to)
+    assert message in stderr
+    assert str(source) in stderr
+
+
+@pytest.mark.parametrize("packed", ["torch", "ptx"], indirect=True)
+@pytest.mark.parametrize(("name", "array", "message"), [
+    ("a.weight.values", None, "tensor 'a.weight.values' is missing, which 'a.weight' needs"),
+    ("a.weight.metadata", None, "tensor 'a.weight.metadata' is missing"),
+    ("a.weight.values", np.zeros((32, 32), np.int8),
+     "tensor 'a.weight': its dtype is I8, but the file's metadata say F16"),
+    ("a.weight.values", np.zeros((32, 16), np.float16), "tensor 'a.weight': metadata is"),
+    ("a.weight.values", np.zeros(32, np.float16), "must be a matrix"),
+    ("a.weight.values", np.zeros((0, 32), np.float16), "tensor 'a.weight': metadata is"),
+    ("a.weight.metadata", np.zeros((32, 4), np.float32), "tensor 'a.weight': metadata is float32"),
+    ("a.weight", np.zeros((32, 64), np.float16), "tensor 'a.weight' is there both dense and in"),
+    ("e.metadata", np.zeros(3, np.int8), None),
+])
+def test_damaged_pairs_are_refused(refused, cli, packed, name, array, message):
+    metadata, arrays = load(packed)
+    arrays.pop(name, None)
+    if array is not None:
+        arrays[name] = array
+    save(packed, arrays, metadata)
+    if message is None:             # a lone name says nothing
+        assert cli("convert", packed, packed.with_name("o.safetensors"), "--to", "dense").code == 0
+    else:
+        assert message in refused(packed)
+
+
+@pytest.mark.parametrize("packed", ["torch", "ptx"], indirect=True)
+def test_a_duplicate_place_is_refused_with_its_row_and_group(refused, packed):
+    metadata, arrays = load(packed)
+    arrays["c.values"] = np.ones_like(arrays["c.values"])
+    arrays["c.metadata"] = np.full_like(arrays["c.metadata"], 0x44444444)
+    arrays["c.metadata"][0, 0] = 0x44444544
+    save(packed, arrays, metadata)
+    assert "tensor 'c': row 0, group 2: the nibble 0101 names place 1 twice" in refused(packed)
+
+
+@pytest.mark.parametrize("packed", ["torch", "ptx"], indirect=True)
+def test_an_illegal_nibble_of_1_2_is_refused(refused, packed):
+    metadata, arrays = load(packed)
+    arrays["d.weight.metadata"] = arrays["d.weight.metadata"].copy()
+    arrays["d.weight.metadata"][0, 0] = 0x4449
+    save(packed, arrays, metadata)
+    assert "tensor 'd.weight': row 0, group 0: the nibble 1001 is illegal" in refused(packed)
+
+
+@pytest.mark.parametrize("packed", ["bitmask"], indirect=True)
+@pytest.mark.parametrize(("name", "array", "message"), [
+    ("a.compressed", None, "tensor 'a.compressed' is missing, which 'a.weight' needs"),
+    ("a.shape", None, "tensor 'a.shape' is missing"),
+    ("a.shape", np.array([[32], [60]]), "tensor 'a.weight': values are [32, 32], but 2:4 of 60"),
+    ("a.shape", np.array([[31], [64]]), "its shape is int64 [31, 64], expected int64 [32, "),
+    ("a.shape", np.array([32, 64], np.int32), "its shape is int32 [32, 64]"),
+    ("a.shape", np.array([32]), "its shape is int64 [32]"),
+    ("a.compressed", np.array(1, np.float16), "its shape is int64 [32, 64]"),
+    ("a.bitmask", np.full((32, 8), 0x37, np.uint8), "row 0, group 0: the bitmask has 3 bits"),
+])
+def test_damaged_bitmasks_are_refused(refused, packed, name, array, message):
+    metadata, arrays = load(packed)
+    del arrays[name]
+    if array is not None:
+        arrays[name] = array
+    assert message in refused(save(packed, arrays, metadata))
+
+
+@pytest.mark.parametrize("packed", ["torch"], indirect=True)
+@pytest.mark.parametrize(("entry", "message"), [
+    ("{", "the metadata under zeroskip.packed are not readable"),
+    ("[]", "are not readable"),
+    ('{"form": "torch"}', "are not readable ('tensors')"),
+    ('{"form": "zip", "tensors": {}}', "are not readable (there is no form 'zip')"),
+    ('{"form": "torch", "tensors": []}', "are not readable"),
+    ('{"form": "torch", "tensors": {"c": 1}}', "are not readable"),
+    ('{"form": "torch", "tensors": {"c": {"dtype": "I8"}}}', "are not readable ('pattern')"),
+    ("[" * 100_000, "are not readable"),
+    ('{"form": "torch", "tensors": {"c": {"dtype": "I8", "pattern": "1:2"}}}',
+     "tensors 'a.weight.values' and 'a.weight.metadata' are packed, but the file's metadata"),
+    (None, "tensors 'a.weight.values' and 'a.weight.metadata' are packed, but the file's metadata"),
+])
+def test_wrong_metadata_are_refused(refused, packed, entry, message):
+    _, arrays = load(packed)
+    assert message in refused(save(packed, arrays, {KEY: entry} if entry else {}))
+
+
+@pytest.mark.parametrize("packed", ["torch"], indirect=True)
+def test_a_wrong_pattern_or_form_is_refused(refused, packed):
+    metadata, arrays = load(packed)
+    for old, new, message in (
+            ('"1:2"', '"2:4"', "tensor 'd.weight': its pattern is 1:2, but the file's metadata"),
+            ('"torch"', '"ptx"', "tensor 'a.weight': metadata is int16 [32, 4], but values")):
+        entry = metadata[KEY].replace(old, new)
+        assert message in refused(save(packed, arrays, {KEY: entry}))
+
+
+def test_files_and_options_are_refused(cli, refused, dense):
+    assert "there is no form 'zip'; choose one of torch, ptx, bitmask, dense" in refused(
+        dense, "zip")
+    assert "there is no such file" in refused(dense.with_name("none.safetensors"))
+    dense.with_name("bad.safetensors").write_bytes(dense.read_bytes()[:-1])
+    assert "truncated, damaged or of another kind" in refused(dense.with_name("bad.safetensors"))
+    dense.with_name("model.pt").write_bytes(b"PK")
+    assert "safetensors.torch.save_file" in refused(dense.with_name("model.pt"))
+    code, _, stderr = cli("convert", dense, dense.with_name("out.bin"), "--to", "ptx")
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "give a name that ends in .safetensors" in stderr
+    code, _, stderr = cli("convert", dense, dense.parent / "none" / "a.safetensors", "--to", "ptx")
+    assert code == 2
+    assert "does not exist" in stderr

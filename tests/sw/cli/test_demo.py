@@ -1,0 +1,44 @@
+"""``demo`` on a network that is trained by nobody and a few images."""
+
+import json
+
+import numpy as np
+import pytest
+
+from zeroskip.sw import digits
+from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.program import Program
+from zeroskip.sw.prune.data import Data
+from zeroskip.sw.prune.recipe import Stage
+
+
+@pytest.fixture(autouse=True)
+def untrained(monkeypatch):
+    rng = np.random.default_rng(2)
+    weight = rng.normal(size=(10, 64)).astype(np.float32) * (rng.random((10, 64)) < 0.2)
+    network = Network((Linear("fc", weight, np.zeros(10, np.float32), "none"),))
+    data = Data(rng.random((5, 64)).astype(np.float32), rng.integers(0, 10, 5))
+    stages = [Stage(name, network, 0.2, 0.1) for name in ("dense", "pruned", "shared")]
+    monkeypatch.setattr(digits, "run", lambda progress: stages)
+    monkeypatch.setattr(digits, "load", lambda: (data, data))
+
+
+def test_demo_writes_a_report_and_a_program_that_runs(cli, tmp_path):
+    done = cli("demo", "--out", tmp_path / "demo", "--engine", "python", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "demo/report.json").read_text()) == done.json
+    assert done.json["bit_exact"]
+    (model,) = done.json["models"]
+    assert (model["simulator"], model["images"], model["outputs_compared"]) == ("python", 5, 50)
+    assert "<svg" in (tmp_path / "demo/report.html").read_text()
+    assert Program.load(tmp_path / "demo/digits.zsk").inputs == 64
+    done = cli("verify", tmp_path / "demo/digits.zsk", "--input", tmp_path / "demo/digits.npy",
+               "--engines", "golden,golden", "-q")
+    assert done == (0, "", "")
+
+
+def test_demo_takes_hardware_only(cli, tmp_path):
+    done = cli("demo", "--out", tmp_path / "demo", "--engine", "golden")
+    assert (done.code, done.stdout) == (2, "")
+    assert "'golden' runs no hardware; choose one of python" in done.stderr
+    assert not (tmp_path / "demo").exists()
