@@ -4,16 +4,42 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroskip.hw.eie.config import CONFIGS, EIEConfig
+from zeroskip.hw.eie import config as eie
+from zeroskip.hw.tensorcore import config as tensorcore
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.program import Program
 
+CONFIGS = {"eie": eie.CONFIGS, "tensorcore": tensorcore.CONFIGS}
+"""The named configurations of each machine; the first is taken where none is named."""
 
-def configuration(name: str) -> EIEConfig:
-    """A configuration by name."""
-    if name not in CONFIGS:
-        raise BadInput(f"there is no configuration '{name}'; choose one of {', '.join(CONFIGS)}")
-    return CONFIGS[name]
+
+def configurations(machine: str | None) -> dict[str, dict]:
+    """The named configurations of one machine, or of each."""
+    if machine is None:
+        return CONFIGS
+    if machine not in CONFIGS:
+        raise BadInput(f"there is no machine '{machine}'; choose one of {', '.join(CONFIGS)}")
+    return {machine: CONFIGS[machine]}
+
+
+def configuration(name: str | None, machine: str) -> eie.EIEConfig | tensorcore.TensorCoreConfig:
+    """A machine's configuration by name, or its first."""
+    return targets(machine, [name] if name else [])[0]
+
+
+def targets(machine: str | None, names: list[str]) -> list:
+    """The configurations that are named, one of a machine at most; without names the first of
+    ``machine``, or of each."""
+    kinds, found = configurations(machine), {}
+    for name in names:
+        kind = next((kind for kind, configs in kinds.items() if name in configs), None)
+        if kind is None:
+            known = ", ".join(name for configs in kinds.values() for name in configs)
+            raise BadInput(f"there is no configuration '{name}'; choose one of {known}")
+        if kind in found:
+            raise BadInput(f"--target names two configurations of {kind}; name one of each machine")
+        found[kind] = kinds[kind][name]
+    return list(found.values()) or [next(iter(configs.values())) for configs in kinds.values()]
 
 
 def array(path: Path) -> np.ndarray:

@@ -25,20 +25,20 @@ PACKAGES = {
 """Python packages: what for, how to get them."""
 
 
-def verilog(machine: str, out: Path, config: str, screen: Screen) -> None:
+def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None:
     """See ``zeroskip verilog --help``."""
     from zeroskip.hw import emit
     from zeroskip.hw.eie.array import EIE
+    from zeroskip.hw.tensorcore.core import TensorCore
 
-    if machine != "eie":
-        raise BadInput(f"there is no machine '{machine}'; choose eie")
+    made = configuration(config, machine)
     if out.suffix not in (".v", ".sv"):
         raise BadInput(f"{out}: Verilog goes into a file that ends in .v or .sv; its ports and "
                        "lint waivers are written beside it")
     described_in, waived_in = out.with_suffix(".json"), out.with_suffix(".vlt")
     for path in (out, described_in, waived_in):
         check_writable(path)
-    dut = EIE(configuration(config))
+    dut = {"eie": EIE, "tensorcore": TensorCore}[machine](made)
     ports = emit.ports(dut)
     with screen.progress("Amaranth, Yosys"):
         text = emit.verilog(dut, machine)
@@ -46,7 +46,7 @@ def verilog(machine: str, out: Path, config: str, screen: Screen) -> None:
     waived_in.write_text(emit.waivers())
     described = {"machine": machine, "config": config, "digest": dut.config.digest(),
                  "ports": ports, "memory_bits": dut.config.memory_bits,
-                 "latency": {"stats": EIE.STATS_LATENCY}}
+                 "latency": {"stats": dut.STATS_LATENCY}}
     described_in.write_text(json.dumps(described, indent=2) + "\n")
     screen.text(f"{out}: {len(text.splitlines()):,} lines, {len(ports)} ports; waivers in "
                 f"{waived_in}, ports in {described_in}")

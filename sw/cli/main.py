@@ -28,7 +28,7 @@ Raw = Annotated[bool, typer.Option(
     "--raw", help="Integers in and out: int16, or int8 of a tensor core.")]
 Engine = Annotated[str | None, typer.Option(
     help="golden, python, cxxrtl or verilator; by default cxxrtl where a C++ compiler is found.")]
-Config = Annotated[str, typer.Option(help="A named configuration.")]
+Config = Annotated[str | None, typer.Option(help="A named configuration.")]
 
 
 @app.command()
@@ -57,12 +57,17 @@ def prune(model: Model, recipe: Annotated[Path, typer.Option(help="A recipe in T
 
 @app.command("compile")
 def compile_(model: Model,
-             calibration: Annotated[Path, typer.Option(help="Inputs, .npy, batch first.")],
              out: Annotated[Path, typer.Option("-o", help="The program, model.zsk.")],
-             target: Config = "eie-4", json: Json = False, quiet: Quiet = False) -> None:
-    """Quantise, pack and prove a model for one configuration."""
+             calibration: Annotated[Path | None, typer.Option(
+                 help="Inputs, .npy, batch first; not for a model that is quantised.")] = None,
+             engine: Annotated[str | None, typer.Option(
+                 help="eie or tensorcore; by default each layer on the one that suits it.")] = None,
+             target: Annotated[list[str] | None, typer.Option(
+                 help="A named configuration, of each machine one.")] = None,
+             json: Json = False, quiet: Quiet = False) -> None:
+    """Quantise, pack and prove a model for the machines of some configurations."""
     from zeroskip.sw.cli.models import compile_model as run
-    run(model, calibration, out, target, Screen(json, quiet))
+    run(model, calibration, out, engine, target or [], Screen(json, quiet))
 
 
 @app.command()
@@ -105,6 +110,21 @@ def bench_eie(pes: Annotated[int, typer.Option(help="Processing elements.")] = 6
     run(pes, matrix, engine, Screen(json, quiet))
 
 
+@bench.command("tensorcore")
+def bench_tensorcore(config: Config = None, engine: Engine = None,
+                     json: Json = False, quiet: Quiet = False) -> None:
+    """Cycles of matrix products in RTL, with 2:4 weights and with dense ones."""
+    from zeroskip.sw.cli.bench import tensorcore as run
+    run(config, engine, Screen(json, quiet))
+
+
+@bench.command("area")
+def bench_area(config: Config = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Logic cells of a tensor core, and of the same array without its operand select."""
+    from zeroskip.sw.cli.bench import area as run
+    run(config, Screen(json, quiet))
+
+
 @bench.command("pack")
 def bench_pack(json: Json = False, quiet: Quiet = False) -> None:
     """Pack 4096 x 9216 at 9 % into 64 PEs, beside scipy's csc_matrix."""
@@ -120,9 +140,9 @@ def bench_sim(json: Json = False, quiet: Quiet = False) -> None:
 
 
 @app.command()
-def verilog(machine: Annotated[str, typer.Argument(help="eie")],
+def verilog(machine: Annotated[str, typer.Argument(help="eie or tensorcore")],
             out: Annotated[Path, typer.Option("-o", help="The Verilog file.")],
-            config: Config = "eie-4", json: Json = False, quiet: Quiet = False) -> None:
+            config: Config = None, json: Json = False, quiet: Quiet = False) -> None:
     """Write a machine as Verilog, with its ports (.json) and lint waivers (.vlt) beside it."""
     from zeroskip.sw.cli.gateware import verilog as run
     run(machine, out, config, Screen(json, quiet))

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from zeroskip.sw.cli.files import array, check_writable, configuration
+from zeroskip.sw.cli.files import CONFIGS, array, check_writable, targets
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler import frontend
 from zeroskip.sw.errors import BadInput
@@ -42,7 +42,8 @@ def prune(model: Path, recipe: Path, out: Path, screen: Screen) -> None:
         for stage in stages]})
 
 
-def compile_model(model: Path, calibration: Path, out: Path, target: str, screen: Screen) -> None:
+def compile_model(model: Path, calibration: Path | None, out: Path, machine: str | None,
+                  names: list[str], screen: Screen) -> None:
     """See ``zeroskip compile --help``."""
     from zeroskip.sw.compiler.compile import REFERENCE, compile_network, storage
 
@@ -50,17 +51,36 @@ def compile_model(model: Path, calibration: Path, out: Path, target: str, screen
     if out.name == REFERENCE:
         raise BadInput(f"{out}: the integer reference takes this name; give another")
     check_writable(out.with_name(REFERENCE))
-    compiled = compile_network(frontend.read(model), array(calibration), configuration(target))
+    compiled = compile_network(frontend.read(model), calibration and array(calibration),
+                               *targets(machine, names))
     compiled.save(out)
 
-    rows = [{**asdict(info), **asdict(report)} for info, report in
-            zip(compiled.program.layers, compiled.report, strict=True)]
-    screen.table(f"{out} for {target}", [
-        "layer", "in", "out", "weights", "entries", "padding", "codebook error (RMS)",
-        "weights lost", "accumulator used", "shift"], [
-        [row["name"], row["inputs"], row["outputs"], row["nonzeros"], row["entries"],
-         row["padding"], row["rms"], row["vanished"], row["bound"], row["shift"]]
-        for row in rows])
+    reports = iter(compiled.report)
+    rows = []
+    for part in compiled.program.parts:
+        config = next(name for name, config in CONFIGS[part.engine].items()
+                      if config == part.config)
+        facts = [{"engine": part.engine, "target": config,
+                  **_FACTS[part.engine](layer, next(reports))} for layer in part.layers]
+        screen.table(f"{out}, {part.engine} ({config})", list(facts[0])[2:], [
+            list(row.values())[2:] for row in facts])
+        rows += facts
     sizes = storage(compiled.program)
     screen.table("storage, bytes", list(sizes), [list(sizes.values())])
-    screen.result({"target": target, "layers": rows, "bytes": sizes})
+    screen.result({"layers": rows, "bytes": sizes})
+
+
+def _eie_facts(layer, report) -> dict:
+    return {**asdict(layer), **asdict(report)}
+
+
+def _tensorcore_facts(layer, report) -> dict:
+    return {"name": layer.name, "inputs": layer.inputs, "outputs": layer.outputs,
+            "activation": layer.activation, "pattern": layer.pattern,
+            "weights": layer.rows * layer.columns, "kept": layer.values.size,
+            "rms": report.rms, "outputs_saturated": report.saturated,
+            "accumulator_bits": report.accumulator_bits}
+
+
+_FACTS = {"eie": _eie_facts, "tensorcore": _tensorcore_facts}
+"""What is told of a layer, by engine."""

@@ -4,17 +4,23 @@ import os
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw import reference
-from zeroskip.sw.compiler.eie import compile_layers
+from zeroskip.sw.compiler import eie, tensorcore
+from zeroskip.sw.compiler.frontend import engine
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Network
+from zeroskip.sw.network import Conv2d, Linear, Network
 from zeroskip.sw.program import Program
-from zeroskip.sw.quantize.fixed import LayerReport, quantize
+from zeroskip.sw.quantize import fixed as fixed_point
+from zeroskip.sw.quantize import int8
+from zeroskip.sw.quantize.fixed import LayerReport
+from zeroskip.sw.quantize.int8 import LayerReport8
 from zeroskip.sw.reference import Layer
 
 REFERENCE = "reference.safetensors"
@@ -27,7 +33,7 @@ class Compiled:
 
     program: Program
     reference: tuple[Layer, ...]
-    report: tuple[LayerReport, ...]
+    report: tuple[LayerReport | LayerReport8, ...]
 
     def save(self, path: Path) -> None:
         """Writes the program to ``path`` and the reference beside it, both or neither.
@@ -48,28 +54,60 @@ class Compiled:
             os.replace(written[1], beside)
 
 
-def compile_network(network: Network, calibration: np.ndarray, config: EIEConfig) -> Compiled:
-    """Quantises and packs ``network``.
+Config = EIEConfig | TensorCoreConfig
+
+
+def compile_network(network: Network, calibration: np.ndarray | None,
+                    *configs: Config) -> Compiled:
+    """Quantises and packs ``network``, each layer for the machine that suits it.
 
     Parameters
     ----------
     network : Network
-        Pruned; layers of at most 15 distinct non-zero weights keep them as their codebook,
-        others are shared by k-means.
-    calibration : float array, batch first
-        Inputs that set the scales.
-    config : EIEConfig
+        For an EIE array, layers of at most 15 distinct non-zero weights keep them as their
+        codebook, others are shared by k-means; for a tensor core, weights become int8, and
+        zeros in a 2:4 (or 1:4) pattern are skipped.
+    calibration : float array, batch first, or None
+        Inputs that set the scales; None only where every layer is quantised already.
+    configs : one of each machine at most
+        With one machine it takes all layers; with both see
+        :func:`zeroskip.sw.compiler.frontend.engine`.
 
     Raises
     ------
     BadInput
-        See :func:`~zeroskip.sw.quantize.fixed.quantize` and
-        :func:`~zeroskip.sw.compiler.eie.compile_layers`.
+        Where a layer cannot run on its machine, a scale cannot be found, a sum could overflow,
+        or a memory is too small.
     """
-    fixed = quantize(network, calibration, config.acc_width)
-    layers = reference.from_layers(fixed.layers)
-    part = compile_layers(fixed.layers, config)
-    return Compiled(Program((part,), reference.digest(layers)), layers, fixed.report)
+    parts, layers, reports = [], [], []
+    x = calibration
+    for config, group in groupby(network.layers, lambda layer: _machine(layer, configs)):
+        section = Network(tuple(group))
+        compile_section = _eie if isinstance(config, EIEConfig) else _tensorcore
+        part, quantised, report = compile_section(section, x, config)
+        parts.append(part)
+        layers += reference.from_layers(quantised)
+        reports += report
+        if x is not None:
+            x = section.forward(x)[-1]
+    return Compiled(Program(tuple(parts), reference.digest(tuple(layers))), tuple(layers),
+                    tuple(reports))
+
+
+def _machine(layer: Linear | Conv2d, configs: tuple[Config, ...]) -> Config:
+    """The configuration of the machine that suits a layer best, of those that are there."""
+    wanted = EIEConfig if engine(layer) == "eie" else TensorCoreConfig
+    return next((config for config in configs if isinstance(config, wanted)), configs[0])
+
+
+def _eie(section: Network, x: np.ndarray, config: EIEConfig):
+    fixed = fixed_point.quantize(section, x, config.acc_width)
+    return eie.compile_layers(fixed.layers, config), fixed.layers, fixed.report
+
+
+def _tensorcore(section: Network, x: np.ndarray | None, config: TensorCoreConfig):
+    layers, report = int8.quantize(section, x)
+    return tensorcore.compile_layers(layers, config), layers, report
 
 
 def storage(program: Program) -> dict[str, int]:

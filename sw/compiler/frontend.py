@@ -64,6 +64,12 @@ def pattern(layer: Linear | Conv2d) -> str:
     return "unstructured"
 
 
+def engine(layer: Linear | Conv2d) -> str:
+    """The engine that suits a layer best: ``"eie"`` where its zeros have no pattern and the array
+    can skip them, ``"tensorcore"`` elsewhere."""
+    return "eie" if pattern(layer) == "unstructured" and _eie_takes(layer) else "tensorcore"
+
+
 def _eie_takes(layer) -> bool:
     """Whether the layer can run as unstructured sparsity."""
     return isinstance(layer, Linear) and layer.quantised is None
@@ -92,11 +98,10 @@ def _survey(path) -> Chain:
 
 def _layer_row(layer):
     found = pattern(layer)
-    engine = "eie" if found == "unstructured" and _eie_takes(layer) else "tensorcore"
     return {"name": layer.name, "kind": "linear" if isinstance(layer, Linear) else "conv2d",
             "shape": list(layer.weight.shape),
             "density": float(np.count_nonzero(layer.weight) / layer.weight.size),
-            "pattern": found, "engine": engine, "reason": _reason(layer, found)}
+            "pattern": found, "engine": engine(layer), "reason": _reason(layer, found)}
 
 
 def _reason(layer, found):

@@ -221,17 +221,14 @@ def test_qlinear_matmul(save, kind, scale, near):
 def test_qlinear_conv_then_matmul(save):
     """A flat vector between them, and ReLU as the zero point of the output."""
     given = conv_constants(np.uint8, powers)
-    given |= {"M": rng(9).integers(-128, 128, (80, 5)).astype(np.int8), "Mz": np.int8(0),
-              "s": np.array([0, -1])}
+    given |= {"M": rng(9).integers(-128, 128, (80, 5)).astype(np.int8), "s": np.array([0, -1]),
+              "Kz": np.zeros(4, np.int8), "Mz": np.zeros(5, np.int8)}
     nodes = [
         node("QuantizeLinear", ["x", "as", "az"], ["q"]),
-        node("QLinearConv", ["q", "as", "az", "K", "Ws", "Mz", "bs", "bz"], ["h"], name="conv",
+        node("QLinearConv", ["q", "as", "az", "K", "Ws", "Kz", "bs", "bz"], ["h"], name="conv",
              pads=[1, 1, 1, 0]), node("Reshape", ["h", "s"], ["f"]),
         node("QLinearMatMul", ["f", "bs", "bz", "M", "Vs", "Mz", "cs", "cz"], ["o"], name="fc"),
         node("DequantizeLinear", ["o", "cs", "cz"], ["y"])]
-    nodes[1].input[5] = "Kz"
-    given["Kz"] = np.zeros(4, np.int8)
-    given["Mz"] = np.zeros(5, np.int8)
     network = read(save(nodes, ("n", 2, 4, 5), **given))
     assert [layer.outputs for layer in network.layers] == [80, 5]
     assert network.layers[0].quantised.output_zero_point == -128

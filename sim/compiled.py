@@ -1,0 +1,205 @@
+"""What the compiled simulators share: the compiler, the cache, and the model in Python."""
+
+import ctypes
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from zeroskip.sim.engine import PATIENCE
+from zeroskip.sw.errors import ToolMissing
+
+DRIVERS = Path(__file__).parent
+"""The folder of the C++ sources."""
+
+_FLAGS = ("-O2", "-shared", "-fPIC", "-std=c++17", "-w", "-fvisibility=hidden")
+
+
+def compiler() -> list[str]:
+    """The command of a C++ compiler: ``$CXX``, the system's, or the one of ``ziglang``."""
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    for name in ("g++", "clang++", "c++"):
+        if shutil.which(name):
+            return [name]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "c++"]
+    raise ToolMissing("there is no C++ compiler for the compiled simulation; install g++, or "
+                      "'pip install ziglang'")
+
+
+def cache(simulator: str) -> Path:
+    """The folder of the models compiled for ``simulator``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base, "zeroskip", simulator)
+
+
+def build_once(simulator: str, name: str, keys: list[str],
+               generate: Callable[[Path], list[str]]) -> Path:
+    """The shared library of a model, compiled only if it is not there yet.
+
+    Parameters
+    ----------
+    simulator, name : str
+    keys : list of str
+        With these, the gateware's and the drivers' source, the compiler and Amaranth's and
+        Yosys' versions, a model is the same.
+    generate : callable
+        Writes ``model.cc`` into the folder that it is given and returns the arguments that
+        the compiler needs for it.
+
+    Two processes may build the same model at the same time: each works in a folder of its
+    own, and the finished file takes its name in one step.
+    """
+    command = [*compiler(), *_FLAGS]
+    content = "\0".join([*_sources(), name, *keys, *command])
+    folder = cache(simulator)
+    library = folder / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:24]}.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        arguments = generate(Path(work))
+        built = Path(work, "model.so")
+        done = subprocess.run(
+            [*command, *arguments, "-o", str(built), str(Path(work, "model.cc"))],
+            capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ToolMissing(f"the C++ compiler '{shlex.join(compiler())}' failed; install "
+                              f"another, or name one in CXX; it said:\n{done.stderr[-2000:]}")
+        os.replace(built, library)
+    return library
+
+
+def _sources() -> list[str]:
+    """All that a compiled model is made from, but for the configuration and the compiler."""
+    gateware = Path(importlib.util.find_spec("zeroskip.hw").submodule_search_locations[0])
+    files = [*sorted(DRIVERS.glob("*.cc")), *sorted(DRIVERS.glob("*.h")),
+             *sorted(gateware.rglob("*.py"))]
+    versions = [importlib.metadata.version(name) for name in ("amaranth", "pyosys")]
+    return [*(path.read_text() for path in files), *versions]
+
+
+class _Port(ctypes.Structure):
+    """``struct Port`` of the clock loop."""
+
+    _fields_ = (("input", ctypes.c_void_p), ("output", ctypes.c_void_p),
+                ("width", ctypes.c_uint64))
+
+    @property
+    def bytes(self) -> int:
+        return -(-self.width // 8)
+
+
+class _Stream(ctypes.Structure):
+    """``struct Stream`` of the clock loop."""
+
+    _fields_ = (
+        ("payload", _Port), ("valid", _Port), ("ready", _Port),
+        ("items", ctypes.c_void_p), ("count", ctypes.c_uint64), ("done", ctypes.c_uint64),
+        ("times", ctypes.c_void_p),
+    )
+
+
+class Model:
+    """One instance of a compiled design, with one clock ``clk``.
+
+    Names are those of the Verilog: ``inputs__payload`` is ``inputs.payload``. Payloads are
+    little-endian rows of 32-bit words, as many as the payload is wide.
+    """
+
+    def __init__(self, library: Path):
+        self._library = ctypes.CDLL(str(library))
+        self._library.zeroskip_create.restype = ctypes.c_void_p
+        self._library.zeroskip_find.restype = ctypes.c_bool
+        for name in ("destroy", "settle", "tick", "run"):
+            getattr(self._library, f"zeroskip_{name}").restype = None
+        self._design = ctypes.c_void_p(self._library.zeroskip_create())
+        self._now = ctypes.c_uint64()
+
+    def __del__(self):
+        if hasattr(self, "_design"):
+            self._library.zeroskip_destroy(self._design)
+
+    def _port(self, name: str) -> _Port:
+        port = _Port()
+        if not self._library.zeroskip_find(self._design, name.encode(), ctypes.byref(port)):
+            raise KeyError(f"the design has no object '{name}'")
+        return port
+
+    def poke(self, name: str, value: int) -> None:
+        """Sets an input; ``OverflowError`` if it is too narrow for ``value``."""
+        port = self._port(name)
+        if value >> port.width:
+            raise OverflowError(f"'{name}' has {port.width} bits, too few for {value}")
+        ctypes.memmove(port.input, value.to_bytes(port.bytes, "little"), port.bytes)
+
+    def peek(self, name: str) -> int:
+        """The value of a port."""
+        port = self._port(name)
+        self._library.zeroskip_settle(self._design)
+        return int.from_bytes(ctypes.string_at(port.output, port.bytes), "little")
+
+    def tick(self, cycles: int = 1) -> None:
+        """Advances the clock."""
+        self._library.zeroskip_tick(self._design, ctypes.c_uint64(cycles))
+
+    def run(self, send: dict[str, np.ndarray], receive: dict[str, int],
+            patience: int = PATIENCE) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Sends and receives over streams until all is done.
+
+        Parameters
+        ----------
+        send : stream name to uint32 [items, words]
+        receive : stream name to number of items
+        patience : int
+            Cycles without any transfer after which ``TimeoutError`` is raised.
+
+        Returns
+        -------
+        dict of stream name to uint32 [items, words] and uint64 [items], the cycle of each,
+        counted over all runs
+        """
+        sent = {name: np.ascontiguousarray(items, np.uint32) for name, items in send.items()}
+        received = {name: (np.zeros((count, self._words(name)), np.uint32),
+                           np.zeros(count, np.uint64)) for name, count in receive.items()}
+        for name, items in sent.items():
+            self._check(name, items)
+        senders = [self._stream(name, items, None) for name, items in sent.items()]
+        receivers = [self._stream(name, *arrays) for name, arrays in received.items()]
+        c_senders = (_Stream * len(senders))(*senders)
+        c_receivers = (_Stream * len(receivers))(*receivers)
+        self._library.zeroskip_run(
+            self._design, c_senders, ctypes.c_uint64(len(senders)), c_receivers,
+            ctypes.c_uint64(len(receivers)), ctypes.c_uint64(patience), ctypes.byref(self._now))
+        for name, stream in zip([*sent, *received], [*c_senders, *c_receivers], strict=True):
+            if stream.done != stream.count:
+                raise TimeoutError(f"'{name}' moved {stream.done} of {stream.count} items, then "
+                                   f"nothing happened for {patience} cycles")
+        return received
+
+    def _check(self, name: str, items: np.ndarray) -> None:
+        """Refuses items that are not as wide as the stream's payload."""
+        width, words = self._port(f"{name}__payload").width, self._words(name)
+        if items.shape[1:] != (words,):
+            raise ValueError(f"items for '{name}' must be {words} words wide, "
+                             f"not {items.shape[1:]}")
+        if width % 32 and (items[:, -1] >> np.uint32(width % 32)).any():
+            raise ValueError(f"items for '{name}' must be {width} bits wide, not wider")
+
+    def _stream(self, name: str, items: np.ndarray, times: np.ndarray | None) -> _Stream:
+        ports = (self._port(f"{name}__{part}") for part in ("payload", "valid", "ready"))
+        return _Stream(*ports, items.ctypes.data, len(items), 0,
+                       None if times is None else times.ctypes.data)
+
+    def _words(self, stream: str) -> int:
+        return -(-self._port(f"{stream}__payload").width // 32)

@@ -1,0 +1,76 @@
+"""Compiled simulation of any component: Verilog, Verilator, a C++ compiler, ctypes."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from amaranth.lib import wiring
+
+from zeroskip.hw import emit
+from zeroskip.sim.compiled import DRIVERS, Model, build_once
+from zeroskip.sw.errors import ToolMissing
+
+__all__ = ["Model", "build", "version"]
+
+OLDEST = 5
+"""First major version that works: the first that schedules as SystemVerilog says."""
+
+_OPTIONS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
+            "-Wno-lint", "--prefix", "Vdesign")
+
+
+def version() -> str:
+    """What the installed Verilator calls itself; ``ToolMissing`` if it is none or too old."""
+    if not shutil.which("verilator"):
+        raise ToolMissing(f"there is no Verilator; install version {OLDEST} or newer, as with "
+                          "'apt install verilator'")
+    found = subprocess.run(["verilator", "--version"], capture_output=True, text=True,
+                           check=False).stdout.strip()
+    major = re.match(r"Verilator (\d+)\.", found)
+    if not major or int(major[1]) < OLDEST:
+        raise ToolMissing(f"'verilator --version' says '{found}'; install version {OLDEST} or "
+                          "newer")
+    return found
+
+
+def build(make: Callable[[], wiring.Component], name: str, key: str) -> Path:
+    """A shared library that simulates the component that ``make`` makes; see
+    :func:`zeroskip.sim.cxxrtl.build`."""
+    def generate(folder: Path) -> list[str]:
+        component = make()
+        source = folder / "design.v"
+        source.write_text(emit.verilog(component, name))
+        _verilator(*_OPTIONS, "--top-module", name, "--Mdir", str(folder), str(source))
+        (folder / "ports.inc").write_text("".join(
+            f'PORT("{port["name"]}", {_member(port["name"])}, {port["width"]})\n'
+            for port in emit.ports(component)))
+        parts = [*sorted(path.name for path in folder.glob("Vdesign*.cpp")),
+                 *_runtime(folder / "Vdesign_classes.mk"), "verilator_driver.cc"]
+        (folder / "model.cc").write_text("".join(f'#include "{part}"\n' for part in parts))
+        include = Path(_verilator("--getenv", "VERILATOR_ROOT").strip(), "include")
+        return [f"-I{folder}", f"-I{include}", f"-I{include / 'vltstd'}", f"-I{DRIVERS}",
+                "-pthread"]
+
+    return build_once("verilator", name, [key, Path(__file__).read_text(), version()], generate)
+
+
+def _member(port: str) -> str:
+    """What Verilator's C++ calls a port."""
+    return port.replace("__", "___05F")
+
+
+def _runtime(makefile: Path) -> list[str]:
+    """The files of Verilator's own library that a model needs."""
+    listed = re.findall(r"^VM_GLOBAL_\w+ \+= \\\n((?:\t\w+ \\\n)*)", makefile.read_text(),
+                        re.MULTILINE)
+    return [f"{name}.cpp" for group in listed for name in re.findall(r"\w+", group)]
+
+
+def _verilator(*arguments: str) -> str:
+    """Runs Verilator and returns what it said."""
+    done = subprocess.run(["verilator", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"Verilator failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout

@@ -1,0 +1,244 @@
+"""The compiled simulators against Amaranth's: the same bits in the same cycles."""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.sim import compiled, cxxrtl, eie_host, verilator
+from zeroskip.sim.amaranth_model import AmaranthModel
+
+WIDTH = 70
+"""Bits of a payload: three words, the last not full."""
+
+SIMULATORS = {"cxxrtl": cxxrtl, "verilator": verilator}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(params=[
+    "cxxrtl", "cxxrtl with modules kept",
+    pytest.param("verilator", marks=pytest.mark.skipif(
+        not shutil.which("verilator"), reason="verilator is not installed"))])
+def make(request, monkeypatch):
+    """Compiles a component."""
+    if request.param == "cxxrtl with modules kept":
+        monkeypatch.setattr(cxxrtl, "LARGE", 0)
+    simulator = SIMULATORS[request.param.split()[0]]
+    return lambda component, key="": simulator.Model(simulator.build(
+        lambda: component, type(component).__name__.lower(), request.param + key))
+
+
+class Stage(wiring.Component):
+    """Holds one item, takes the next as the old one leaves, and mixes bits on the way."""
+
+    i: In(stream.Signature(WIDTH))
+    o: Out(stream.Signature(WIDTH))
+    salt: In(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
+        with m.If(self.i.ready):
+            m.d.sync += [
+                self.o.valid.eq(self.i.valid),
+                self.o.payload.eq((self.i.payload.rotate_left(13) + self.salt) ^ self.i.payload),
+            ]
+        return m
+
+
+class Chain(wiring.Component):
+    """Stages from whose end ``ready`` goes to the front in the same cycle, a door in front of
+    them that is shut now and then, and a memory at their end."""
+
+    i: In(stream.Signature(WIDTH))
+    o: Out(stream.Signature(WIDTH))
+    salt: In(8)
+    wide: In(40)
+    seen: Out(40)
+    sums: Out(41)
+
+    def elaborate(self, platform):
+        m = Module()
+        stages = [Stage() for _ in range(3)]
+        for k, stage in enumerate(stages):
+            m.submodules[f"stage_{k}"] = stage
+            m.d.comb += stage.salt.eq(self.salt + k)
+        door = Signal(5, init=1)
+        m.d.sync += door.eq(Cat(door[4] ^ door[1], door))
+        m.d.comb += [
+            stages[0].i.payload.eq(self.i.payload),
+            stages[0].i.valid.eq(self.i.valid & door[0]),
+            self.i.ready.eq(stages[0].i.ready & door[0]),
+        ]
+        for left, right in zip(stages, stages[1:], strict=False):
+            wiring.connect(m, left.o, right.i)
+        last = stages[-1].o
+        m.submodules.memory = memory = Memory(shape=WIDTH, depth=5, init=[7, 9])
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        address = Signal(3)
+        m.d.comb += [
+            self.o.valid.eq(last.valid), last.ready.eq(self.o.ready),
+            read.addr.eq(address), self.o.payload.eq(last.payload ^ read.data),
+            write.addr.eq(address), write.data.eq(last.payload),
+            write.en.eq(last.valid & last.ready),
+            self.sums.eq(self.wide + self.seen),
+        ]
+        with m.If(last.valid & last.ready):
+            m.d.sync += [self.seen.eq(self.seen + 1),
+                         address.eq(address + 1)]
+            with m.If(address == 4):
+                m.d.sync += address.eq(0)
+        return m
+
+
+def items(count, seed=0):
+    payloads = np.random.default_rng(seed).integers(0, 1 << 32, (count, 3), dtype=np.uint32)
+    payloads[:, 2] &= (1 << WIDTH - 64) - 1
+    return payloads
+
+
+def assert_same(found, expected):
+    """Both gave the same items in the same cycles."""
+    assert found.keys() == expected.keys()
+    for name, arrays in found.items():
+        for ours, theirs in zip(arrays, expected[name], strict=True):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def both(make):
+    return make(Chain()), AmaranthModel(Chain())
+
+
+def test_wide_items_leave_in_the_same_cycles(make):
+    for model in (models := both(make)):
+        model.poke("salt", 77)
+    ours, theirs = (model.run({"i": items(200)}, {"o": 200}) for model in models)
+    assert_same(ours, theirs)
+    assert len(set(np.diff(ours["o"][1].astype(int)))) > 2, "the door shuts now and then"
+
+
+def test_items_wait_inside_while_nobody_takes_them(make):
+    models = both(make)
+    payloads = items(40)
+    found = []
+    for model in models:
+        with pytest.raises(TimeoutError, match="'i' moved 3 of 20 items.*for 50 cycles"):
+            model.run({"i": payloads[:20]}, {}, patience=50)
+        model.tick(3)
+        found.append([model.run({}, {"o": 1}), model.run({"i": payloads[20:]}, {"o": 18})])
+    for ours, theirs in zip(*found, strict=True):
+        assert_same(ours, theirs)
+
+
+def test_state_between_calls(make):
+    """Poke, tick and peek at random points; the cycles count over all runs."""
+    rng = np.random.default_rng(3)
+    models = both(make)
+    for step in range(30):
+        salt, wide, count, cycles = (int(rng.integers(high)) for high in (256, 1 << 40, 5, 4))
+        seen = []
+        for model in models:
+            model.poke("salt", salt)
+            model.poke("wide", wide)
+            before = model.peek("sums")
+            moved = model.run({"i": items(count, step)}, {"o": count})
+            model.tick(cycles)
+            seen.append((moved, [before, *(model.peek(name) for name in (
+                "seen", "sums", "o__valid", "i__ready"))]))
+        assert_same(seen[0][0], seen[1][0])
+        assert seen[0][1] == seen[1][1]
+
+
+def test_peek_follows_a_poke_without_a_tick(make):
+    model = make(Chain())
+    model.poke("wide", (1 << 40) - 1)
+    assert model.peek("sums") == (1 << 40) - 1
+
+
+def test_two_models_of_one_library_are_independent(make):
+    one, other = make(Chain()), make(Chain())
+    one.run({"i": items(5)}, {"o": 5})
+    assert (one.peek("seen"), other.peek("seen")) == (5, 0)
+
+
+def test_silence_ends_in_a_timeout(make):
+    with pytest.raises(TimeoutError, match="'o' moved 0 of 1 items.*for 100 cycles"):
+        make(Chain()).run({}, {"o": 1}, patience=100)
+
+
+def test_an_unknown_port_is_refused(make):
+    with pytest.raises(KeyError, match="no object 'nothing'"):
+        make(Chain()).peek("nothing")
+
+
+@pytest.mark.parametrize("value", [256, -1])
+def test_a_value_too_wide_for_its_port_is_refused(make, value):
+    with pytest.raises(OverflowError, match=f"'salt' has 8 bits, too few for {value}"):
+        make(Chain()).poke("salt", value)
+
+
+def test_items_of_another_width_are_refused(make):
+    with pytest.raises(ValueError, match="3 words wide"):
+        make(Chain()).run({"i": items(2)[:, :2]}, {})
+    with pytest.raises(ValueError, match="70 bits wide"):
+        make(Chain()).run({"i": items(2) | np.uint32(1 << WIDTH - 64)}, {})
+
+
+def test_the_array_gives_the_same_bits_in_the_same_cycles(make, digits_like):
+    from zeroskip.hw.eie.array import EIE
+
+    part = digits_like.part
+    ours, theirs = (eie_host.run(model, part, digits_like.inputs) for model in (
+        make(EIE(part.config), part.config.digest()), AmaranthModel(EIE(part.config))))
+    for found, expected, golden in zip(ours.outputs, theirs.outputs, digits_like.expected,
+                                       strict=True):
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found, golden)
+    for found, expected in zip(ours.times, theirs.times, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert ours.statistics.as_json() == theirs.statistics.as_json()
+
+
+@pytest.mark.parametrize("name", [
+    "cxxrtl", pytest.param("verilator", marks=pytest.mark.skipif(
+        not shutil.which("verilator"), reason="verilator is not installed"))])
+def test_two_processes_may_build_the_same_model_at_once(name, tmp_path):
+    script = textwrap.dedent(f"""
+        from zeroskip.hw.stream import Queue
+        from zeroskip.sim.{name} import Model, build
+        model = Model(build(lambda: Queue(8, depth=4), "queue", ""))
+        model.run({{"i": [[1], [2], [3]]}}, {{}})
+        print(model.peek("level"))
+    """)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    processes = [subprocess.Popen([sys.executable, "-c", script], env=environment,
+                                  stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=240)[0] for process in processes] == ["3\n", "3\n"]
+    assert [path.suffix for path in (tmp_path / "zeroskip" / name).iterdir()] == [".so"]
+
+
+def test_a_failing_compiler_is_reported_with_what_it_said(monkeypatch):
+    monkeypatch.setenv("CXX", f"{sys.executable} -c 'raise SystemExit(\"out of letters\")'")
+    with pytest.raises(compiler_error(), match="failed.*name one in CXX(.|\n)*out of letters"):
+        cxxrtl.build(Chain, "chain", "failing")
+    assert not list(compiled.cache("cxxrtl").glob("tmp*")), "nothing is left behind"
+
+
+def compiler_error():
+    from zeroskip.sw.errors import ToolMissing
+    return ToolMissing
