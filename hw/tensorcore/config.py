@@ -58,6 +58,9 @@ class TensorCoreConfig:
                     f"{field.name} must be at least {_LEAST.get(field.name, 1)}, not {value}")
         if self.products & (self.products - 1):
             raise ValueError(f"products must be a power of two, not {self.products}")
+        if self.weight_words < self.span:   # a dense chunk of K is a whole word of activations
+            raise ValueError(f"weight_words must be at least {self.span} with "
+                             f"{self.patterns[-1]}, not {self.weight_words}")
 
     def _check_patterns(self):
         # A file's JSON holds a list.

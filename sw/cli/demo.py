@@ -1,15 +1,16 @@
-"""Command ``demo``: the main job, end to end, on handwritten digits."""
+"""Command ``demo``: the main job, end to end, on handwritten digits, on both machines."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import typer
 
-from zeroskip.hw.eie.config import CONFIGS
+from zeroskip.hw.eie import config as eie
+from zeroskip.hw.tensorcore import config as tensorcore
 from zeroskip.sim import engines
-from zeroskip.sim.eie_host import EIEStatistics
 from zeroskip.sim.engine import Engine
 from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sim.verify import Verdict, verify
@@ -19,31 +20,37 @@ from zeroskip.sw.cli.report import write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
 from zeroskip.sw.compiler.frontend import to_onnx
+from zeroskip.sw.compiler.tensorcore import compile_layer
 from zeroskip.sw.parts.eie import EIEPart
+from zeroskip.sw.program import Part
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.recipe import Stage
-
-CONFIG = "eie-4"
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything the report tells of: stages of the network, the program, its run in RTL."""
+    """One network on one machine: its stages, the program, its run in RTL.
 
-    engine: str
+    ``dense_cycles`` are those of an image where no zero is skipped: on the tensor core measured
+    in dense mode; for the EIE array the least that as many multipliers need.
+    """
+
+    target: str
+    simulator: str
     stages: list[Stage]
     test: Data
     compiled: Compiled
     verdict: Verdict
     inputs_saturated: int
+    dense_cycles: float
 
     @property
-    def part(self) -> EIEPart:
+    def part(self) -> Part:
         """The program's only part."""
         return self.compiled.program.parts[0]
 
     @property
-    def statistics(self) -> EIEStatistics:
+    def statistics(self):
         """Where the cycles of the RTL went."""
         return self.verdict.results[1][0].statistics
 
@@ -57,33 +64,27 @@ class Run:
     def _correct(self, outputs: np.ndarray) -> float:
         return float(np.mean(outputs.argmax(axis=1) == self.test.y))
 
-    def dense_cycles(self) -> int:
-        """Cycles per image of a machine with as many multipliers that skips nothing."""
-        return sum(-(-layer.outputs // self.part.config.pes) * layer.inputs
-                   for layer in self.part.layers)
-
     def as_json(self) -> dict:
-        """The contents of ``report.json``."""
-        statistics = self.statistics
+        """The model's entry in ``report.json``."""
+        statistics, config = self.statistics, self.part.config
         return {
-            "bit_exact": self.verdict.difference is None,
-            "models": [{
-                "engine": "eie",
-                "simulator": self.engine,
-                "config": CONFIG,
-                "pes": self.part.config.pes,
-                "images": statistics.images,
-                "outputs_compared": self.verdict.compared,
-                "density": self.stages[-1].density,
-                "accuracy": self.accuracy(),
-                "bytes": storage(self.compiled.program),
-                "cycles_per_image": statistics.cycles / statistics.images,
-                "dense_cycles_per_image": self.dense_cycles(),
-                "utilisation": statistics.utilisation,
-                "inputs_saturated": self.inputs_saturated,
-                "outputs_saturated": statistics.saturated,
-                "statistics": statistics.as_json(),
-            }],
+            "engine": self.part.engine,
+            "simulator": self.simulator,
+            "config": self.target,
+            "multipliers": config.pes if isinstance(self.part, EIEPart) else config.multipliers,
+            "images": statistics.images,
+            "exact": self.verdict.difference is None,
+            "outputs_compared": self.verdict.compared,
+            "density": self.stages[-1].density,
+            "accuracy": self.accuracy(),
+            "bytes": storage(self.compiled.program),
+            "cycles_per_image": statistics.cycles / statistics.images,
+            "dense_cycles_per_image": self.dense_cycles,
+            "speedup": self.dense_cycles * statistics.images / statistics.cycles,
+            "utilisation": statistics.utilisation,
+            "inputs_saturated": self.inputs_saturated,
+            "outputs_saturated": statistics.saturated,
+            "statistics": statistics.as_json(),
         }
 
 
@@ -91,46 +92,78 @@ def demo(out: Path, engine: str | None, screen: Screen) -> None:
     """See ``zeroskip demo --help``."""
     rtl = engines.rtl(chosen(engine, screen))
     out.mkdir(parents=True, exist_ok=True)
-    run = _run(rtl, screen)
-    to_onnx(run.stages[-1].network, out / "digits.onnx")
-    np.save(out / "digits.npy", run.test.x)
-    run.compiled.save(out / "digits.zsk")
-    report = run.as_json()
+    runs = [_run("eie-4", eie.CONFIGS, digits.run_linear, _dense_eie, rtl, screen),
+            _run("tc-64", tensorcore.CONFIGS, digits.run_convolutional, _dense_core, rtl, screen)]
+    np.save(out / "digits.npy", runs[0].test.x)
+    for run in runs:
+        folder = out / run.part.engine
+        folder.mkdir(exist_ok=True)
+        to_onnx(run.stages[-1].network, folder / "digits.onnx")
+        run.compiled.save(folder / "digits.zsk")
+    models = [run.as_json() for run in runs]
+    report = {"bit_exact": all(model["exact"] for model in models), "models": models}
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    write_report(out / "report.html", run, report)
-    _show(run, report, out, screen)
+    write_report(out / "report.html", runs, models)
+    _show(runs, models, out, screen)
     screen.result(report)
     if not report["bit_exact"]:
         raise typer.Exit(1)
 
 
-def _run(rtl: Engine, screen: Screen) -> Run:
-    with screen.progress("training, pruning, sharing weights") as update:
-        stages = digits.run(progress=update)
-    train, test = digits.load()
-    compiled = compile_network(stages[-1].network, train.x, CONFIGS[CONFIG])
+def _run(target: str, configs: dict, train: Callable, dense: Callable, rtl: Engine,
+         screen: Screen) -> Run:
+    """Trains a network, compiles it for the configuration ``target``, and runs the test images
+    through its RTL."""
+    with screen.progress(f"training and pruning for {target}") as update:
+        stages = train(progress=update)
+    data, test = digits.load()
+    compiled = compile_network(stages[-1].network, data.x, configs[target])
     inputs, saturated = compiled.program.input.to_integer(test.x)
     golden = GoldenEngine(compiled.program, compiled.reference)
     with screen.progress(f"{len(inputs)} images through the RTL ({rtl.name})") as update:
         verdict = verify(compiled.program, inputs, (golden, rtl), update)
-    return Run(rtl.name, stages, test, compiled, verdict, int(saturated))
+        cycles = dense(compiled, inputs, rtl)
+    return Run(target, rtl.name, stages, test, compiled, verdict, int(saturated), cycles)
 
 
-def _show(run: Run, report: dict, out: Path, screen: Screen) -> None:
-    model = report["models"][0]
-    screen.table("accuracy on 360 test images", ["stage", "accuracy"], [
-        [stage, f"{value:.1%}"] for stage, value in model["accuracy"].items()])
-    screen.table("storage", ["part", "bytes"], [
-        [part, size] for part, size in model["bytes"].items()])
-    speedup = model["dense_cycles_per_image"] / model["cycles_per_image"]
-    screen.text(
-        f"{model['pes']} PEs: {model['cycles_per_image']:.0f} cycles an image, a dense machine "
-        f"with as many multipliers {model['dense_cycles_per_image']:,}: {speedup:.1f} times "
-        f"faster; utilisation {model['utilisation']:.1%}")
-    screen.text(f"saturated: {model['inputs_saturated']} inputs, {model['outputs_saturated']} "
-                "outputs")
-    found = run.verdict.difference
-    screen.text(f"bit-exact: {found or 'yes'}, {model['outputs_compared']:,} outputs of every "
-                "layer compared with the integer reference")
-    screen.text(f"report: {out / 'report.html'}; the program and its input: "
-                f"{out / 'digits.zsk'}, {out / 'digits.npy'}")
+def _dense_eie(compiled: Compiled, _inputs: np.ndarray, _rtl: Engine) -> float:
+    """Cycles per image of a machine with as many multipliers that skips nothing."""
+    part = compiled.program.parts[0]
+    return sum(-(-layer.outputs // part.config.pes) * layer.inputs for layer in part.layers)
+
+
+def _dense_core(compiled: Compiled, inputs: np.ndarray, rtl: Engine) -> float:
+    """Cycles per image of the same network in the core's dense mode."""
+    part = replace(compiled.program.parts[0], layers=tuple(
+        compile_layer(layer, "dense") for layer in compiled.reference))
+    return rtl.run(part, inputs).statistics.cycles / len(inputs)
+
+
+def _show(runs: list[Run], models: list[dict], out: Path, screen: Screen) -> None:
+    stages = list(dict.fromkeys(stage for model in models for stage in model["accuracy"]))
+    screen.table(f"accuracy on {models[0]['images']} test images", ["stage", *_names(models)], [
+        [stage, *(f"{model['accuracy'][stage]:.1%}" if stage in model["accuracy"] else "-"
+                  for model in models)] for stage in stages])
+    facts = {
+        "weights left": [f"{model['density']:.1%}" for model in models],
+        "bytes, packed": [f"{model['bytes']['packed']:,}" for model in models],
+        "bytes, float32": [f"{model['bytes']['float32']:,}" for model in models],
+        "multipliers": [f"{model['multipliers']:,}" for model in models],
+        "cycles an image": [f"{model['cycles_per_image']:,.0f}" for model in models],
+        "cycles, skipping nothing": [f"{model['dense_cycles_per_image']:,.0f}"
+                                     for model in models],
+        "times faster": [f"{model['speedup']:.2f}" for model in models],
+        "utilisation": [f"{model['utilisation']:.1%}" for model in models],
+        "saturated inputs, outputs": [
+            f"{model['inputs_saturated']}, {model['outputs_saturated']}" for model in models],
+        "outputs compared": [f"{model['outputs_compared']:,}" for model in models],
+        "bit-exact": [str(run.verdict.difference or "yes") for run in runs],
+    }
+    screen.table("in RTL", ["", *_names(models)], [[name, *cells] for name, cells in facts.items()])
+    screen.text(f"report: {out / 'report.html'}; the programs and their input: "
+                + ", ".join(str(out / run.part.engine / "digits.zsk") for run in runs)
+                + f", {out / 'digits.npy'}")
+
+
+def _names(models: list[dict]) -> list[str]:
+    return [f"{model['engine']} ({model['config']})" for model in models]

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-CAUSES = {
+EIE_CAUSES = {
     "useful": ("useful", "#2a7f62"),
     "padding": ("padding entries", "#c8963e"),
     "empty": ("only empty columns waiting", "#d9c58b"),
@@ -20,6 +20,15 @@ CAUSES = {
 }
 """Counter, its words in the report, its colour."""
 
+CORE_CAUSES = {
+    "steps": ("computing", "#2a7f62"),
+    "wait_weights": ("weights not loaded yet", "#c8963e"),
+    "wait_activations": ("activations not loaded yet", "#d9c58b"),
+    "wait_outputs": ("finished rows have to leave", "#b5485d"),
+    "rest": ("pipeline fills and empties", "#9db4c0"),
+}
+"""As above, of the tensor core."""
+
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>zeroskip demo</title>
 <style>
@@ -28,43 +37,83 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem aut
 table {{ border-collapse: collapse; }} td, th {{ padding: .2rem .9rem .2rem 0; text-align: left; }}
 td.n {{ text-align: right; }} svg {{ max-width: 100%; height: auto; }}
 </style>
-<h1>A pruned network on the EIE array</h1>
-<p>{summary}</p>
+<h1>Pruned networks on sparse hardware</h1>
 {sections}
 </html>
 """
 
 
-def write_report(path: Path, run, report: dict) -> None:
-    """Writes the report of a :class:`~zeroskip.sw.cli.demo.Run` and its JSON to ``path``."""
-    model = report["models"][0]
-    speedup = model["dense_cycles_per_image"] / model["cycles_per_image"]
-    verdict = ("equal, bit for bit, to the integer reference" if report["bit_exact"]
-               else f"NOT equal to the integer reference: {run.verdict.difference}")
+def write_report(path: Path, runs: list, models: list[dict]) -> None:
+    """Writes the report of the :class:`~zeroskip.sw.cli.demo.Run` of each machine, and their
+    JSON, to ``path``."""
+    sections = [_section(2, "Side by side", _comparison(models))]
+    for run, model in zip(runs, models, strict=True):
+        own = _eie if model["engine"] == "eie" else _tensorcore
+        title, text, pictures = own(run, model)
+        verdict = ("equal, bit for bit, to the integer reference" if model["exact"]
+                   else f"NOT equal to the integer reference: {run.verdict.difference}")
+        text += (f" All {model['outputs_compared']:,} outputs of every layer of "
+                 f"{model['images']} test images are {verdict}. Saturated: "
+                 f"{model['inputs_saturated']} inputs, {model['outputs_saturated']} outputs.")
+        sections.append(_section(2, title, f"<p>{html.escape(text)}</p>"))
+        sections += [_section(3, *picture) for picture in [
+            ("Storage", _bars(model["bytes"])), *pictures]]
+    path.write_text(PAGE.format(sections="\n".join(sections)))
+
+
+def _section(level: int, title: str, content: str) -> str:
+    return f"<h{level}>{html.escape(title)}</h{level}>\n{content}"
+
+
+def _comparison(models: list[dict]) -> str:
+    stages = list(dict.fromkeys(stage for model in models for stage in model["accuracy"]))
+    rows = [[f"accuracy, {stage}", *(
+        f"{model['accuracy'][stage]:.1%}" if stage in model["accuracy"] else "-"
+        for model in models)] for stage in stages]
+    rows += [[name, *(f"{model[key]:{form}}" for model in models)] for name, key, form in (
+        ("weights left", "density", ".1%"), ("multipliers", "multipliers", ","),
+        ("cycles an image", "cycles_per_image", ",.0f"),
+        ("cycles, skipping nothing", "dense_cycles_per_image", ",.0f"),
+        ("times faster", "speedup", ".2f"), ("utilisation", "utilisation", ".1%"))]
+    rows += [[f"bytes, {kind}", *(f"{model['bytes'][kind]:,}" for model in models)]
+             for kind in ("packed", "float32")]
+    return _table(["", *(f"{model['engine']} ({model['config']})" for model in models)], rows)
+
+
+def _eie(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
     layers = " - ".join(str(layer.inputs) for layer in run.part.layers)
-    summary = (f"Handwritten digits, fully-connected {layers} - "
-               f"{run.part.outputs}, {model['density']:.1%} of the weights "
-               f"left, {model['pes']} PEs simulated from their RTL. All "
-               f"{model['outputs_compared']:,} outputs of every layer of {model['images']} test "
-               f"images are {verdict}.")
-    sections = [
-        ("Accuracy", _table(["stage", "accuracy"], [
-            [name, f"{value:.1%}"] for name, value in model["accuracy"].items()]), ""),
-        ("Storage", _table(["part", "bytes"], [
-            [name, f"{size:,}"] for name, size in model["bytes"].items()]),
-         _bars(model["bytes"])),
-        ("Cycles", f"<p>{model['cycles_per_image']:.0f} cycles an image. A dense machine with as "
-         f"many multipliers needs {model['dense_cycles_per_image']:,} at best: {speedup:.1f} times "
-         f"more. Utilisation, useful multiplications over PEs times cycles: "
-         f"{model['utilisation']:.1%}. Taking inputs and giving outputs is not counted. "
-         f"Saturated: {model['inputs_saturated']} inputs, {model['outputs_saturated']} outputs."
-         "</p>", _cycles(model)),
-        ("Where the cycles went, per PE", "", _causes(run.statistics)),
+    text = (f"Fully-connected {layers} - {run.part.outputs}, pruned weight by weight, in 4-bit "
+            f"shared weights; {model['multipliers']} PEs simulated from their RTL. Skipping "
+            "nothing is the least that as many multipliers need. Taking inputs and giving "
+            "outputs is not counted.")
+    shares = run.statistics.shares()
+    names = [f"PE {k}" for k in range(run.part.config.pes)]
+    return "The EIE array", text, [
+        ("Cycles", _cycles(model)),
+        ("Where the cycles went, per PE", _causes(EIE_CAUSES, names, shares)),
         ("One layer over the PEs", "<p>Each dot is a weight that is left; the rows stand under "
-         "the PE that owns them.</p>", _pattern(run)),
-    ]
-    path.write_text(PAGE.format(summary=html.escape(summary), sections="\n".join(
-        f"<h2>{html.escape(title)}</h2>\n{text}\n{picture}" for title, text, picture in sections)))
+         "the PE that owns them.</p>" + _rows_by_pe(run))]
+
+
+def _tensorcore(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
+    config = run.part.config
+    layers = ", ".join(f"{layer.name} {layer.rows} x {layer.columns} ({layer.pattern})"
+                       for layer in run.part.layers)
+    text = (f"A convolutional network, of each four weights along K at most two left, int8 with a "
+            f"scale per channel. As matrices: {layers}. A tile of {config.rows} x "
+            f"{config.columns} accumulators with {config.products} multipliers each, simulated "
+            "from its RTL. Skipping nothing is the same network in dense mode on the same core. "
+            "Cycles count from a layer's command to its last output.")
+    counts = run.statistics.layers
+    shares = {cause: np.array([layer.get(cause, 0) / layer["cycles"] for layer in counts])
+              for cause in CORE_CAUSES}
+    shares["rest"] = 1 - sum(shares.values())
+    names = [layer.name for layer in run.part.layers]
+    return "The tensor core", text, [
+        ("Cycles", _cycles(model)),
+        ("Where the cycles went, per layer", _causes(CORE_CAUSES, names, shares)),
+        ("Two of each four", "<p>The first rows of a layer; each dot is a weight that is left, the "
+         "lines are 16 columns apart.</p>" + _groups(run))]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -87,7 +136,7 @@ def _bars(sizes: dict[str, int]) -> str:
     figure = Figure(figsize=(8, 1.6))
     axes = figure.subplots()
     left = 0
-    for part in ("weights", "indices", "pointers", "codebooks", "biases"):
+    for part in [part for part in sizes if part not in ("packed", "float32")]:
         axes.barh("packed", sizes[part], left=left, label=part)
         left += sizes[part]
     axes.barh("float32", sizes["float32"], color="#bbb")
@@ -99,22 +148,20 @@ def _bars(sizes: dict[str, int]) -> str:
 def _cycles(model: dict) -> str:
     figure = Figure(figsize=(8, 1.2))
     axes = figure.subplots()
-    axes.barh(["this array", "dense, at best"],
+    axes.barh(["this machine", "skipping nothing"],
               [model["cycles_per_image"], model["dense_cycles_per_image"]],
               color=["#2a7f62", "#bbb"])
     axes.set_xlabel("cycles an image")
     return _svg(figure)
 
 
-def _causes(statistics) -> str:
-    shares = statistics.shares()
-    pes = len(shares["useful"])
-    figure = Figure(figsize=(8, 1 + 0.35 * pes))
+def _causes(causes: dict, names: list[str], shares: dict[str, np.ndarray]) -> str:
+    """A bar per name, of the shares [names] by cause."""
+    figure = Figure(figsize=(8, 1 + 0.35 * len(names)))
     axes = figure.subplots()
-    left = np.zeros(pes)
-    for cause, (words, colour) in CAUSES.items():
-        axes.barh([f"PE {k}" for k in range(pes)], shares[cause], left=left, label=words,
-                  color=colour)
+    left = np.zeros(len(names))
+    for cause, (words, colour) in causes.items():
+        axes.barh(names, shares[cause], left=left, label=words, color=colour)
         left += shares[cause]
     axes.invert_yaxis()
     axes.set_xlabel("share of the computing cycles")
@@ -122,7 +169,7 @@ def _causes(statistics) -> str:
     return _svg(figure)
 
 
-def _pattern(run) -> str:
+def _rows_by_pe(run) -> str:
     weight = run.compiled.reference[0].weight
     pes = run.part.config.pes
     bands = [weight[pe::pes] != 0 for pe in range(pes)]
@@ -138,4 +185,19 @@ def _pattern(run) -> str:
         axes.axhline(end - 0.5, color="#888", linewidth=0.5)
     axes.set_xlabel("input")
     axes.set_title(f"layer {run.compiled.reference[0].name}")
+    return _svg(figure)
+
+
+def _groups(run) -> str:
+    layer = max(run.compiled.reference, key=lambda layer: layer.weight.size)
+    weight = layer.weight[:16, :128] != 0
+    figure = Figure(figsize=(8, 2))
+    axes = figure.subplots()
+    axes.imshow(weight, cmap=ListedColormap(["white", "#2a7f62"]), interpolation="nearest",
+                aspect="auto")
+    for column in range(16, weight.shape[1], 16):
+        axes.axvline(column - 0.5, color="#888", linewidth=0.5)
+    axes.set_xlabel("K")
+    axes.set_ylabel("output channel")
+    axes.set_title(f"layer {layer.name}")
     return _svg(figure)

@@ -52,6 +52,8 @@ class Schedule:
         per_word = config.span // SPEEDUP[pattern]
         steps = -(-k // (SPEEDUP[pattern] * config.products))
         most = min(config.weight_words, config.activation_words * per_word)
+        if steps > most:        # a chunk starts with a whole word of activations
+            most -= most % per_word
         chunks = -(-steps // most)
         if chunks > 1:
             steps = -(-steps // (chunks * per_word)) * per_word

@@ -62,6 +62,13 @@ def test_other_patterns_are_refused(patterns, said):
         TensorCoreConfig(patterns=patterns)
 
 
+@pytest.mark.parametrize("patterns", PATTERNS[2:], ids=", ".join)
+def test_the_weights_hold_a_whole_word_of_activations(patterns):
+    assert TensorCoreConfig(weight_words=4, patterns=patterns).weight_words == 4
+    with pytest.raises(ValueError, match=r"^weight_words must be at least 4 with 1:4, not 3$"):
+        TensorCoreConfig(weight_words=3, patterns=patterns)
+
+
 def test_a_configuration_does_not_change():
     with pytest.raises(FrozenInstanceError):
         TensorCoreConfig().rows = 8

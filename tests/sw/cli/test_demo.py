@@ -1,12 +1,14 @@
 """``demo`` on a network that is trained by nobody and a few images."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from zeroskip.sw import digits
 from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.pack import nm
 from zeroskip.sw.program import Program
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.recipe import Stage
@@ -19,8 +21,16 @@ def untrained(monkeypatch):
     network = Network((Linear("fc", weight, np.zeros(10, np.float32), "none"),))
     data = Data(rng.random((5, 64)).astype(np.float32), rng.integers(0, 10, 5))
     stages = [Stage(name, network, 0.2, 0.1) for name in ("dense", "pruned", "shared")]
-    monkeypatch.setattr(digits, "run", lambda progress: stages)
+    monkeypatch.setattr(digits, "run_linear", lambda progress: stages)
+    monkeypatch.setattr(digits, "run_convolutional", lambda progress: _halved(stages))
     monkeypatch.setattr(digits, "load", lambda: (data, data))
+
+
+def _halved(stages):
+    """The stages with 2:4 weights."""
+    (layer,) = stages[-1].network.layers
+    kept = np.where(nm.mask(layer.weight, "2:4"), layer.weight, 0)
+    return [replace(stage, network=Network((replace(layer, weight=kept),))) for stage in stages]
 
 
 def test_demo_writes_a_report_and_a_program_that_runs(cli, tmp_path):
@@ -28,13 +38,17 @@ def test_demo_writes_a_report_and_a_program_that_runs(cli, tmp_path):
     assert (done.code, done.stderr) == (0, "")
     assert json.loads((tmp_path / "demo/report.json").read_text()) == done.json
     assert done.json["bit_exact"]
-    (model,) = done.json["models"]
-    assert (model["simulator"], model["images"], model["outputs_compared"]) == ("python", 5, 50)
-    assert "<svg" in (tmp_path / "demo/report.html").read_text()
-    assert Program.load(tmp_path / "demo/digits.zsk").inputs == 64
-    done = cli("verify", tmp_path / "demo/digits.zsk", "--input", tmp_path / "demo/digits.npy",
-               "--engines", "golden,golden", "-q")
-    assert done == (0, "", "")
+    assert [model["engine"] for model in done.json["models"]] == ["eie", "tensorcore"]
+    for model in done.json["models"]:
+        assert (model["simulator"], model["images"], model["outputs_compared"]) == ("python", 5, 50)
+        assert model["speedup"] > 1
+        program = tmp_path / "demo" / model["engine"] / "digits.zsk"
+        assert Program.load(program).inputs == 64
+        verified = cli("verify", program, "--input", tmp_path / "demo/digits.npy",
+                       "--engines", "golden,golden", "-q")
+        assert verified == (0, "", "")
+    page = (tmp_path / "demo/report.html").read_text()
+    assert page.count("<svg") == 8
 
 
 def test_demo_takes_hardware_only(cli, tmp_path):
