@@ -25,8 +25,9 @@ CHANNELS = (1, 16, 32, 32)
 """Of the convolutional network, for the tensor core; 3 x 3 kernels, the last two in steps of 2."""
 DENSITY = {"0": 0.11, "2": 0.11, "4": 0.35}
 """By layer; the last layer is small, and stays denser. Together 11.9 % of the weights."""
-EPOCHS = 60
-LEARNING_RATE = 2e-3
+LINEAR = {"epochs": 60, "learning_rate": 2e-3}
+CONVOLUTIONAL = {"epochs": 40, "learning_rate": 5e-3}
+"""How long and how fast each network is trained, and once more while it is pruned."""
 
 
 def load() -> tuple[Data, Data]:
@@ -50,7 +51,7 @@ def train_linear(
     def layers():
         first, second, last = (nn.Linear(i, o) for i, o in pairwise(WIDTHS))
         return [first, nn.ReLU(), second, nn.ReLU(), last]
-    return _train(layers, data, seed, progress)
+    return _train(layers, LINEAR, data, seed, progress)
 
 
 def train_convolutional(
@@ -70,10 +71,10 @@ def train_convolutional(
         flat = CHANNELS[-1] * IMAGE[1] * IMAGE[2] // 16
         return [nn.Unflatten(1, IMAGE), *chain.from_iterable(convolutions), nn.Flatten(),
                 nn.Linear(flat, 10)]
-    return _train(layers, data, seed, progress)
+    return _train(layers, CONVOLUTIONAL, data, seed, progress)
 
 
-def _train(layers, data, seed, progress) -> Network:
+def _train(layers, training, data, seed, progress) -> Network:
     """A network of ``layers``, a function that makes torch modules, trained on ``data``."""
     import torch
     from torch import nn
@@ -84,8 +85,7 @@ def _train(layers, data, seed, progress) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = nn.Sequential(*layers())
-    fit(module, module.parameters(), data, epochs=EPOCHS, learning_rate=LEARNING_RATE, seed=seed,
-        progress=progress)
+    fit(module, module.parameters(), data, seed=seed, progress=progress, **training)
     return from_torch(module)
 
 
@@ -99,7 +99,7 @@ def run_linear(
     """
     train, _ = load()
     return _run(train_linear(train, seed, progress), Recipe(
-        DENSITY, share_bits=4, data=train, epochs=EPOCHS, learning_rate=LEARNING_RATE, seed=seed),
+        DENSITY, share_bits=4, data=train, seed=seed, **LINEAR),
         progress)
 
 
@@ -110,7 +110,7 @@ def run_convolutional(
     """The convolutional network dense and 2:4 pruned; see :func:`run_linear`."""
     train, _ = load()
     return _run(train_convolutional(train, seed, progress), Recipe(
-        pattern="2:4", data=train, epochs=EPOCHS, learning_rate=LEARNING_RATE, seed=seed),
+        pattern="2:4", data=train, seed=seed, **CONVOLUTIONAL),
         progress)
 
 

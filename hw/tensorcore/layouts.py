@@ -53,8 +53,11 @@ def gemm(config: TensorCoreConfig) -> data.StructLayout:
 
 def weight_word(config: TensorCoreConfig) -> data.StructLayout:
     """The stored weights that one row multiplies in a step, and where their operands lie: two
-    bits of ``metadata`` each, the position in its group of four. A dense pattern ignores the
-    metadata, and a core without operand select has none."""
+    bits of ``metadata`` each, the position in its group of four.
+
+    Dense weights need no hardware of their own: their metadata are the first two operands of
+    every group in even phases of an activation word, and the last two in odd ones. A core
+    without operand select has no metadata."""
     metadata = {"metadata": data.ArrayLayout(2, config.products)} if config.sparse else {}
     return data.StructLayout({"values": data.ArrayLayout(signed(8), config.products), **metadata})
 

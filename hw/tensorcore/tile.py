@@ -14,7 +14,7 @@ from zeroskip.hw.tensorcore.layouts import (
     strip,
     tile_row,
 )
-from zeroskip.hw.tensorcore.operands import Metadata, Windows
+from zeroskip.hw.tensorcore.windows import Windows
 
 
 class Tile(wiring.Component):
@@ -55,8 +55,7 @@ class Tile(wiring.Component):
         m = Module()
         config = self.config
         windows = [self._windows(m, c) for c in range(config.columns)]
-        selects = [self._select(m, r) for r in range(config.rows)]
-        sums = [[self._dot(m, r, c, selects[r], windows[c]) for c in range(config.columns)]
+        sums = [[self._dot(m, r, c, windows[c]) for c in range(config.columns)]
                 for r in range(config.rows)]
 
         under_way = DotProduct.latency(config)
@@ -85,22 +84,11 @@ class Tile(wiring.Component):
         ]
         return windows.windows
 
-    def _select(self, m: Module, r: int) -> Value | None:
-        if not self.config.sparse:
-            return None
-        m.submodules[f"metadata_{r}"] = metadata = Metadata(self.config)
-        m.d.comb += [
-            metadata.pattern.eq(self.pattern),
-            metadata.phase.eq(self.step.payload.phase),
-            metadata.stored.eq(self.weights[r].metadata),
-        ]
-        return metadata.select
-
-    def _dot(self, m: Module, r: int, c: int, select: Value | None, windows: Value) -> Value:
+    def _dot(self, m: Module, r: int, c: int, windows: Value) -> Value:
         m.submodules[f"dot_{r}_{c}"] = dot = DotProduct(self.config)
         m.d.comb += [dot.weights.eq(self.weights[r].values), dot.windows.eq(windows)]
-        if select is not None:
-            m.d.comb += dot.select.eq(select)
+        if self.config.sparse:
+            m.d.comb += dot.select.eq(self.weights[r].metadata)
         if self.config.int4:
             m.d.comb += dot.int4.eq(self.int4)
         return dot.sum

@@ -106,9 +106,11 @@ class Schedule:
         values = self._padded(values, products * self.steps).view(np.uint8)
         parts = [_bits(values.reshape(-1, products))]
         if self.config.sparse:
-            # Padding is stored as the first two operands of a group, or the first: ordered.
-            stored = np.resize(np.arange(GROUP // SPEEDUP[self.pattern]) % 2,
-                               (self.m, values.shape[1])).astype(np.uint8)
+            # What fills the last word, and dense weights altogether: the operands of a group in
+            # turn, as many in a step as there are multipliers for a group.
+            turns = np.arange(GROUP if self.pattern == "dense" else GROUP // SPEEDUP[self.pattern])
+            turns = np.tile(turns.reshape(-1, min(2, len(turns))), (1, products // 2))
+            stored = np.tile(np.resize(turns, values.shape[1]), (self.m, 1)).astype(np.uint8)
             stored[:, :indices.shape[1]] = indices
             parts.append(np.stack([stored & 1, stored >> 1], axis=-1).reshape(-1, 2 * products))
         once = _side_by_side(np.concatenate(parts, axis=1), self.m, self.config.rows)

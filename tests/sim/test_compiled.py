@@ -139,12 +139,18 @@ def test_items_wait_inside_while_nobody_takes_them(make):
     payloads = items(40)
     found = []
     for model in models:
-        with pytest.raises(TimeoutError, match="'i' moved 3 of 20 items.*for 50 cycles"):
-            model.run({"i": payloads[:20]}, {}, patience=50)
-        model.tick(3)
-        found.append([model.run({}, {"o": 1}), model.run({"i": payloads[20:]}, {"o": 18})])
+        assert model.run({"i": payloads[:3]}, {}) == {}
+        model.tick(9)
+        assert (model.peek("o__valid"), model.peek("i__ready")) == (1, 0)
+        found.append([model.run({}, {"o": 1}), model.run({"i": payloads[3:]}, {"o": 39})])
     for ours, theirs in zip(*found, strict=True):
         assert_same(ours, theirs)
+
+
+def test_a_full_device_ends_in_a_timeout(make):
+    for model in both(make):
+        with pytest.raises(TimeoutError, match=r"'i' moved 3 of 20 items.*for 50 cycles"):
+            model.run({"i": items(20)}, {}, patience=50)
 
 
 def test_state_between_calls(make):

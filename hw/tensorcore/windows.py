@@ -1,4 +1,4 @@
-"""From stored words to what the lanes take: the metadata of a step, and each lane's window."""
+"""From stored words to what the lanes of a column can reach."""
 
 from amaranth.hdl import *
 from amaranth.lib import data, wiring
@@ -6,37 +6,6 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.tensorcore.config import GROUP, TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import Pattern, activation_word, phase, window
-
-
-class Metadata(wiring.Component):
-    """The operand select of one row. Combinational.
-
-    A dense step needs no hardware of its own: it is a sparse one that takes the first two
-    operands of every group in its even phases, and the last two in its odd ones.
-
-    Members
-    -------
-    pattern : In(Pattern)
-    phase : In
-    stored : In
-        The metadata beside the weights.
-    select : Out
-    """
-
-    def __init__(self, config: TensorCoreConfig):
-        self.config = config
-        select = data.ArrayLayout(2, config.products)
-        super().__init__({
-            "pattern": In(Pattern), "phase": In(phase(config)),
-            "stored": In(select), "select": Out(select)})
-
-    def elaborate(self, platform):
-        m = Module()
-        m.d.comb += self.select.eq(self.stored)
-        with m.If(self.pattern == Pattern.DENSE):
-            m.d.comb += [self.select[i].eq(Cat(Const(i % 2, 1), self.phase[0]))
-                         for i in range(self.config.products)]
-        return m
 
 
 class Windows(wiring.Component):
