@@ -55,11 +55,14 @@ def run(config, pattern, steps, int4=0):
 def random_step(rng, config, pattern, number, last):
     """A step with any numbers: what :func:`run` takes."""
     shape = config.rows, config.products
+    phase = number % (config.span // SPEEDUP[pattern])
     metadata = rng.integers(4, size=shape)
     if pattern == "2:4":
         pairs = np.array([(low, high) for high in range(4) for low in range(high)])
         metadata = pairs[rng.integers(6, size=(config.rows, config.lanes))].reshape(shape)
-    return (number % (config.span // SPEEDUP[pattern]), number == 0, last,
+    elif pattern == "dense":
+        metadata = np.resize([0, 1], shape) + 2 * (phase % 2)
+    return (phase, number == 0, last,
             rng.integers(-128, 128, shape), metadata,
             rng.integers(-128, 128, (config.columns, config.operands)))
 
@@ -67,12 +70,11 @@ def random_step(rng, config, pattern, number, last):
 def products(config, pattern, step, int4):
     """What one step adds to each accumulator, int64 [rows, columns]."""
     phase, _, _, weights, metadata, words = step
-    lane, slot = np.divmod(np.arange(config.products), 2)
+    lane = np.arange(config.products) // 2
     if config.span == 1:
         at = np.broadcast_to(np.arange(config.products), weights.shape)
     elif pattern == "dense":
-        group = phase // 2 * config.lanes + lane
-        at = np.broadcast_to(4 * group + 2 * (phase % 2) + slot, weights.shape)
+        at = 4 * (phase // 2 * config.lanes + lane) + metadata
     elif pattern == "2:4":
         at = 4 * (phase * config.lanes + lane) + metadata
     else:

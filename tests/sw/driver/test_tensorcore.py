@@ -146,12 +146,11 @@ def read_activations(config, payload):
 def dot_products(schedule, weights, places, words, phase):
     """What one step adds to the tile, int64 [rows, columns]."""
     config = schedule.config
-    lane, slot = np.divmod(np.arange(config.products), 2)
+    lane = np.arange(config.products) // 2
     if not config.sparse:
         at = np.broadcast_to(np.arange(config.products), weights.shape)
     elif schedule.pattern == "dense":
-        group = phase // 2 * config.lanes + lane
-        at = np.broadcast_to(4 * group + 2 * (phase % 2) + slot, weights.shape)
+        at = 4 * (phase // 2 * config.lanes + lane) + places
     elif schedule.pattern == "2:4":
         at = 4 * (phase * config.lanes + lane) + places
     else:
@@ -233,6 +232,22 @@ def test_padding_keeps_the_order_of_the_places(pattern):
     flat = places.swapaxes(0, 1).reshape(4, -1)
     np.testing.assert_array_equal(flat[:, :indices.shape[1]], indices)
     assert not stored.swapaxes(0, 1).reshape(4, -1)[:, values.shape[1]:].any()
+
+
+@pytest.mark.parametrize(("k", "chunks"), [(40, 1), (100, 4)])
+def test_dense_metadata_are_the_two_halves_of_every_group_in_turn(k, chunks):
+    """Behind the last weight too, and from the start again in each chunk."""
+    config = TensorCoreConfig(rows=2, columns=2, products=4, weight_words=10 if chunks == 1 else 8,
+                              activation_words=8, patterns=("dense", "2:4"))
+    schedule = Schedule.of(config, "dense", 3, k, 2)
+    assert schedule.chunks == chunks
+    a = np.ones((3, k), np.int8)
+    _, places = read_weights(config, schedule.weights(a, np.zeros((3, 0), np.uint8)))
+    places = places.reshape(2, chunks, schedule.steps, 2, 4).swapaxes(2, 3)[0]     # full panel
+    assert places[..., ::2, :].tolist() == np.broadcast_to(
+        [0, 1, 0, 1], places[..., ::2, :].shape).tolist()
+    assert places[..., 1::2, :].tolist() == np.broadcast_to(
+        [2, 3, 2, 3], places[..., 1::2, :].shape).tolist()
 
 
 def test_channels_hold_any_numbers_and_come_again_with_each_block():
