@@ -1,6 +1,7 @@
 """What the compiled simulators share: the compiler, the cache, and the model in Python."""
 
 import ctypes
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from zeroskip.sw.errors import ToolMissing
 
 DRIVERS = Path(__file__).parent
 """The folder of the C++ sources."""
+
+LARGE = 20_000
+"""Lines of RTLIL or Verilog up to which all copies of a module together are flattened."""
 
 _FLAGS = ("-O2", "-shared", "-fPIC", "-std=c++17", "-w", "-fvisibility=hidden")
 
@@ -78,6 +83,36 @@ def build_once(simulator: str, name: str, keys: list[str],
                               f"another, or name one in CXX; it said:\n{done.stderr[-2000:]}")
         os.replace(built, library)
     return library
+
+
+def large_copies(top: str, lines: dict[str, int], cells: dict[str, Counter]) -> set[str]:
+    """Modules that are not to be flattened, as the PEs of an array.
+
+    Flattening pays: a signal that crosses a module's border costs time whenever it settles.
+    But to compile the code of each copy of a large module takes minutes, and the processor's
+    cache does not hold it.
+
+    Parameters
+    ----------
+    top : str
+    lines : dict of module to int
+    cells : dict of module to (module to number of copies in it)
+    """
+    @functools.cache
+    def flat_lines(module: str) -> int:
+        return lines[module] + sum(n * flat_lines(cell) for cell, n in cells[module].items())
+
+    kept = set()
+
+    def visit(module: str, copies: int):
+        for cell, n in cells[module].items():
+            keep = copies * n > 1 and copies * n * flat_lines(cell) > LARGE
+            if keep:
+                kept.add(cell)
+            visit(cell, 1 if keep else copies * n)
+
+    visit(top, 1)
+    return kept
 
 
 def _sources() -> list[str]:

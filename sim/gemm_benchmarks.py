@@ -44,14 +44,15 @@ class GemmRun:
 
 def random_layer(m: int, k: int, pattern: str, seed: int = 0) -> Int8Layer:
     """A fully-connected layer with random int8 weights of exactly this pattern, and random
-    requantisation."""
+    requantisation that spreads the outputs over int8."""
     rng = np.random.default_rng(seed)
     weight = rng.integers(-128, 128, (m, k)).astype(np.int8)
     if pattern != "dense":
         weight = np.where(mask(weight, pattern), weight, 0).astype(np.int8)
     return Int8Layer(
         "gemm", weight, rng.integers(-1000, 1000, m), rng.integers(1 << 30, 1 << 31, m, np.int32),
-        np.full(m, 45, np.int32), "relu", None, k, m, 1.0, 3, 1.0, -5, raw=False)
+        np.full(m, 38 + k.bit_length() // 2, np.int32), "relu", None, k, m, 1.0, 3, 1.0, -5,
+        raw=False)
 
 
 def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, engine: Engine,

@@ -152,4 +152,4 @@ def _run_layer(model, part: TensorCorePart, layer: TensorCoreLayer, x: np.ndarra
     return multiply(
         model, schedule, layer.values, layer.indices, b, bias=layer.bias,
         scale=None if layer.raw else (layer.multiplier, layer.shift),
-        zero_point=layer.output_zero_point, relu=layer.activation == "relu")
+        zero_point=0 if layer.raw else layer.output_zero_point, relu=layer.activation == "relu")

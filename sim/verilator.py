@@ -3,13 +3,14 @@
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from amaranth.lib import wiring
 
 from zeroskip.hw import emit
-from zeroskip.sim.compiled import DRIVERS, Model, build_once
+from zeroskip.sim.compiled import DRIVERS, Model, build_once, large_copies
 from zeroskip.sw.errors import ToolMissing
 
 __all__ = ["Model", "build", "version"]
@@ -41,7 +42,7 @@ def build(make: Callable[[], wiring.Component], name: str, key: str) -> Path:
     def generate(folder: Path) -> list[str]:
         component = make()
         source = folder / "design.v"
-        source.write_text(emit.verilog(component, name))
+        source.write_text(_keep(emit.verilog(component, name), name))
         _verilator(*_OPTIONS, "--top-module", name, "--Mdir", str(folder), str(source))
         (folder / "ports.inc").write_text("".join(
             f'PORT("{port["name"]}", {_member(port["name"])}, {port["width"]})\n'
@@ -54,6 +55,19 @@ def build(make: Callable[[], wiring.Component], name: str, key: str) -> Path:
                 "-pthread"]
 
     return build_once("verilator", name, [key, Path(__file__).read_text(), version()], generate)
+
+
+def _keep(text: str, top: str) -> str:
+    """Verilog in which :func:`large_copies` are marked to stay modules."""
+    modules = {part[:re.search(r"[ (]", part).start()]: part
+               for part in re.split(r"^module \\?", text, flags=re.MULTILINE)[1:]}
+    lines = {name: part.count("\n") for name, part in modules.items()}
+    cells = {name: Counter(cell for cell in re.findall(r"^  \\?(\S+) +\S+ \($", part, re.MULTILINE)
+                           if cell in modules) for name, part in modules.items()}
+    for name in large_copies(top, lines, cells):
+        text = re.sub(rf"^module \\?{re.escape(name)} ?\([^;]*\);",
+                      r"\g<0> /*verilator no_inline_module*/", text, count=1, flags=re.MULTILINE)
+    return text
 
 
 def _member(port: str) -> str:

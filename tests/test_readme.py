@@ -45,3 +45,5 @@ def test_every_command_of_the_readme_exists():
     named = set(re.findall(r"zeroskip ([a-z]+)", README.read_text()))
     assert named <= set(known)
     assert set(known) - {"demo"} <= named
+    benches = re.findall(r"^    zeroskip bench ([a-z]+)", README.read_text(), re.MULTILINE)
+    assert sorted(benches) == sorted(known["bench"].commands)

@@ -79,6 +79,9 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         Where a layer cannot run on its machine, a scale cannot be found, a sum could overflow,
         or a memory is too small.
     """
+    if calibration is None and not all(layer.quantised for layer in network.layers):
+        raise BadInput("the network holds layers that are not quantised; give samples to "
+                       "calibrate them with")
     parts, layers, reports = [], [], []
     x = calibration
     for config, group in groupby(network.layers, lambda layer: _machine(layer, configs)):

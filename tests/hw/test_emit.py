@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,15 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.layouts import load_word
 from zeroskip.hw.emit import YosysError, ports, rtlil, verilog, waivers, yosys
+from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
+from zeroskip.hw.tensorcore.core import TensorCore
+from zeroskip.hw.tensorcore.layouts import output as tensorcore_output
 from zeroskip.sim.cases import make_case, random_layers
 from zeroskip.sw.driver.eie import load_words
 from zeroskip.sw.driver.payload import pack_fields
+from zeroskip.sw.driver.tensorcore import Schedule
+from zeroskip.sw.golden.tensorcore import gemm, requantise
+from zeroskip.sw.pack import nm
 
 needs_verilator = pytest.mark.skipif(not shutil.which("verilator"), reason="verilator is missing")
 needs_icarus = pytest.mark.skipif(not shutil.which("iverilog"), reason="iverilog is missing")
@@ -83,10 +90,12 @@ def test_all_pes_are_one_module():
         == len([name for name in two if "pe" in name.split(".")]) > 5
 
 
-def test_ports_are_those_of_the_verilog():
-    dut = EIE(EIEConfig())
-    text = verilog(dut, "eie")
-    head = re.search(r"^module eie\((.*?)\);", text, re.MULTILINE)[1]
+@pytest.mark.parametrize("make", [lambda: EIE(EIEConfig()), lambda: TensorCore(CONFIGS["tc-8"])],
+                         ids=["eie", "tensor core"])
+def test_ports_are_those_of_the_verilog(make):
+    dut = make()
+    text = verilog(dut, "top")
+    head = re.search(r"^module top\((.*?)\s*\);", text, re.MULTILINE | re.DOTALL)[1]
     assert sorted(head.split(", ")) == sorted(port["name"] for port in ports(dut))
 
 
@@ -95,13 +104,26 @@ def test_yosys_says_what_is_wrong():
         yosys("read_rtlil /nonexistent.il")
 
 
+ONE = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=2, activation_words=2)
+SMALL = TensorCoreConfig(rows=3, columns=2, products=4, weight_words=4, activation_words=6,
+                         patterns=("dense", "2:4", "1:4"), int4=True)
+
+
 @needs_verilator
-@pytest.mark.parametrize("pes", [1, 4])
-def test_verilator_lints_without_a_warning(tmp_path, pes):
-    (tmp_path / "eie.v").write_text(verilog(EIE(EIEConfig(pes=pes)), "eie"))
-    (tmp_path / "eie.vlt").write_text(waivers())
+@pytest.mark.parametrize("make", [
+    pytest.param(lambda: EIE(EIEConfig(pes=1)), id="eie, one PE"),
+    pytest.param(lambda: EIE(EIEConfig(pes=4)), id="eie, four PEs"),
+    pytest.param(lambda: TensorCore(CONFIGS["tc-8"]), id="tc-8"),
+    pytest.param(lambda: TensorCore(ONE), id="tensor core, one accumulator"),
+    pytest.param(lambda: TensorCore(SMALL), id="tensor core, every mode"),
+    pytest.param(lambda: TensorCore(replace(CONFIGS["tc-8"], patterns=("dense",))),
+                 id="tensor core, no select"),
+])
+def test_verilator_lints_without_a_warning(tmp_path, make):
+    (tmp_path / "top.v").write_text(verilog(make(), "top"))
+    (tmp_path / "top.vlt").write_text(waivers())
     done = subprocess.run(
-        ["verilator", "--lint-only", "-Wall", "--top-module", "eie", "eie.vlt", "eie.v"],
+        ["verilator", "--lint-only", "-Wall", "--top-module", "top", "top.vlt", "top.v"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -146,6 +168,14 @@ def hexadecimal(payloads):
     return "\n".join("".join(f"{word:08x}" for word in row[::-1]) for row in payloads)
 
 
+def icarus(folder, *sources):
+    """The hexadecimal numbers that a bench writes, one a line."""
+    for command in (["iverilog", "-g2012", "-o", "bench.vvp", *sources], ["vvp", "bench.vvp"]):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True,
+                              timeout=120)
+    return [int(line, 16) for line in re.findall(r"^[0-9a-f]+$", done.stdout, re.MULTILINE)]
+
+
 @needs_icarus
 def test_icarus_runs_a_program_through_the_verilog(tmp_path):
     rng = np.random.default_rng(7)
@@ -163,11 +193,7 @@ def test_icarus_runs_a_program_through_the_verilog(tmp_path):
     (tmp_path / "bench.v").write_text(BENCH.format(
         load=load_word(config).size, loads=len(loads), input=INPUT.size, inputs=len(items),
         output=output(config).size, wanted=wanted))
-    for command in (["iverilog", "-g2012", "-o", "bench.vvp", "bench.v", "eie.v"],
-                    ["vvp", "bench.vvp"]):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True,
-                              timeout=120)
-    found = [int(line, 16) for line in re.findall(r"^[0-9a-f]+$", done.stdout, re.MULTILINE)]
+    found = icarus(tmp_path, "bench.v", "eie.v")
     layout = output(config)
     index, value = layout["index"], layout["value"]
     pairs = [(bits & (1 << index.width) - 1,
@@ -176,3 +202,76 @@ def test_icarus_runs_a_program_through_the_verilog(tmp_path):
         for layer in case.expected:
             mine, pairs = pairs[:layer.shape[1]], pairs[layer.shape[1]:]
             assert dict(mine) == dict(enumerate(layer[image].tolist()))
+
+
+STREAM = """
+  reg [{width}-1:0] {name}_items [0:{count}-1];
+  reg [31:0] {name}_at = 0;
+  wire {name}_ready;
+  initial $readmemh("{name}.hex", {name}_items);
+  always @(posedge clk) if (go && {name}_ready && {name}_at < {count}) {name}_at <= {name}_at + 1;
+"""
+CORE_BENCH = """
+module bench;
+  reg clk = 0, rst = 0, go = 0;
+  reg [31:0] got = 0;
+  wire outputs_valid;
+  wire [{output}-1:0] outputs;
+  {streams}
+  tensorcore dut(.clk(clk), .rst(rst), {ports}
+    .outputs__valid(outputs_valid), .outputs__ready(1'b1), .outputs__payload(outputs),
+    .busy(), .stats__clear(1'b0), .stats__select(4'd0), .stats__count());
+  always #1 clk = !clk;
+  initial begin
+    #2 rst = 1;
+    #4 rst = 0;
+    #2 go = 1;
+    #1000000 $finish;
+  end
+  always @(posedge clk) if (outputs_valid) begin
+    $display("%h", outputs);
+    got <= got + 1;
+    if (got == {wanted} - 1) $finish;
+  end
+endmodule
+"""
+
+
+@needs_icarus
+@pytest.mark.parametrize("pattern", ["dense", "2:4", "1:4"])
+def test_icarus_runs_a_gemm_through_the_verilog(tmp_path, pattern):
+    rng = np.random.default_rng(8)
+    schedule = Schedule.of(SMALL, pattern, 7, 40, 5)
+    a, b = rng.integers(-128, 128, (7, 40), np.int8), rng.integers(-128, 128, (5, 40), np.int8)
+    values, indices = a, np.zeros((7, 0), np.uint8)
+    if pattern != "dense":
+        a = np.where(nm.mask(a, pattern), a, 0).astype(np.int8)
+        compressed = nm.compress(a, pattern)
+        values, indices = compressed.values, compressed.indices
+    bias = rng.integers(-9999, 9999, 7)
+    multiplier = rng.integers(1 << 29, 1 << 30, 7).astype(np.int32)
+    shift = rng.integers(38, 41, 7).astype(np.int32)
+    dut = TensorCore(SMALL)
+    widths = {port["name"]: port["width"] for port in ports(dut)}
+    items = {"commands": schedule.command(zero_point=3, relu=True),
+             "weights": schedule.weights(values, indices),
+             "channels": schedule.channels(bias, multiplier, shift),
+             "activations": schedule.activations(b)}
+    for name, payload in items.items():
+        (tmp_path / f"{name}.hex").write_text(hexadecimal(payload))
+    (tmp_path / "tensorcore.v").write_text(verilog(dut, "tensorcore"))
+    (tmp_path / "bench.v").write_text(CORE_BENCH.format(
+        output=tensorcore_output(SMALL).size, wanted=schedule.output_rows,
+        streams="".join(STREAM.format(name=name, width=widths[f"{name}__payload"],
+                                      count=len(payload)) for name, payload in items.items()),
+        ports="\n    ".join(
+            f".{name}__valid(go && {name}_at < {len(payload)}), .{name}__ready({name}_ready), "
+            f".{name}__payload({name}_items[{name}_at])," for name, payload in items.items())))
+    found = icarus(tmp_path, "bench.v", "tensorcore.v")
+    size = -(-tensorcore_output(SMALL).size // 32) * 4
+    outputs, saturated = schedule.outputs(np.frombuffer(
+        b"".join(row.to_bytes(size, "little") for row in found), "<u4").reshape(-1, size // 4))
+    sums = gemm(a, b.T.copy()).T + bias.astype(np.int32)
+    expected, count = requantise(sums, multiplier, shift, 3, True)
+    np.testing.assert_array_equal(outputs, expected.T)
+    assert saturated.sum() == count > 0

@@ -23,6 +23,9 @@ WIDTH = 70
 
 SIMULATORS = {"cxxrtl": cxxrtl, "verilator": verilator}
 
+NEEDS_VERILATOR = pytest.mark.skipif(not shutil.which("verilator"),
+                                     reason="verilator is not installed")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory):
@@ -31,17 +34,24 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(params=["cxxrtl", pytest.param("verilator", marks=NEEDS_VERILATOR)])
+def make_array(request):
+    """Compiles a component as everybody does."""
+    simulator = SIMULATORS[request.param]
+    return lambda component: simulator.Model(simulator.build(component, "array", ""))
+
+
 @pytest.fixture(params=[
-    "cxxrtl", "cxxrtl with modules kept",
-    pytest.param("verilator", marks=pytest.mark.skipif(
-        not shutil.which("verilator"), reason="verilator is not installed"))])
+    "cxxrtl", "cxxrtl-modules", pytest.param("verilator", marks=NEEDS_VERILATOR),
+    pytest.param("verilator-modules", marks=NEEDS_VERILATOR)])
 def make(request, monkeypatch):
-    """Compiles a component."""
-    if request.param == "cxxrtl with modules kept":
-        monkeypatch.setattr(cxxrtl, "LARGE", 0)
-    simulator = SIMULATORS[request.param.split()[0]]
-    return lambda component, name="chain": simulator.Model(
-        simulator.build(component, name, request.param))
+    """Compiles a component, flattened or with all copies of modules kept."""
+    name, *kept = request.param.split("-")
+    if kept:
+        monkeypatch.setattr(compiled, "LARGE", 0)
+    simulator = SIMULATORS[name]
+    return lambda component: simulator.Model(
+        simulator.build(component, "chain", request.param))
 
 
 class Stage(wiring.Component):
@@ -208,12 +218,12 @@ def test_items_of_another_width_are_refused(make):
         make(Chain).run({"i": items(2) | np.uint32(1 << WIDTH - 64)}, {})
 
 
-def test_the_array_gives_the_same_bits_in_the_same_cycles(make, digits_like):
+def test_the_array_gives_the_same_bits_in_the_same_cycles(make_array, digits_like):
     from zeroskip.hw.eie.array import EIE
 
     part = digits_like.part
     ours, theirs = (eie_host.run(model, part, digits_like.inputs) for model in (
-        make(lambda: EIE(part.config), "eie"), AmaranthModel(EIE(part.config))))
+        make_array(lambda: EIE(part.config)), AmaranthModel(EIE(part.config))))
     for found, expected, golden in zip(ours.outputs, theirs.outputs, digits_like.expected,
                                        strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -224,8 +234,7 @@ def test_the_array_gives_the_same_bits_in_the_same_cycles(make, digits_like):
 
 
 @pytest.mark.parametrize("name", [
-    "cxxrtl", pytest.param("verilator", marks=pytest.mark.skipif(
-        not shutil.which("verilator"), reason="verilator is not installed"))])
+    "cxxrtl", pytest.param("verilator", marks=NEEDS_VERILATOR)])
 def test_two_processes_may_build_the_same_model_at_once(name, tmp_path):
     script = textwrap.dedent(f"""
         from zeroskip.hw.stream import Queue
@@ -239,6 +248,16 @@ def test_two_processes_may_build_the_same_model_at_once(name, tmp_path):
                                   stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=240)[0] for process in processes] == ["3\n", "3\n"]
     assert [path.suffix for path in (tmp_path / "zeroskip" / name).iterdir()] == [".so"]
+
+
+def test_large_copies_and_only_they_stay_modules(monkeypatch):
+    monkeypatch.setattr(compiled, "LARGE", 100)
+    lines = {"top": 500, "control": 500, "pe": 20, "memory": 12, "bit": 1}
+    cells = {"top": {"control": 1, "pe": 4, "bit": 50}, "control": {"memory": 2},
+             "pe": {"memory": 9}, "memory": {}, "bit": {}}
+    assert compiled.large_copies("top", lines, cells) == {"pe", "memory"}
+    monkeypatch.setattr(compiled, "LARGE", 200)
+    assert compiled.large_copies("top", lines, cells) == {"pe"}, "its memories count once"
 
 
 def test_a_failing_compiler_is_reported_with_what_it_said(monkeypatch):

@@ -1,7 +1,10 @@
-"""Verilator, where there is none or another one than expected."""
+"""Verilator's part of the build; the models are in ``test_compiled.py``."""
 
 import pytest
 
+from zeroskip.hw.eie.array import EIE
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.emit import verilog
 from zeroskip.hw.stream import Queue
 from zeroskip.sim import verilator
 from zeroskip.sw.errors import ToolMissing
@@ -45,3 +48,11 @@ def test_what_verilator_complains_of_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="no such letter"):
         verilator.build(lambda: Queue(8, depth=4), "queue", "")
+
+
+def test_only_the_pes_of_an_array_stay_modules():
+    text = verilog(EIE(EIEConfig(pes=8)), "eie")
+    marked = verilator._keep(text, "eie")
+    lines = [line for line in marked.splitlines() if "no_inline_module" in line]
+    assert [line.split(" (")[0] for line in lines] == ["module \\eie.pe"]
+    assert marked.replace(" /*verilator no_inline_module*/", "") == text

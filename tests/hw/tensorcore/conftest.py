@@ -30,7 +30,7 @@ def _requantised(total, multiplier, shift, *, zero_point=0, relu=False):
     p = total * multiplier
     q = (abs(p) + (1 << shift - 1)) >> shift
     y = (q if p >= 0 else -q) + zero_point
-    saturated = y > 127 or y < -128 and not relu
+    saturated = y > 127 or (y < -128 and not relu)
     return min(127, max(zero_point if relu else -128, y)), saturated
 
 

@@ -123,8 +123,8 @@ def operate(watch, flat):
 def check_flow(log, parts, capacity, ready):
     """Words are taken exactly while a GEMM has some to come and a part is free.
 
-    ``ready(words, whole, released, cycle)`` is what the buffer must say in a cycle: words taken
-    and parts filled of all GEMMs, parts released, and the signals.
+    ``ready(taken, whole, released, *signals)`` is what the buffer must say in a cycle: words
+    taken, parts filled and parts released of all GEMMs, and the other signals.
     """
     totals = [sum(map(len, gemm)) for gemm in parts]
     ends = []
@@ -134,7 +134,7 @@ def check_flow(log, parts, capacity, ready):
     for start, valid, i_ready, release, is_ready, *cycle in log:
         whole = sum(end <= taken for end in ends)
         assert i_ready == (taken < sum(totals[:started]) and whole - released < capacity)
-        assert is_ready == ready(taken, whole, released, cycle)
+        assert is_ready == ready(taken, whole, released, *cycle)
         started += start
         taken += valid and i_ready
         released += release
@@ -150,7 +150,7 @@ def weights(config, numbers, walk_sizes, seed):
                          for _ in each.walk()] for each in sizes]
 
 
-async def use_weights(reader, sizes, parts):
+async def use_weights(reader, _sizes, parts):
     for words in parts:
         await reader.until(reader.dut.ready)
         order = [0, *range(len(words) - 1, 0, -1)]      # any order will do
@@ -163,7 +163,7 @@ def run_weights(operate, walk_sizes):
     def run_weights(config, numbers, stalls, seed=0):
         dut, sizes, parts = weights(config, numbers, walk_sizes, seed)
         log = operate(dut, sizes, parts, use_weights, [dut.ready], stalls)
-        check_flow(log, parts, 2, lambda taken, whole, released, cycle: whole > released)
+        check_flow(log, parts, 2, lambda _, whole, released: whole > released)
         return log
     return run_weights
 
@@ -179,7 +179,7 @@ def test_weights_by_name(run_weights, gemms):
     run_weights(*gemms, lambda seed: [Stalls(seed, 0.3), Stalls(seed, 0.3)])
 
 
-def free(seed):
+def free(_seed):
     return [None, Stalls()]
 
 
@@ -233,8 +233,8 @@ def run_activations(operate, walk_sizes):
                 ends += [last + each.words * (k + 1) for k in range(strips)]
                 before.append(len(ends))
 
-        def ready(taken, whole, released, cycle):
-            return sum(end <= taken for end in ends) - before[released] > cycle[0]
+        def ready(taken, _, released, tile):
+            return sum(end <= taken for end in ends) - before[released] > tile
 
         check_flow(log, parts, 2, ready)
         return log
@@ -284,7 +284,7 @@ class Claims:
     def __init__(self):
         self.claimed, self.left = [], None
 
-    async def use(self, reader, sizes, parts):
+    async def use(self, reader, parts):
         for words in parts:
             await reader.until(reader.dut.ready)
             self.claimed.append((reader.now + LATE, words))
@@ -313,8 +313,8 @@ def run_channels(operate, walk_sizes, watch):
         claims, outputs = Claims(), []
         claims.left = sum(map(len, parts))
 
-        async def use(reader, sizes, own):
-            await claims.use(reader, sizes, own)
+        async def use(reader, _sizes, own):
+            await claims.use(reader, own)
             while own is parts[-1] and claims.left:
                 await reader.tick()
 
@@ -325,9 +325,9 @@ def run_channels(operate, walk_sizes, watch):
 
         claimed = 0
 
-        def ready(taken, whole, released, cycle):
+        def ready(_taken, whole, _released, claim):
             nonlocal claimed
-            now, claimed = claimed, claimed + cycle[0]
+            now, claimed = claimed, claimed + claim
             return whole > now
 
         check_flow(log, parts, ChannelBuffer.PANELS, ready)

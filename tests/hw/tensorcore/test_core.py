@@ -246,6 +246,17 @@ def test_outputs_stalled_for_long_lose_nothing(assert_exact, random_gemm):
     assert counts[CoreCounter.STEPS] == free[CoreCounter.STEPS]
 
 
+@pytest.mark.parametrize("rows", [2, 3])
+def test_tiles_of_as_many_steps_as_rows_never_wait_for_the_outputs(assert_exact, random_gemm, rows):
+    """A row leaves in each cycle; the queue has room for those on their way."""
+    config = TensorCoreConfig(rows=rows, columns=1, products=2, weight_words=8,
+                              activation_words=128)
+    gemm = random_gemm(config, "2:4", rows, 4 * rows, 40, raw=True)
+    assert gemm.schedule.steps == rows
+    counts = assert_exact(gemm)
+    assert [counts[which] for which in WAITS] == [rows, 0, 0]
+
+
 def test_without_a_wait_every_multiplier_works_in_every_cycle(assert_exact, random_gemm):
     """Panels of more steps than rows, and operands that are always there in time."""
     config = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=8, activation_words=64)

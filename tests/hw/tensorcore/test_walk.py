@@ -10,7 +10,7 @@ from zeroskip.sim.bench import Stalls, simulate
 
 
 @pytest.fixture(scope="session")
-def walk(watch):
+def walk():
     """``walk(sizes...)``: (columns, rows, chunk edges, last panel) of every turn of each of
     several walks, one after another on one component; ``stalls`` pause between the turns."""
     def walk(*walks, stalls=None):

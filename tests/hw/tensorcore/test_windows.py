@@ -20,7 +20,7 @@ def windows(config, pattern, phase, word):
         ctx.set(dut.pattern, PATTERNS[pattern])
         ctx.set(dut.phase, phase)
         ctx.set(dut.word, word)
-        found.extend([value for value in ctx.get(window)] for window in dut.windows)
+        found.extend(list(ctx.get(window)) for window in dut.windows)
 
     simulator = Simulator(dut)
     simulator.add_testbench(bench)

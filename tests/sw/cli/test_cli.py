@@ -213,7 +213,7 @@ COMMANDS = {
     "prune": (["model.onnx", "--recipe", "recipe.toml", "-o", "new.onnx"],
               {"before", "after", "stages"}),
     "compile": (["model.onnx", "--calibration", "x.npy", "-o", "model.zsk"],
-                {"target", "layers", "bytes"}),
+                {"layers", "bytes"}),
     "run": (["model.zsk", "--input", "x.npy", "--output", "y.npy", "--engine", "python"],
             {"engine", "images", "inputs_saturated", "outputs_saturated", "cycles_per_image",
              "utilisation", "statistics"}),
@@ -461,7 +461,7 @@ def test_model_with_nan_or_infinity(refused, folder, tensor, value):
 def test_layer_that_does_not_fit(refused, folder):
     save_model(folder / "large.onnx", weight=np.ones((300, 4), np.float32),
                bias=np.zeros(300, np.float32))
-    message = refused(*compile_args(folder, "large.onnx", "x4.npy"))
+    message = refused(*compile_args(folder, "large.onnx", "x4.npy"), "--engine", "eie")
     assert "75 activations per PE and role (it has 64)" in message
     assert "75 biases per PE (it has 64)" in message
 
@@ -578,7 +578,9 @@ def test_unknown_engines_of_verify(refused, folder, names):
 
 
 def test_unknown_target(refused, folder):
-    assert "eie-4, eie-16" in refused(*compile_args(folder), "--target", "eie-5")
+    message = refused(*compile_args(folder), "--target", "eie-5")
+    assert "eie-4, eie-16" in message
+    assert "tc-64, tc-64-dense" in message
 
 
 def test_unknown_machine(refused, folder):

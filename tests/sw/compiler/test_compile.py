@@ -1,4 +1,5 @@
-"""The memory images, walked as the machine walks them, give back exactly the layers."""
+"""The memory images, walked as the machine walks them, give back exactly the layers; and whole
+networks, on either machine and on both, give in RTL what the integer reference gives."""
 
 from dataclasses import replace
 
@@ -6,12 +7,22 @@ import numpy as np
 import pytest
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.sw.compiler.compile import storage
+from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.sim import engines
+from zeroskip.sim.chain import run_program
+from zeroskip.sim.golden_engine import GoldenEngine
+from zeroskip.sim.verify import verify
+from zeroskip.sw import reference
+from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.eie import compile_layers
+from zeroskip.sw.compiler.tensorcore import compile_layer, fastest
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.network import Conv2d, Linear, Network, Quantised
 from zeroskip.sw.pack.eie import Packed, unpack
+from zeroskip.sw.pack.nm import Compressed, decompress
 from zeroskip.sw.program import Program
-from zeroskip.sw.quantize.fixed import FixedLayer
+from zeroskip.sw.quantize.fixed import FixedLayer, LayerReport
+from zeroskip.sw.quantize.int8 import Int8Layer, LayerReport8
 
 
 def layer(indices, name="fc", codebook=None, bias=None, shift=4, activation="none"):
@@ -308,3 +319,272 @@ def test_storage_of_two_layers():
     assert storage(Program((part,), "")) == {
         "weights": 33, "indices": 33, "pointers": 30, "codebooks": 64, "biases": 48,
         "packed": 208, "float32": 4 * (30 + 6 + 36 + 6)}
+
+
+# --- whole networks, from float layers to the outputs of the gateware ---
+
+CORE = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=64, activation_words=64,
+                        patterns=("dense", "2:4", "1:4"))
+ARRAY = EIEConfig(pes=3)
+
+
+def weights(outputs, inputs, pattern):
+    """Random float weights whose zeros are exactly of this pattern."""
+    rng = np.random.default_rng(inputs)
+    groups = -(-inputs // 4)
+    order = rng.random((outputs, groups, 4)).argsort(axis=2).reshape(outputs, -1)[:, :inputs]
+    kept = {"dense": order < 4, "2:4": order < 2, "1:4": order < 1,
+            "unstructured": rng.random((outputs, inputs)) < 0.4}[pattern]
+    if pattern == "unstructured":
+        kept[0, :4] = True, True, True, False
+    values = rng.normal(size=(outputs, inputs)) / np.sqrt(inputs)
+    return np.where(kept, values, 0).astype(np.float32)
+
+
+def linear(name, outputs, inputs, pattern, activation="relu"):
+    bias = np.random.default_rng(outputs).normal(scale=0.1, size=outputs).astype(np.float32)
+    return Linear(name, weights(outputs, inputs, pattern), bias, activation)
+
+
+def conv(name, outputs, pattern):
+    """A convolution of 2 x 5 x 4 to ``outputs`` x 3 x 4, with padding on one side only."""
+    return Conv2d(name, weights(outputs, 12, pattern).reshape(outputs, 2, 3, 2),
+                  np.linspace(-0.2, 0.2, outputs, dtype=np.float32), "relu",
+                  (2, 5, 4), (2, 1), (1, 0, 1, 1), (1, 1))
+
+
+def samples(net, count=5):
+    return np.random.default_rng(7).normal(size=(count, net.inputs)).astype(np.float32)
+
+
+def compiled_and_exact(net, *configs):
+    """The compiled network, every output of every layer of which is the same in RTL and in the
+    reference, and near to the float network."""
+    x = samples(net)
+    compiled = compile_network(net, x, *configs)
+    integers, saturated = compiled.program.input.to_integer(x)
+    assert saturated == 0
+    golden = GoldenEngine(compiled.program, compiled.reference)
+    verdict = verify(compiled.program, integers, (golden, engines.rtl("python")))
+    assert verdict.difference is None
+    assert verdict.compared == len(x) * sum(layer.outputs for layer in net.layers)
+
+    found = compiled.program.output.to_float(verdict.results[0][-1].outputs[-1])
+    expected = net.forward(x)[-1]
+    assert np.abs(found - expected).max() < 0.2 * np.abs(expected).max()
+    assert len(np.unique(expected)) > 8
+    return compiled
+
+
+NETWORKS = {
+    # Layers, and the pattern that each is packed in.
+    "2:4": ([linear("a", 9, 12, "2:4"), linear("b", 5, 9, "2:4", "none")], ["2:4", "2:4"]),
+    "dense": ([linear("a", 5, 12, "dense", "none")], ["dense"]),
+    "1:4": ([linear("a", 8, 12, "1:4"), linear("b", 5, 8, "2:4", "none")], ["1:4", "2:4"]),
+    "K no multiple of four": (
+        [linear("a", 7, 13, "2:4"), linear("b", 6, 7, "1:4"), linear("c", 5, 6, "dense", "none")],
+        ["2:4", "1:4", "dense"]),
+    "no pattern, so dense": ([linear("a", 5, 12, "unstructured", "none")], ["dense"]),
+    "convolution": ([conv("a", 4, "2:4")], ["2:4"]),
+    "dense convolution": ([conv("a", 3, "dense")], ["dense"]),
+    "convolution and linear": (
+        [conv("a", 3, "1:4"), linear("b", 5, 36, "2:4", "none")], ["1:4", "2:4"]),
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_network_on_the_tensor_core(case):
+    layers, patterns = NETWORKS[case]
+    (part,) = compiled_and_exact(Network(tuple(layers)), CORE).program.parts
+    assert part.config == CORE
+    assert [layer.pattern for layer in part.layers] == patterns
+
+
+@pytest.mark.parametrize("patterns", [("2:4", "2:4"), ("unstructured", "dense")])
+def test_network_on_the_array(patterns):
+    net = Network(tuple(linear(name, 8, 12 if name == "a" else 8, pattern)
+                        for name, pattern in zip("ab", patterns, strict=True)))
+    compiled = compiled_and_exact(net, ARRAY)
+    (part,) = compiled.program.parts
+    assert part.config == ARRAY
+    assert [type(entry) for entry in compiled.report] == [LayerReport, LayerReport]
+    # Of 15 centroids each k-means may merge weights, but it neither makes nor loses one.
+    assert [layer.nonzeros for layer in part.layers] == [
+        np.count_nonzero(layer.weight) for layer in net.layers]
+
+
+@pytest.fixture
+def both():
+    """A network whose layer in the middle suits the array, and the others the tensor core."""
+    return Network((linear("a", 12, 8, "2:4"), linear("b", 12, 12, "2:4"),
+                    linear("c", 10, 12, "unstructured"), linear("d", 5, 10, "2:4", "none")))
+
+
+@pytest.mark.parametrize("configs", [(ARRAY, CORE), (CORE, ARRAY)])
+def test_network_split_over_both_machines(both, configs):
+    compiled = compiled_and_exact(both, *configs)
+    assert [(part.engine, [layer.name for layer in part.layers])
+            for part in compiled.program.parts] == [
+        ("tensorcore", ["a", "b"]), ("eie", ["c"]), ("tensorcore", ["d"])]
+    assert [part.config for part in compiled.program.parts] == [CORE, ARRAY, CORE]
+    assert [type(layer) for layer in compiled.reference] == [
+        Int8Layer, Int8Layer, reference.ReferenceLayer, Int8Layer]
+    assert [(type(entry), entry.name) for entry in compiled.report] == [
+        (LayerReport8, "a"), (LayerReport8, "b"), (LayerReport, "c"), (LayerReport8, "d")]
+
+
+def test_each_part_is_calibrated_by_what_reaches_it(both):
+    """Scales of the later parts come from the float outputs of the parts before."""
+    x = samples(both)
+    parts = compile_network(both, x, ARRAY, CORE).program.parts
+    _, second, third, _ = both.forward(x)
+    assert parts[1].input.scale == pytest.approx(second.max() / 32767)
+    assert (parts[2].input.scale, parts[2].input.zero_point) == (
+        pytest.approx(third.max() / 255), -128)
+
+
+def test_convolution_before_the_array():
+    net = Network((conv("a", 3, "2:4"), linear("b", 9, 36, "unstructured"),
+                   linear("c", 5, 9, "unstructured", "none")))
+    compiled = compiled_and_exact(net, ARRAY, CORE)
+    assert [(part.engine, len(part.layers)) for part in compiled.program.parts] == [
+        ("tensorcore", 1), ("eie", 2)]
+
+
+@pytest.mark.parametrize(("config", "parts"), [(CORE, ["tensorcore"]), (ARRAY, ["eie"])])
+def test_one_machine_takes_every_layer(both, config, parts):
+    compiled = compiled_and_exact(both, config)
+    assert [part.engine for part in compiled.program.parts] == parts
+    assert [layer.name for layer in compiled.program.layers] == ["a", "b", "c", "d"]
+
+
+def test_compiled_simulation_of_a_split_network(both):
+    x = samples(both)
+    program = compile_network(both, x, EIEConfig(), TensorCoreConfig(
+        rows=2, columns=2, products=2, weight_words=256, activation_words=512)).program
+    integers, _ = program.input.to_integer(x)
+    slow, fast = (run_program(program, engines.rtl(name), integers)
+                  for name in ("python", "cxxrtl"))
+    for a, b in zip(slow, fast, strict=True):
+        np.testing.assert_array_equal(a.outputs[-1], b.outputs[-1])
+        assert a.statistics.as_json() == b.statistics.as_json()
+
+
+def test_a_convolution_cannot_run_on_the_array():
+    net = Network((linear("a", 40, 6, "dense"), conv("b", 3, "2:4")))
+    with pytest.raises(BadInput) as error:
+        compile_network(net, samples(net), ARRAY)
+    assert str(error.value) == (
+        "layer b is a convolution; the EIE array takes fully-connected layers only: "
+        "choose a tensor core as its target")
+
+
+def quantised(name, outputs, inputs):
+    """A layer of a quantised model: scales 0.5 and 0.25, weights 2:4."""
+    integers = np.where(weights(outputs, inputs, "2:4"), 3, 0).astype(np.int8)
+    scale = np.full(outputs, 0.125)
+    own = Quantised(integers, scale, np.arange(outputs), 0.5, 3, 0.25, -7, raw=False)
+    return Linear(name, (integers * scale[:, None]).astype(np.float32),
+                  (np.arange(outputs) * 0.5 * 0.125).astype(np.float32), "none", own)
+
+
+def test_a_quantised_network_needs_no_calibration():
+    compiled = compile_network(Network((quantised("a", 5, 8),)), None, ARRAY, CORE)
+    (part,) = compiled.program.parts
+    assert (part.engine, part.layers[0].pattern) == ("tensorcore", "2:4")
+    assert (part.input.scale, part.input.zero_point, part.output.scale,
+            part.output.zero_point) == (0.5, 3, 0.25, -7)
+    assert compiled.report[0].saturated is None
+    x = np.random.default_rng(1).integers(-128, 128, (4, 8)).astype(np.int8)
+    golden = GoldenEngine(compiled.program, compiled.reference)
+    assert verify(compiled.program, x, (golden, engines.rtl("python"))).difference is None
+
+
+def test_a_quantised_layer_cannot_run_on_the_array():
+    net = Network((quantised("a", 5, 8),))
+    for calibration in (None, samples(net)):
+        with pytest.raises(BadInput, match="layer a is quantised to int8, and the EIE array"):
+            compile_network(net, calibration, ARRAY)
+
+
+@pytest.mark.parametrize("configs", [(ARRAY,), (CORE,), (ARRAY, CORE)])
+def test_a_float_network_needs_calibration(both, configs):
+    with pytest.raises(BadInput, match="layers that are not quantised; give samples to calibrate"):
+        compile_network(both, None, *configs)
+
+
+def test_storage_of_a_split_network(both):
+    program = compile_network(both, samples(both), ARRAY, CORE).program
+    sizes, (first, second, third) = storage(program), [part.storage() for part in program.parts]
+    assert sizes["weights"] == first["weights"] + second["weights"] + third["weights"]
+    assert sizes["codebooks"] == second["codebooks"]
+    assert sizes["shifts"] == 12 + 12 + 5
+    assert sizes["float32"] == 4 * (12 * 9 + 12 * 13 + 10 * 13 + 5 * 11)
+    assert sizes["packed"] == sum(
+        size for name, size in sizes.items() if name not in ("packed", "float32"))
+
+
+# --- packing for the tensor core ---
+
+@pytest.mark.parametrize(("patterns", "row", "expected"), [
+    (("dense", "2:4", "1:4"), [0, 0, 5, 0, 0, 0, 0, 0], "1:4"),
+    (("dense", "2:4", "1:4"), [0, 1, 5, 0, 0, 0, 0, 2], "2:4"),
+    (("dense", "2:4", "1:4"), [0, 1, 5, 1, 0, 0, 0, 0], "dense"),
+    (("dense", "2:4", "1:4"), [0] * 8, "1:4"),
+    (("dense", "2:4"), [0, 0, 5, 0, 0, 0, 0, 0], "2:4"),
+    (("dense", "1:4"), [0, 1, 5, 0, 0, 0, 0, 0], "dense"),
+    (("dense",), [0, 0, 5, 0, 0, 0, 0, 0], "dense"),
+    (("dense", "2:4", "1:4"), [1, 0, 0, 0, 1], "1:4"),      # a last group of one
+    (("dense", "2:4", "1:4"), [1, 0, 0, 0, 1, 1], "2:4"),
+    (("dense", "2:4", "1:4"), [0, 0, 0, 0, 1, 1, 1], "dense"),
+])
+def test_fastest_pattern(patterns, row, expected):
+    config = replace(CORE, patterns=patterns)
+    weight = np.array([[0] * len(row), row], np.int8)
+    assert fastest(weight, config) == expected
+
+
+def int8_layer(weight, **fields):
+    weight = np.array(weight, np.int8)
+    rows, columns = weight.shape
+    return Int8Layer(**{
+        "name": "fc", "weight": weight, "bias": np.arange(rows) - 1,
+        "multiplier": np.full(rows, 1 << 30, np.int32), "shift": np.full(rows, 31, np.int32),
+        "activation": "relu", "geometry": None, "inputs": columns, "outputs": rows,
+        "input_scale": 0.5, "input_zero_point": 3, "output_scale": 0.25,
+        "output_zero_point": -7, "raw": False, **fields})
+
+
+def test_packed_layer_by_hand():
+    packed = compile_layer(int8_layer([[0, 5, 0, -3, 7], [1, 2, 0, 0, 0]]), "2:4")
+    assert packed.values.tolist() == [[5, -3, 7, 0], [1, 2, 0, 0]]
+    assert packed.indices.tolist() == [[1, 3, 0, 2], [0, 1, 2, 3]]
+    assert (packed.bias.dtype, packed.bias.tolist()) == (np.int32, [-1, 0])
+    assert (packed.columns, packed.rows, packed.positions) == (5, 2, 1)
+
+
+def test_a_dense_layer_keeps_its_zeros_and_has_no_places():
+    packed = compile_layer(int8_layer([[0, 5, 0, -3, 7]]), "dense")
+    assert packed.values.tolist() == [[0, 5, 0, -3, 7]]
+    assert packed.indices.shape == (1, 0)
+
+
+@pytest.mark.parametrize("pattern", ["dense", "2:4", "1:4"])
+@pytest.mark.parametrize("columns", [1, 4, 11])
+def test_packed_layer_unpacks_to_its_weights(pattern, columns):
+    weight = np.rint(100 * weights(6, columns, pattern)).astype(np.int8)
+    packed = compile_layer(int8_layer(weight), pattern)
+    if pattern == "dense":
+        found = packed.values
+    else:
+        found = decompress(Compressed(packed.values, packed.indices, pattern))
+        assert not found[:, columns:].any()
+    np.testing.assert_array_equal(found[:, :columns], weight)
+
+
+def test_layer_of_another_pattern_is_refused():
+    layer = int8_layer([[1, 0, 0, 0, 0, 0, 0], [1, 2, 0, 0, 3, 4, 5]])
+    for pattern, place in (("2:4", r"row 1, group 1 \(columns 4 to 7\) holds 3"),
+                           ("1:4", r"row 1, group 0 \(columns 0 to 3\) holds 2")):
+        with pytest.raises(BadInput, match=f"{place} non-zeros, but {pattern} keeps"):
+            compile_layer(layer, pattern)

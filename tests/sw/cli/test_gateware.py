@@ -1,0 +1,70 @@
+"""``verilog tensorcore``: the file, its ports and its waivers."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from zeroskip.hw.tensorcore.config import CONFIGS
+
+
+@pytest.fixture
+def core(cli, tmp_path):
+    """The folder with the files of tc-8, and what the command said."""
+    done = cli("verilog", "tensorcore", "-o", tmp_path / "tc.v", "--config", "tc-8", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    return tmp_path, done.json
+
+
+def test_verilog_of_the_tensor_core(core):
+    folder, described = core
+    assert sorted(path.name for path in folder.iterdir()) == ["tc.json", "tc.v", "tc.vlt"]
+    assert json.loads((folder / "tc.json").read_text()) == described
+    config = CONFIGS["tc-8"]
+    assert (described["machine"], described["config"], described["digest"]) == (
+        "tensorcore", "tc-8", config.digest())
+    assert described["memory_bits"] == config.memory_bits
+    assert described["latency"] == {"stats": 1}
+
+    head = re.search(r"^module tensorcore\(([\w\s,]*)\);", (folder / "tc.v").read_text(), re.M)
+    assert sorted(re.findall(r"\w+", head[1])) == sorted(p["name"] for p in described["ports"])
+
+
+def test_ports_of_the_tensor_core(core):
+    ports = {port["name"]: port for port in core[1]["ports"]}
+    streams = {"commands": "in", "weights": "in", "channels": "in", "activations": "in",
+               "outputs": "out"}
+    for name, direction in streams.items():
+        back = {"in": "out", "out": "in"}[direction]
+        assert [ports[f"{name}__{part}"]["direction"] for part in ("payload", "valid", "ready")] \
+            == [direction, direction, back]
+    # Two rows of two weights and their metadata; two columns of four activations.
+    assert ports["weights__payload"]["width"] == 2 * 2 * (8 + 2)
+    assert ports["activations__payload"]["width"] == 2 * 4 * 8
+    assert ports["outputs__payload"]["width"] == 2 * 32 + 2
+    fields = ports["commands__payload"]["fields"]
+    assert [field["name"] for field in fields][:3] == ["rows", "columns", "block"]
+    assert sum(field["width"] for field in fields) == ports["commands__payload"]["width"]
+    assert ports["busy"]["direction"] == "out"
+
+
+@pytest.mark.skipif(not shutil.which("verilator"), reason="verilator is missing")
+def test_verilator_lints_the_files_without_a_warning(core):
+    done = subprocess.run(
+        ["verilator", "--lint-only", "-Wall", "--top-module", "tensorcore", "tc.vlt", "tc.v"],
+        cwd=core[0], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("machine", "config", "message"), [
+    ("tensorcore", "eie-4", "there is no configuration 'eie-4'; choose one of tc-64, "),
+    ("eie", "tc-8", "there is no configuration 'tc-8'; choose one of eie-4, "),
+    ("gpu", "tc-8", "there is no machine 'gpu'; choose one of eie, tensorcore"),
+])
+def test_configuration_of_another_machine(cli, tmp_path, machine, config, message):
+    done = cli("verilog", machine, "-o", tmp_path / "m.v", "--config", config)
+    assert (done.code, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
