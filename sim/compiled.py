@@ -133,7 +133,7 @@ def large_copies(top: str, lines: dict[str, int], cells: dict[str, Counter]) -> 
 def _sources() -> list[str]:
     """All that a compiled model is made from, but for the configuration and the compiler."""
     gateware = Path(importlib.util.find_spec("zeroskip.hw").submodule_search_locations[0])
-    files = [*sorted(DRIVERS.glob("*.cc")), *sorted(DRIVERS.glob("*.h")),
+    files = [Path(__file__), *sorted(DRIVERS.glob("*.cc")), *sorted(DRIVERS.glob("*.h")),
              *sorted(gateware.rglob("*.py"))]
     versions = [importlib.metadata.version(name) for name in ("amaranth", "pyosys")]
     return [*(path.read_text() for path in files), *versions]

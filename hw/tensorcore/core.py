@@ -26,7 +26,7 @@ class CoreCounter(enum.Enum, shape=3):
 
     CYCLES = 0              # from a command until its last output is taken
     STEPS = 1               # every multiplier got operands
-    WAIT_WEIGHTS = 2        # no step: the panel of weights was not loaded yet
+    WAIT_WEIGHTS = 2        # no step: the panel's weights or channels were not loaded yet
     WAIT_ACTIVATIONS = 3    # no step: the columns were not loaded yet
     WAIT_OUTPUTS = 4        # no step: finished rows had not left yet
     GEMMS = 5               # commands finished
@@ -80,9 +80,9 @@ class TensorCore(wiring.Component):
         m = Module()
         config = self.config
         command, busy, start = Signal(gemm(config)), Signal(), Signal()
-        m.submodules.weights = weights = WeightBuffer(config)
-        m.submodules.activations = activations = ActivationBuffer(config)
-        m.submodules.channels = channels = ChannelBuffer(config)
+        m.submodules.weight_buffer = weights = WeightBuffer(config)
+        m.submodules.activation_buffer = activations = ActivationBuffer(config)
+        m.submodules.channel_buffer = channels = ChannelBuffer(config)
         # Room for the rows on their way while two tiles' rows wait.
         m.submodules.sequencer = sequencer = Sequencer(
             config, slots=self.latency(config) + 2 * config.rows)

@@ -34,7 +34,7 @@ def gemm(config: TensorCoreConfig) -> data.StructLayout:
     is one tile wide. ``int4`` takes each byte as a pair of 4-bit numbers.
 
     An output is (D + bias) * multiplier / 2^shift + ``zero_point``, saturated to 8 bits and,
-    with ``relu``, at least ``zero_point``; all 32 bits of it with ``raw``.
+    with ``relu``, at least ``zero_point``; all 32 bits of it with ``raw``, zero point included.
     """
     return data.StructLayout({
         "rows": ROW_BITS,
