@@ -17,8 +17,8 @@ class Requantise(wiring.Component):
 
     The sum with the bias is exact modulo 2^32, the product exact. The result is saturated to 8
     bits, then at least the zero point with ``relu``; with ``raw`` it is neither, and a
-    multiplier of 2^24 with shift 0 and zero point 0 hands the sum on. Latency is ``LATENCY`` cycles,
-    throughput one a cycle.
+    multiplier of 2^24 with shift 0 and zero point 0 hands the sum on. Latency is ``LATENCY``
+    cycles, throughput one a cycle.
 
     Members
     -------
