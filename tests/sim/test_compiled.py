@@ -14,6 +14,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from zeroskip.hw.emit import rtlil
 from zeroskip.sim import compiled, cxxrtl, eie_host, verilator
 from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sw.errors import ToolMissing
@@ -85,10 +86,10 @@ class Chain(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        stages = [Stage() for _ in range(3)]
+        stages = [Stage() for _ in range(6)]
         for k, stage in enumerate(stages):
             m.submodules[f"stage_{k}"] = stage
-            m.d.comb += stage.salt.eq(self.salt + k)
+            m.d.comb += stage.salt.eq(self.salt ^ (k + 1))
         door = Signal(5, init=1)
         m.d.sync += door.eq(Cat(door[4] ^ door[1], door))
         m.d.comb += [
@@ -115,6 +116,12 @@ class Chain(wiring.Component):
             with m.If(address == 4):
                 m.d.sync += address.eq(0)
         return m
+
+
+def test_the_chain_has_modules_to_keep(monkeypatch):
+    assert "keep_hierarchy" not in cxxrtl._keep(rtlil(Chain(), "chain"), "chain")
+    monkeypatch.setattr(compiled, "LARGE", 0)
+    assert "keep_hierarchy" in cxxrtl._keep(rtlil(Chain(), "chain"), "chain")
 
 
 def items(count, seed=0):
@@ -149,17 +156,17 @@ def test_items_wait_inside_while_nobody_takes_them(make):
     payloads = items(40)
     found = []
     for model in models:
-        assert model.run({"i": payloads[:3]}, {}) == {}
+        assert model.run({"i": payloads[:6]}, {}) == {}
         model.tick(9)
         assert (model.peek("o__valid"), model.peek("i__ready")) == (1, 0)
-        found.append([model.run({}, {"o": 1}), model.run({"i": payloads[3:]}, {"o": 39})])
+        found.append([model.run({}, {"o": 1}), model.run({"i": payloads[6:]}, {"o": 39})])
     for ours, theirs in zip(*found, strict=True):
         assert_same(ours, theirs)
 
 
 def test_a_full_device_ends_in_a_timeout(make):
     for model in both(make):
-        with pytest.raises(TimeoutError, match=r"'i' moved 3 of 20 items.*for 50 cycles"):
+        with pytest.raises(TimeoutError, match=r"'i' moved 6 of 20 items.*for 50 cycles"):
             model.run({"i": items(20)}, {}, patience=50)
 
 
