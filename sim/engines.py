@@ -56,4 +56,5 @@ def _cxxrtl():
 def _verilator():
     """The Verilog, compiled by a simulator that is not of this project's making."""
     from zeroskip.sim import verilator
+    verilator.version()
     return lambda make, name, key: verilator.Model(verilator.build(make, name, key))

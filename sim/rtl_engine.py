@@ -42,6 +42,11 @@ class RtlEngine:
 
     def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
         """See :class:`zeroskip.sim.engine.Engine`."""
-        machine, host = _MACHINES[type(part)]()
-        model = self._make_model(lambda: machine(part.config), part.engine, part.config.digest())
-        return host(model, part, inputs, progress)
+        _, host = _MACHINES[type(part)]()
+        return host(self.model(part), part, inputs, progress)
+
+    def model(self, part: Part):
+        """The machine of ``part`` just after reset, as :class:`zeroskip.sim.compiled.Model`
+        describes it."""
+        machine, _ = _MACHINES[type(part)]()
+        return self._make_model(lambda: machine(part.config), part.engine, part.config.digest())

@@ -1,5 +1,6 @@
 """The host side of a tensor core, for every simulator: patches, streams, outputs."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,9 +131,10 @@ def run(model, part: TensorCorePart, inputs: np.ndarray,
     x, outputs, times, layers, saturated = inputs, [], [], [], 0
     batch = len(inputs)
     for number, layer in enumerate(part.layers):
-        pieces, images = [], max(1, COLUMNS // layer.positions)
+        pieces, counts, images = [], Counter(), max(1, COLUMNS // layer.positions)
         for start in range(0, batch, images):
             pieces.append(_run_layer(model, part, layer, x[start:start + images]))
+            counts.update(counters(model))
             if progress:
                 progress(number * batch + min(start + images, batch), len(part.layers) * batch)
         y = np.concatenate([fold(piece.outputs.T, layer.geometry) for piece in pieces])
@@ -141,7 +143,7 @@ def run(model, part: TensorCorePart, inputs: np.ndarray,
         times.append(np.concatenate([fold(piece.times.T, layer.geometry) for piece in pieces]))
         saturated += sum(int(piece.saturated.sum()) for piece in pieces)
         useful = layer.values.size * layer.positions * batch
-        layers.append({**counters(model), "useful": useful})
+        layers.append({**counts, "useful": useful})
     return Result(tuple(outputs), tuple(times), TensorCoreStatistics(
         batch, part.config.multipliers, tuple(layers), saturated))
 

@@ -13,7 +13,7 @@ from zeroskip.sim import benchmarks, engines, gemm_benchmarks
 from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.files import configuration
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.errors import BadInput
+from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.pack.eie import pack as pack_matrix
 
 DENSITY, ACTIVATIONS = 0.09, 0.35
@@ -94,7 +94,7 @@ def _check_real(path: Path, what: str, values: np.ndarray) -> None:
 def tensorcore(config: str | None, engine: str | None, screen: Screen) -> None:
     """See ``zeroskip bench tensorcore --help``."""
     made = configuration(config, "tensorcore")
-    rtl = engines.rtl(chosen(engine, screen))
+    rtl = engines.rtl(engine or "cxxrtl")   # millions of cycles: no slow engine unasked
     patterns = made.patterns[1:]
     if not patterns:
         raise BadInput(f"the configuration '{config}' has no sparse pattern; choose another")
@@ -177,17 +177,27 @@ def _best(function) -> float:
     return min(times)
 
 
+def _found(engine: str) -> bool:
+    try:
+        engines.rtl(engine)
+    except ToolMissing:
+        return False
+    return True
+
+
 def sim(screen: Screen) -> None:
     """See ``zeroskip bench sim --help``."""
-    rows = []
+    rows, sizes = [], (1, 4, 16, 64)
+    compiled = [engines.rtl(name) for name in ("cxxrtl", "verilator") if _found(name)]
     with screen.progress("simulating") as update:
-        for done, pes in enumerate((1, 4, 16, 64)):
-            update(done, 4, f"{pes} PEs")
-            slow = benchmarks.cycles_per_second(engines.rtl("python"), pes, 2)
-            fast = benchmarks.cycles_per_second(engines.rtl("cxxrtl"), pes, 20_000 // pes)
-            rows += [{"engine": "python", "pes": pes, "cycles_per_second": slow},
-                     {"engine": "cxxrtl", "pes": pes, "cycles_per_second": fast,
-                      "ratio": fast / slow}]
+        for done, pes in enumerate(sizes):
+            update(done, len(sizes), f"{pes} PEs")
+            slow = benchmarks.cycles_per_second(engines.rtl("python"), pes, 1)
+            rows.append({"engine": "python", "pes": pes, "cycles_per_second": slow})
+            for engine in compiled:
+                fast = benchmarks.cycles_per_second(engine, pes, 40_000 // pes)
+                rows.append({"engine": engine.name, "pes": pes, "cycles_per_second": fast,
+                             "ratio": fast / slow})
     screen.table("clock cycles a second", ["engine", "PEs", "cycles/s", "over python"], [
         [row["engine"], row["pes"], row["cycles_per_second"], row.get("ratio", 1.0)]
         for row in rows])

