@@ -34,12 +34,15 @@ def to_bitmask(compressed: Compressed) -> tuple[np.ndarray, np.ndarray]:
 def from_bitmask(values: np.ndarray, bitmask: np.ndarray, columns: int) -> Compressed:
     """Reads a matrix of ``columns`` columns; the result has this project's fillers.
 
-    Raises :class:`BadInput` where shapes do not fit, where a group has not two bits, and where bits
-    behind the last column are set.
+    Raises :class:`BadInput` where shapes do not fit or are empty, where a group has not two bits,
+    and where bits behind the last column are set.
     """
     if columns % 4 or values.ndim != 2 or 2 * values.shape[1] != columns:
         raise BadInput(f"values are {list(values.shape)}, but 2:4 of {columns} columns keeps "
                        f"[rows, {columns // 2}]; compress the matrix again")
+    if not values.size:
+        raise BadInput(f"values are {list(values.shape)}, but a matrix that is not empty is "
+                       "needed; leave an empty one dense")
     rows = len(values)
     expected = [rows, -(-columns // 8)]
     if bitmask.dtype != np.uint8 or list(bitmask.shape) != expected:

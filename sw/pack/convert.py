@@ -59,7 +59,8 @@ def convert(metadata: dict[str, str], tensors: dict[str, Tensor], to: str,
     """Metadata and tensors in the form ``to``, one of ``FORMS``; a row for every dense tensor.
 
     Every matrix of a type in ``nm.DTYPES`` is converted, all else is left as it is. Raises
-    :class:`BadInput`, which names the tensor, for whatever cannot be converted or read.
+    :class:`BadInput`, which names the tensor, for whatever cannot be converted or read, and where
+    nothing is converted.
     """
     if to not in FORMS:
         raise BadInput(f"there is no form '{to}'; choose one of {', '.join(FORMS)}")
@@ -79,10 +80,23 @@ def convert(metadata: dict[str, str], tensors: dict[str, Tensor], to: str,
         result |= new
         rows.append(Row(name, tensor.dtype, tensor.shape, form, form != "dense" or name in packed,
                         pattern, size, sum(len(part.data) for part in new.values())))
+    if not any(row.converted for row in rows):
+        raise BadInput(_nothing(rows, to))
     metadata = {key: text for key, text in metadata.items() if key != KEY}
     if packed:
         metadata[KEY] = json.dumps({"form": to, "tensors": packed}, sort_keys=True)
     return metadata, result, tuple(rows)
+
+
+def _nothing(rows: list[Row], to: str) -> str:
+    """Why a file of which nothing is converted is refused; names its first three tensors."""
+    found = [f"'{row.name}' {row.dtype} {list(row.shape)}" for row in rows[:3]]
+    if rows[3:]:
+        found.append(f"{len(rows) - 3} more")
+    needed = (f"a matrix packed as {', '.join(PACKED)}; use the file as it is" if to == "dense" else
+              f"a matrix [rows, columns] of {', '.join(_MATRICES)} that is not empty; reshape or "
+              "convert the weights first")
+    return f"nothing to convert: found {', '.join(found) or 'no tensor'}, needed {needed}"
 
 
 @contextmanager

@@ -28,9 +28,16 @@ def pack(values: np.ndarray) -> np.ndarray:
     return nibble[:, ::2] | nibble[:, 1::2] << 4
 
 
-def unpack(packed: np.ndarray) -> np.ndarray:
-    """The inverse of :func:`pack`: int8 ``[M, K]`` of bytes, uint8 ``[M, K / 2]``."""
-    nibble = np.stack([packed & 0xF, packed >> 4], axis=2).reshape(len(packed), -1)
+def unpack(pairs: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`pack`: int8 ``[M, K]`` of bytes, uint8 ``[M, K / 2]``.
+
+    Raises :class:`BadInput` for other types and shapes.
+    """
+    if pairs.dtype != np.uint8 or pairs.ndim != 2:
+        raise BadInput(f"pairs must be a uint8 matrix, not {pairs.dtype} {list(pairs.shape)}; "
+                       "compress the matrix again")
+    nibble = np.stack([pairs & 0xF, pairs >> 4], axis=2)
+    nibble = nibble.reshape(len(pairs), 2 * pairs.shape[1])
     return ((nibble ^ 8).astype(np.int8) - 8).astype(np.int8)
 
 
@@ -48,7 +55,4 @@ def decompress(pairs: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
     Raises :class:`BadInput` where the two do not fit together.
     """
-    if pairs.dtype != np.uint8 or pairs.ndim != 2:
-        raise BadInput(f"pairs must be a uint8 matrix, not {pairs.dtype} {list(pairs.shape)}; "
-                       "compress the matrix again")
     return nm.decompress(Compressed(unpack(pairs), indices, "4:8"))

@@ -79,8 +79,9 @@ def from_words(words: np.ndarray) -> np.ndarray:
     """The nibbles, uint8 ``[M, groups]``, of row-major uint16 or uint32 words ``[M, C]``.
 
     Any nibble is given as it stands: :func:`to_indices` refuses illegal ones, :func:`normalise`
-    understands some.
+    understands some. Raises :class:`BadInput` for words of another type or shape, or none.
     """
+    _check_unsigned(words)
     places = np.arange(words.dtype.itemsize * 2, dtype=words.dtype) * words.dtype.type(4)
     codes = words[..., None] >> places & words.dtype.type(0xF)
     return codes.astype(np.uint8).reshape(len(words), -1)
@@ -91,9 +92,9 @@ def check_words(values: np.ndarray, words: np.ndarray, word: np.dtype) -> None:
     pattern = pattern_of(values.dtype)
     per_word = word.itemsize * 2 * PATTERNS[pattern].kept
     expected = [len(values), values.shape[1] // per_word] if values.ndim == 2 else None
-    if expected is None or values.shape[1] % per_word:
-        raise BadInput(f"values {list(values.shape)} of {pattern} must be a matrix whose columns "
-                       f"are a multiple of {per_word}; compress the matrix again")
+    if expected is None or not values.size or values.shape[1] % per_word:
+        raise BadInput(f"values {list(values.shape)} of {pattern} must be a matrix, not empty, "
+                       f"whose columns are a multiple of {per_word}; compress the matrix again")
     if words.dtype != word or list(words.shape) != expected:
         raise BadInput(f"metadata is {words.dtype} {list(words.shape)}, but values "
                        f"{values.dtype} {list(values.shape)} take {word} {expected}; compress the "
@@ -141,7 +142,8 @@ def normalise(values: np.ndarray, codes: np.ndarray, pattern: str) -> Compressed
 def reorder(words: np.ndarray) -> np.ndarray:
     """Row-major words ``[M, C]`` in the order that CUTLASS 2 and PyTorch keep in memory.
 
-    M has to be a multiple of 32 (uint16) or 16 (uint32), C even; :class:`BadInput` otherwise.
+    M has to be a multiple of 32 (uint16) or 16 (uint32), C even; :class:`BadInput` otherwise, and
+    for words of another type.
     """
     result = np.empty_like(words).reshape(-1)
     result[_offsets(words)] = words
@@ -169,6 +171,8 @@ def lanes(words: np.ndarray) -> np.ndarray:
     ``m16n8k64`` of int8 (uint32 words): all threads hold metadata, the selector is 0. t = 0 and 1
     hold columns 0 to 31, t = 2 and 3 columns 32 to 63; row g is in the even thread, row g + 8 in
     the odd one.
+
+    Raises :class:`BadInput` like :func:`reorder`.
     """
     tile = _check_tiles(words)
     thread = np.arange(32)
@@ -192,7 +196,15 @@ def _places(codes: np.ndarray) -> np.ndarray:
     return np.stack([codes & 3, codes >> 2], axis=2).reshape(len(codes), -1)
 
 
+def _check_unsigned(words: np.ndarray) -> None:
+    if words.dtype not in TILE or words.ndim != 2 or not words.size:
+        raise BadInput("words of metadata must be a uint16 or uint32 matrix that is not empty, not "
+                       f"{words.dtype} {list(words.shape)}; view PyTorch's as unsigned, or "
+                       "compress the matrix again")
+
+
 def _check_tiles(words: np.ndarray) -> int:
+    _check_unsigned(words)
     tile = TILE[words.dtype]
     if len(words) % tile or words.shape[1] % 2:
         raise BadInput(f"metadata of {len(words)} rows and {words.shape[1]} {words.dtype} words a "

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.program import parse_json
 
 DTYPES = {"F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16),
           "F32": np.dtype(np.float32), "I8": np.dtype(np.int8), "U8": np.dtype(np.uint8),
@@ -46,7 +47,10 @@ class Tensor:
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file; :class:`BadInput` if it is none."""
+    """Metadata and tensors of a safetensors file; :class:`BadInput` if it is none.
+
+    A tensor or an entry of the metadata that is named twice is refused, metadata of null are none.
+    """
     if path.is_dir():
         raise BadInput(f"{path}: this is a folder; give the path of a file")
     if not path.is_file():
@@ -58,11 +62,12 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         tensors = {name: Tensor(found["dtype"], tuple(found["shape"]), bytes(found["data"]))
                    for name, found in deserialize(content)}
-    except SafetensorError as error:
+        # deserialize keeps the last of two tensors of one name.
+        header = parse_json(content[8:8 + int.from_bytes(content[:8], "little")].decode())
+    except (SafetensorError, ValueError) as error:
         raise BadInput(f"{path}: not a readable safetensors file ({error}); it is truncated, "
                        "damaged or of another kind") from None
-    header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
-    return header.get("__metadata__", {}), tensors
+    return header.get("__metadata__") or {}, tensors
 
 
 def write(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> None:

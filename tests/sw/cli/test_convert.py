@@ -81,9 +81,9 @@ def refused(cli):
 def test_every_form_becomes_every_form(cli, dense, packed, to):
     out = dense.with_name("again.safetensors")
     assert cli("convert", packed, out, "--to", to, "-q").code == 0
-    back = dense.with_name("back.safetensors")
-    assert cli("convert", out, back, "--to", "dense", "-q").code == 0
-    metadata, found = load(back)
+    if to != "dense":
+        assert cli("convert", out, out, "--to", "dense", "-q").code == 0
+    metadata, found = load(out)
     assert metadata == {"format": "pt"}
     expected = model()
     assert found.keys() == expected.keys()
@@ -179,12 +179,42 @@ def test_in_and_out_may_be_one_file(cli, dense):
 
 
 def test_an_empty_matrix_is_left(cli, tmp_path):
-    source = save(tmp_path / "in.safetensors", {"w": np.zeros((0, 8), np.float16)})
+    source = save(tmp_path / "in.safetensors", model() | {"w": np.zeros((0, 8), np.float16)})
     assert cli("convert", source, tmp_path / "out.safetensors", "--to", "torch").code == 0
     assert load(tmp_path / "out.safetensors")[1]["w"].shape == (0, 8)
 
 
+def test_metadata_of_null_are_none(cli, dense):
+    content = dense.read_bytes()
+    dense.write_bytes(content.replace(b'{"format": "pt"}', b'null' + b" " * 12))
+    assert cli("convert", dense, dense.with_name("out.safetensors"), "--to", "torch").code == 0
+    assert load(dense.with_name("out.safetensors"))[0].keys() == {KEY}
+
+
 # --- what it refuses ---
+
+@pytest.mark.parametrize(("arrays", "to", "message"), [
+    ({}, "torch", "nothing to convert: found no tensor, needed a matrix [rows, columns] of F16, "),
+    ({"conv.weight": np.zeros((2, 4, 3, 3), np.float32), "steps": np.zeros((1, 4), np.int64)},
+     "ptx", "found 'conv.weight' F32 [2, 4, 3, 3], 'steps' I64 [1, 4], needed a matrix [rows, "),
+    ({"w": np.zeros((0, 8), np.float16)}, "bitmask", "found 'w' F16 [0, 8], needed a matrix [rows"),
+    (model(), "dense", "found 'a.bias' F32 [7], 'a.weight' F16 [32, 64], 'b.weight' BF16 [32, 64], "
+                       "3 more, needed a matrix packed as torch, ptx, bitmask; use the file as"),
+])
+def test_a_file_of_which_nothing_is_converted_is_refused(refused, tmp_path, arrays, to, message):
+    source = save(tmp_path / "in.safetensors", arrays)
+    stderr = refused(source, to)
+    assert stderr.startswith(f"zeroskip: {source}: nothing to convert: ")
+    assert message in stderr
+
+
+@pytest.mark.parametrize("shape", [[0, 0], [3, 0], [0, 8]])
+def test_an_empty_bitmask_matrix_is_refused(refused, tmp_path, shape):
+    rows, columns = shape
+    source = save(tmp_path / "in.safetensors", {
+        "fc.compressed": np.zeros((rows, columns // 2), np.float16),
+        "fc.bitmask": np.zeros((rows, columns // 8), np.uint8), "fc.shape": np.array(shape)})
+    assert "tensor 'fc.weight': values are [" in refused(source)
 
 @pytest.mark.parametrize(("change", "to", "message"), [
     (("a.weight", np.ones((32, 64), np.float16)), "ptx",
@@ -215,7 +245,7 @@ def test_dense_tensors_are_refused(refused, tmp_path, change, to, message):
      "tensor 'a.weight': its dtype is I8, but the file's metadata say F16"),
     ("a.weight.values", np.zeros((32, 16), np.float16), "tensor 'a.weight': metadata is"),
     ("a.weight.values", np.zeros(32, np.float16), "must be a matrix"),
-    ("a.weight.values", np.zeros((0, 32), np.float16), "tensor 'a.weight': metadata is"),
+    ("a.weight.values", np.zeros((0, 32), np.float16), "must be a matrix, not empty"),
     ("a.weight.metadata", np.zeros((32, 4), np.float32), "tensor 'a.weight': metadata is float32"),
     ("a.weight", np.zeros((32, 64), np.float16), "tensor 'a.weight' is there both dense and in"),
     ("e.metadata", np.zeros(3, np.int8), None),

@@ -84,6 +84,10 @@ def test_another_pattern_is_refused():
      "row 0, group 0: the bitmask has 1 bits"),
     (np.zeros((2, 2), np.int8), np.array([[0x03], [0x13]], np.uint8), 4,
      "row 1: the bitmask has bits behind the last of 4 columns"),
+    (np.zeros((0, 0), np.int8), np.zeros((0, 0), np.uint8), 0,
+     r"values are \[0, 0\], but a matrix that is not empty is needed"),
+    (np.zeros((0, 4), np.int8), np.zeros((0, 1), np.uint8), 8, r"values are \[0, 4\], but a"),
+    (np.zeros((3, 0), np.int8), np.zeros((3, 0), np.uint8), 0, r"values are \[3, 0\], but a"),
     (np.zeros((2, 4)), np.full((2, 1), 0x33, np.uint8), 8, "values must be a matrix of float16"),
 ])
 def test_parts_that_do_not_fit_are_refused(values, bitmask, columns, message):

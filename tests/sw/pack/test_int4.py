@@ -83,3 +83,16 @@ def test_decompress_refuses(pairs, indices, message):
 def test_pack_refuses(values, message):
     with pytest.raises(BadInput, match=message):
         pack(values)
+
+
+@pytest.mark.parametrize(("pairs", "found"), [
+    (np.zeros(4, np.uint8), r"uint8 \[4\]"), (np.zeros((1, 4), np.int8), r"int8 \[1, 4\]")])
+def test_unpack_refuses(pairs, found):
+    with pytest.raises(BadInput, match=f"pairs must be a uint8 matrix, not {found}"):
+        unpack(pairs)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0)])
+def test_an_empty_matrix_is_unpacked(shape):
+    values = np.zeros(shape, np.int8)
+    assert unpack(pack(values)).shape == shape

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -178,6 +180,8 @@ def test_read_gives_what_was_written(sparse, dtype):
     (np.zeros((4, 16), np.int8), np.zeros((3, 1), U32), r"take uint32 \[4, 1\]"),
     (np.zeros((4, 12), np.float16), np.zeros((4, 1), U16), "a multiple of 8; compress"),
     (np.zeros(16, np.float16), np.zeros((4, 1), U16), r"values \[16\] of 2:4 must be a matrix"),
+    (np.zeros((0, 16), np.float16), np.zeros((0, 2), U16), r"values \[0, 16\] .* not empty"),
+    (np.zeros((4, 0), np.float16), np.zeros((4, 0), U16), r"values \[4, 0\] .* not empty"),
     (np.zeros((4, 16)), np.zeros((4, 2), U16), "tensor cores take float16.* not float64"),
 ])
 def test_words_that_do_not_fit_are_refused(values, words, message):
@@ -217,6 +221,16 @@ def test_lanes_are_the_buffer_read_as_32_bits(word, rows, number):
 def test_shapes_without_an_order_are_refused(function, word, rows, number):
     with pytest.raises(BadInput, match=f"metadata of {rows} rows and {number} {word} words a row"):
         function(np.zeros((rows, number), word))
+
+
+@pytest.mark.parametrize("function", [from_words, reorder, restore, lanes])
+@pytest.mark.parametrize("words", [
+    np.zeros((16, 2), np.int32), np.zeros((32, 2), np.uint8), np.zeros((32, 2), np.float16),
+    np.zeros(32, U16), np.zeros((1, 32, 2), U32), np.zeros((0, 2), U16), np.zeros((32, 0), U16)])
+def test_words_of_other_types_and_shapes_are_refused(function, words):
+    found = re.escape(f"not {words.dtype} {list(words.shape)};")
+    with pytest.raises(BadInput, match=f"must be a uint16 or uint32 matrix.*{found}"):
+        function(words)
 
 
 def product_f16(values, held, selector, b):

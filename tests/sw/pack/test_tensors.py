@@ -101,6 +101,31 @@ def test_damaged_files_are_refused(tmp_path, change):
         read(path)
 
 
+def with_header(path, header):
+    """A file with this header and eight bytes of tensors."""
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(range(8)))
+    return path
+
+
+TENSOR = '"w": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}'
+
+
+@pytest.mark.parametrize("header", [
+    f"{{{TENSOR}, {TENSOR}}}",
+    f"{{{TENSOR.replace('U8', 'I8')}, {TENSOR}}}",
+    f'{{"__metadata__": {{"a": "1", "a": "2"}}, {TENSOR}}}',
+])
+def test_a_name_that_stands_twice_is_refused(tmp_path, header):
+    path = with_header(tmp_path / "twice.safetensors", header)
+    with pytest.raises(BadInput, match=r"twice.safetensors: not a .* \(a key stands twice\)"):
+        read(path)
+
+
+def test_metadata_of_null_are_none(tmp_path):
+    path = with_header(tmp_path / "null.safetensors", f'{{"__metadata__": null, {TENSOR}}}')
+    assert read(path) == ({}, {"w": Tensor("U8", (8,), bytes(range(8)))})
+
+
 @pytest.mark.parametrize("name", ["model.pt", "model.pth"])
 def test_a_pickled_state_dict_is_refused(tmp_path, name):
     path = damage(tmp_path, name, lambda content: content)
