@@ -177,9 +177,19 @@ class Conv2d:
 
 @dataclass(frozen=True)
 class Network:
-    """A chain of :class:`Linear` and :class:`Conv2d`; the input is flattened before the first."""
+    """A chain of :class:`Linear` and :class:`Conv2d`; the input is flattened before the first.
+
+    Attributes
+    ----------
+    layers : tuple of Linear or Conv2d
+    input_dtype : str
+        Type of the model's input: ``"float32"``, or ``"int8"`` or ``"uint8"`` where it takes the
+        integers of its first layer, which is quantised then. :meth:`forward` takes real values
+        all the same.
+    """
 
     layers: tuple[Linear | Conv2d, ...]
+    input_dtype: str = "float32"
 
     @property
     def inputs(self) -> int:
@@ -202,6 +212,19 @@ class Network:
             y = layer.forward(y)
             outputs.append(y)
         return outputs
+
+
+def as_int8(what: str, values: np.ndarray, input_dtype: str) -> np.ndarray:
+    """The int8 of a machine from inputs of a model that takes ``"int8"`` or ``"uint8"``.
+
+    ``BadInput``, which begins with ``what``, where they have another type.
+    """
+    if values.dtype != input_dtype:
+        raise BadInput(f"{what} is {values.dtype}, but the model takes {input_dtype}; give the "
+                       f"integers that the model itself takes, as {input_dtype}")
+    if input_dtype == "uint8":
+        return (values.astype(np.int16) - 128).astype(np.int8)
+    return values
 
 
 def _activate(y, activation):

@@ -3,8 +3,8 @@
 A safetensors file. Its tensors are the memory images, ``part{i}.`` before each name; its
 metadata holds, under ``zeroskip``, a JSON object with the format version, for every part its
 engine, the target configuration and its digest, and what the part's class says of itself
-(input and output, layers and so on), the reference's digest, and a CRC-32 of every tensor;
-under ``crc32`` a CRC-32 of that JSON text.
+(input and output, layers and so on), the type of the model's input, the reference's digest, and
+a CRC-32 of every tensor; under ``crc32`` a CRC-32 of that JSON text.
 """
 
 import json
@@ -19,6 +19,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.parts.checks import check_choice
 from zeroskip.sw.parts.eie import EIEPart, LayerInfo
 from zeroskip.sw.parts.quantity import Quantity
 from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart
@@ -42,10 +43,14 @@ class Program:
         In order; between two of them the host converts integers.
     reference : str
         Digest of the integer reference that was written beside it.
+    input_dtype : str
+        Type of the model's input: ``"float32"``, or ``"int8"`` or ``"uint8"`` where the model
+        takes integers; a machine takes those of uint8 less 128.
     """
 
     parts: tuple[Part, ...]
     reference: str
+    input_dtype: str = "float32"
 
     @property
     def layers(self) -> tuple[LayerInfo | TensorCoreLayer, ...]:
@@ -83,6 +88,7 @@ class Program:
         header = json.dumps({
             "version": VERSION,
             "reference": self.reference,
+            "input_dtype": self.input_dtype,
             "parts": [{"engine": part.engine, "config": asdict(part.config),
                        "digest": part.config.digest(), **part.header()} for part in self.parts],
             "crc32": {name: zlib.crc32(tensor.tobytes()) for name, tensor in tensors.items()},
@@ -108,7 +114,7 @@ class Program:
         try:
             program = cls(tuple(_part(i, described, tensors)
                                 for i, described in enumerate(header["parts"])),
-                          header["reference"])
+                          header["reference"], header["input_dtype"])
             digests = [described["digest"] for described in header["parts"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(f"{path}: the program's header does not hold together ({error}); "
@@ -124,8 +130,8 @@ class Program:
         return program
 
     def _check(self, tensors: dict[str, np.ndarray]) -> None:
-        """Each part, that they follow one another, and that no tensor is left over;
-        ``ValueError`` on a misfit."""
+        """Each part, that they follow one another and take the input, and that no tensor is left
+        over; ``ValueError`` on a misfit."""
         if not self.parts:
             raise ValueError("it has 0 parts, expected 1 or more")
         used = set()
@@ -139,6 +145,10 @@ class Program:
             if after.inputs != before.outputs:
                 raise ValueError(f"part {i + 1} takes {after.inputs} inputs, but part {i} gives "
                                  f"{before.outputs} outputs")
+        check_choice("the input's type", self.input_dtype, ("float32", "int8", "uint8"))
+        if self.input_dtype != "float32" and self.input.dtype != np.int8:
+            raise ValueError(f"the input's type is {self.input_dtype}, but part 0 takes "
+                             f"{self.input.dtype}")
         for name in sorted(set(tensors) - used):
             raise ValueError(f"tensor '{name}' belongs to no layer")
 

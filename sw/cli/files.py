@@ -7,6 +7,7 @@ import numpy as np
 from zeroskip.hw.eie import config as eie
 from zeroskip.hw.tensorcore import config as tensorcore
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.network import as_int8
 from zeroskip.sw.program import Program
 
 CONFIGS = {"eie": eie.CONFIGS, "tensorcore": tensorcore.CONFIGS}
@@ -65,8 +66,10 @@ def inputs(path: Path, program: Program, raw: bool) -> tuple[np.ndarray, int]:
         raise BadInput(f"{path}: the array is {list(shape)}, but the program takes "
                        f"{program.inputs} values per sample, batch first; reshape it")
     values = values.reshape(shape[0], program.inputs)
-    if not raw:
+    if not raw and program.input_dtype == "float32":
         return program.input.to_integer(values)
+    if not raw:
+        return as_int8(f"{path}: the array", values, program.input_dtype), 0
     dtype = program.input.dtype
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     if values.dtype.kind == "f" or values.min() < low or values.max() > high:

@@ -75,7 +75,11 @@ def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called
         output: Annotated[Path, typer.Option("--output", help="The outputs, .npy.")],
         engine: Engine = None, raw: Raw = False,
         json: Json = False, quiet: Quiet = False) -> None:
-    """Run inputs through a program."""
+    """Run inputs through a program.
+
+    Outputs are real values, or the int32 sums of a model that gives them; with --raw they are
+    integers, those of a uint8 model less 128.
+    """
     from zeroskip.sw.cli.programs import run as run_program
     run_program(program, input, output, engine, raw, Screen(json, quiet))
 

@@ -108,6 +108,8 @@ class Chain:
         Shape of the tensor at hand.
     integer : str or None
         Its type where it is no float tensor.
+    input_dtype : str
+        Type of the model's input, as :class:`~zeroskip.sw.network.Network` has it.
     grid : Grid or None
         In which integers it is quantised, if it is.
     """
@@ -117,10 +119,17 @@ class Chain:
                  integer: str | None = None):
         self.source, self.current, self.shapes = source, current, shapes
         self.shape, self.integer = shapes.get(current), integer
+        self.input_dtype = integer or "float32"
         self.grid: Grid | None = None
         self.rows: list[Linear | Conv2d | Unsupported] = []
         self._open: _Open | None = None
         self._operator = ""
+
+    @property
+    def unit(self) -> np.ndarray | None:
+        """What one unit of the last layer's sums stands for, float64 [out]; None where that layer
+        is not quantised, or its output is already."""
+        return self._open and self._open.input.scale * self._open.integers.scale
 
     def node(
         self,
@@ -399,7 +408,7 @@ class Chain:
                            "with at least one.")
         for layer in self.rows:
             _check_finite(self.source, layer)
-        return Network(tuple(self.rows))
+        return Network(tuple(self.rows), self.input_dtype)
 
 
 def only(names: Sequence[str], kind: str, source: str) -> str:

@@ -15,7 +15,7 @@ from zeroskip.sw import reference
 from zeroskip.sw.compiler import eie, tensorcore
 from zeroskip.sw.compiler.frontend import engine
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Conv2d, Linear, Network
+from zeroskip.sw.network import Conv2d, Linear, Network, as_int8
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize import fixed as fixed_point
 from zeroskip.sw.quantize import int8
@@ -67,7 +67,7 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         For an EIE array, layers of at most 15 distinct non-zero weights keep them as their
         codebook, others are shared by k-means; for a tensor core, weights become int8, and
         zeros in a 2:4 (or 1:4) pattern are skipped.
-    calibration : float array, batch first, or None
+    calibration : array of the network's input type, batch first, or None
         Inputs that set the scales; None only where every layer is quantised already.
     configs : one of each machine at most
         With one machine it takes all layers; with both see
@@ -83,7 +83,7 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         raise BadInput("the network holds layers that are not quantised; give samples to "
                        "calibrate them with")
     parts, layers, reports = [], [], []
-    x = calibration
+    x = _real(network, calibration)
     for config, group in groupby(network.layers, lambda layer: _machine(layer, configs)):
         section = Network(tuple(group))
         compile_section = _eie if isinstance(config, EIEConfig) else _tensorcore
@@ -93,8 +93,17 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         reports += report
         if x is not None:
             x = section.forward(x)[-1]
-    return Compiled(Program(tuple(parts), reference.digest(tuple(layers))), tuple(layers),
-                    tuple(reports))
+    program = Program(tuple(parts), reference.digest(tuple(layers)), network.input_dtype)
+    return Compiled(program, tuple(layers), tuple(reports))
+
+
+def _real(network: Network, calibration: np.ndarray | None) -> np.ndarray | None:
+    """The real values that the inputs of a network stand for."""
+    if calibration is None or network.input_dtype == "float32":
+        return calibration
+    integers = as_int8("the calibration array", calibration, network.input_dtype)
+    first = network.layers[0].quantised
+    return (integers.astype(np.float64) - first.input_zero_point) * first.input_scale
 
 
 def _machine(layer: Linear | Conv2d, configs: tuple[Config, ...]) -> Config:

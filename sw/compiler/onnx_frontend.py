@@ -182,6 +182,26 @@ class _Walk:
             return self._dequantised(name).real
         return float32(self.constants[name], name)
 
+    def _bias(self, node, index, unit):
+        """A constant float operand that adds to sums of ``unit`` [out], None for float sums.
+
+        Tools round the units to float32 for the bias' scale; the integers mean the units
+        themselves.
+        """
+        real, stored = self._parameter(node, index), self.constants[node.input[index]]
+        if unit is None or not isinstance(stored, onnx.NodeProto):
+            return real
+        bias = self._dequantised(node.input[index])
+        if bias.scale.size == 1 and (unit == unit[0]).all():
+            unit = unit[:1]
+        if not np.array_equal(bias.scale, unit.astype(np.float32)):
+            return real
+        return _Dequantised(bias.values, unit, bias.axis).real
+
+    def _sum_unit(self, integers):
+        """What one unit of a product's sums stands for, None without ``integers``."""
+        return integers and self.chain.grid.scale * integers.scale
+
     def _weight(self, node, index, out):
         """The weights, and the integers behind them where the input is quantised too."""
         weight, name = self._parameter(node, index), node.input[index]
@@ -267,7 +287,8 @@ class _Walk:
             raise Reject(f"alpha is {alpha}: set it to 1 in a quantised layer")
         bias = None
         if _optional(node, 2):
-            bias = np.float32(attributes.get("beta", 1)) * self._parameter(node, 2)
+            bias = self._bias(node, 2, self._sum_unit(integers))
+            bias = np.float32(attributes.get("beta", 1)) * bias
         self.chain.linear(name, alpha * (weight if transposed else weight.T), bias, integers)
 
     def _matmul(self, node, name):
@@ -276,7 +297,9 @@ class _Walk:
 
     def _conv(self, node, name):
         weight, integers = self._weight(node, 1, 0)
-        bias = self._parameter(node, 2) if _optional(node, 2) else None
+        bias = None
+        if _optional(node, 2):
+            bias = self._bias(node, 2, self._sum_unit(integers))
         self._convolution(node, name, weight, bias, integers)
 
     def _convolution(self, node, name, weight, bias, integers):
@@ -350,7 +373,8 @@ class _Walk:
                               attributes.get("epsilon", 1e-5))
 
     def _add(self, node, _name):
-        self.chain.add(self._parameter(node, 1 if node.input[1] in self.constants else 0))
+        index = 1 if node.input[1] in self.constants else 0
+        self.chain.add(self._bias(node, index, self.chain.unit))
 
     def _relu(self, _node, _name):
         self.chain.relu()

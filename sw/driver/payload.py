@@ -7,11 +7,17 @@ import numpy as np
 
 
 def pack_fields(layout, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Unsigned field values, each [n], as payloads uint32 [n, words]."""
+    """Unsigned field values, each [n], as payloads uint32 [n, words].
+
+    ``ValueError`` where a value exceeds its field.
+    """
     n = len(next(iter(values.values())))
     payload = np.zeros((n, -(-layout.size // 32)), np.uint32)
     for name, field in layout:
-        value = np.asarray(values[name], np.uint64) << np.uint64(field.offset % 32)
+        value = np.asarray(values[name], np.uint64)
+        if value.max(initial=0) >> np.uint64(field.width):
+            raise ValueError(f"field {name} of {field.width} bits cannot hold {value.max()}")
+        value = value << np.uint64(field.offset % 32)
         word = field.offset // 32
         payload[:, word] |= (value & np.uint64(0xFFFFFFFF)).astype(np.uint32)
         if field.offset % 32 + field.width > 32:

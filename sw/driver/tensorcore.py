@@ -58,16 +58,15 @@ class Schedule:
         if chunks > 1:
             steps = -(-steps // (chunks * per_word)) * per_word
         words = -(-steps // per_word)
+        _check_field("rows", m, layouts.ROW_BITS)
+        _check_field("columns", n, layouts.COLUMN_BITS)
+        _check_field("chunks of K", chunks, layouts.CHUNK_BITS)
         tiles = -(-n // config.columns)
         capacity = config.activation_words // words if chunks == 1 else 1
         blocks = -(-tiles // capacity)
-        for what, size, bits in (("rows", m, layouts.ROW_BITS), ("columns", n, layouts.COLUMN_BITS),
-                                 ("chunks of K", chunks, layouts.CHUNK_BITS)):
-            if not 0 < size < 1 << bits:
-                raise BadInput(f"a GEMM with {size} {what} is not one command of the tensor core, "
-                               f"which takes 1 to {(1 << bits) - 1}; split it")
-        return cls(config, pattern, m, n, steps, words, chunks,
-                   -(-tiles // blocks) * config.columns)
+        block = -(-tiles // blocks) * config.columns
+        _check_field("columns in a block", block, layouts.COLUMN_BITS)
+        return cls(config, pattern, m, n, steps, words, chunks, block)
 
     @property
     def blocks(self) -> list[slice]:
@@ -164,6 +163,14 @@ class Schedule:
         padded = np.zeros((len(matrix), self.chunks * width), np.int8)
         padded[:, :matrix.shape[1]] = matrix
         return padded
+
+
+def _check_field(what: str, size: int, bits: int) -> None:
+    """``BadInput`` where a size leaves its field of the command."""
+    if not 0 < size < 1 << bits:
+        raise BadInput(f"a GEMM with {size} {what} is not one command of the tensor core, which "
+                       f"takes 1 to {(1 << bits) - 1}; make the layer smaller, or choose a "
+                       "configuration with larger buffers if it has too many chunks")
 
 
 def _side_by_side(words: np.ndarray, count: int, width: int) -> np.ndarray:

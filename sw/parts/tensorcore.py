@@ -8,6 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP, TensorCoreConfig
+from zeroskip.sw.driver.tensorcore import Schedule
+from zeroskip.sw.errors import BadInput
 from zeroskip.sw.golden.tensorcore import SHIFTS
 from zeroskip.sw.im2col import Geometry
 from zeroskip.sw.parts.checks import check_choice, check_range, check_scale, check_tensor
@@ -143,6 +145,10 @@ class TensorCoreLayer:
                         -128, 127)
         self._check_geometry(where)
         self._check_arrays(where)
+        try:
+            Schedule.of(config, self.pattern, self.rows, self.columns, self.positions)
+        except BadInput as error:
+            raise ValueError(f"{where}: {error}") from None
 
     def _check_geometry(self, where: str) -> None:
         geometry = self.geometry

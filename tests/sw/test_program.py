@@ -114,6 +114,7 @@ def check_same(found, expected):
 def test_round_trip(program, path):
     loaded = Program.load(path)
     assert loaded.reference == program.reference
+    assert loaded.input_dtype == program.input_dtype == "float32"
     check_same(loaded.parts[0], program.parts[0])
 
 
@@ -206,7 +207,7 @@ def test_header_that_is_no_object(path, text):
         Program.load(path)
 
 
-@pytest.mark.parametrize("key", ["version", "reference", "parts"])
+@pytest.mark.parametrize("key", ["version", "reference", "input_dtype", "parts"])
 def test_key_missing_in_the_header(path, key):
     check_forged(path, lambda header, _: header.pop(key), key)
 
@@ -224,6 +225,17 @@ def test_parts_that_are_no_list_of_objects(path, parts):
 
 def test_program_without_parts(path):
     check_forged(path, lambda header, _: header.update(parts=[]), "0 parts")
+
+
+@pytest.mark.parametrize("dtype", ["int16", "", 7, None, ["uint8"]])
+def test_unknown_type_of_the_input(path, dtype):
+    check_forged(path, lambda header, _: header.update(input_dtype=dtype),
+                 "the input's type is .*, expected 'float32' or 'int8' or 'uint8'")
+
+
+def test_array_cannot_take_the_integers_of_a_model(path):
+    check_forged(path, lambda header, _: header.update(input_dtype="uint8"),
+                 "the input's type is uint8, but part 0 takes int16")
 
 
 def test_unknown_engine(path):

@@ -4,7 +4,10 @@ only the slow engine is there."""
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
@@ -157,6 +160,101 @@ def test_reference_without_a_layer(cli, split):
     done = run(cli, folder, "--engine", "golden")
     assert done.code == 2
     assert "belongs to another program" in done.stderr
+
+
+# --- models that take integers ---
+
+KINDS = {np.dtype(np.uint8): TensorProto.UINT8, np.dtype(np.int8): TensorProto.INT8,
+         np.dtype(np.int32): TensorProto.INT32}
+
+
+def integer_model(folder, operator, x, operands, result):
+    """A compiled model of one node on the integers ``x``, and what the model gives for them.
+
+    ``operands`` are the node's, in order, ``x`` in place of the None.
+    """
+    names = ["x" if each is None else f"c{i}" for i, each in enumerate(operands)]
+    onnx.save(helper.make_model(helper.make_graph(
+        [helper.make_node(operator, names, ["y"])], "integers",
+        [helper.make_tensor_value_info("x", KINDS[x.dtype], ["n", *x.shape[1:]])],
+        [helper.make_tensor_value_info("y", KINDS[np.dtype(result)], list("nabc")[:x.ndim])],
+        [numpy_helper.from_array(np.asarray(each), name)
+         for name, each in zip(names, operands, strict=True) if each is not None]),
+        ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), folder / "model.onnx")
+    np.save(folder / "x.npy", x)
+    return ReferenceEvaluator(str(folder / "model.onnx")).run(None, {"x": x})[0]
+
+
+def compile_(cli, folder):
+    done = cli("compile", folder / "model.onnx", "-o", folder / "model.zsk", "-q")
+    assert done == (0, "", "")
+
+
+@pytest.fixture
+def matmul_integer(cli, tmp_path):
+    """A folder with MatMulInteger of uint8, zero point 100; and its outputs."""
+    rng = np.random.default_rng(11)
+    expected = integer_model(
+        tmp_path, "MatMulInteger", rng.integers(0, 256, (4, 6)).astype(np.uint8),
+        [None, rng.integers(-128, 128, (6, 5)).astype(np.int8), np.uint8(100)], np.int32)
+    compile_(cli, tmp_path)
+    return tmp_path, expected
+
+
+@pytest.mark.parametrize("engine", ["golden", "python"])
+def test_model_of_uint8(cli, matmul_integer, engine):
+    folder, expected = matmul_integer
+    assert run(cli, folder, "--engine", engine).code == 0
+    np.testing.assert_array_equal(np.load(folder / "y.npy"), expected)
+    done = cli("verify", folder / "model.zsk", "--input", folder / "x.npy",
+               "--engines", "golden,python")
+    assert done.code == 0
+
+
+def test_raw_inputs_of_a_model_of_uint8_are_128_less(cli, matmul_integer):
+    folder, expected = matmul_integer
+    np.save(folder / "x.npy", np.load(folder / "x.npy").astype(np.int16) - 128)
+    assert run(cli, folder, "--engine", "golden", "--raw").code == 0
+    np.testing.assert_array_equal(np.load(folder / "y.npy"), expected)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("operator", ["QLinearMatMul", "QLinearConv"])
+def test_quantised_model_of_integers(cli, tmp_path, operator, kind):
+    """Its outputs are the real values of what the model gives. No sum is a tie: products count in
+    units of 1/3 of an output."""
+    rng, low = np.random.default_rng(12), np.iinfo(kind).min
+    scale, zero_point = np.float32(3 / 8), kind(low + 120)
+    shape, weights = {"QLinearMatMul": ((9, 6), (6, 5)),
+                      "QLinearConv": ((2, 2, 5, 4), (3, 2, 2, 2))}[operator]
+    expected = integer_model(
+        tmp_path, operator, rng.integers(low, low + 256, shape).astype(kind),
+        [None, np.float32(0.25), kind(low + 100), rng.integers(-3, 4, weights).astype(np.int8),
+         np.float32(0.5), np.int8(0), scale, zero_point], kind)
+    compile_(cli, tmp_path)
+    assert run(cli, tmp_path, "--engine", "golden").code == 0
+    real = (expected.astype(np.float32) - int(zero_point)) * scale
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), real.reshape(len(real), -1))
+    assert run(cli, tmp_path, "--engine", "golden", "--raw").code == (2 if kind is np.uint8 else 0)
+    if kind is np.uint8:
+        np.save(tmp_path / "x.npy", np.load(tmp_path / "x.npy").astype(np.int16) - 128)
+        assert run(cli, tmp_path, "--engine", "golden", "--raw").code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected.reshape(
+        len(real), -1).astype(np.int16) - (low + 128))
+
+
+@pytest.mark.parametrize("wrong", [np.float32, np.int8, np.int64])
+@pytest.mark.parametrize("command", ["run", "verify"])
+def test_inputs_of_another_type_than_the_model_takes(cli, matmul_integer, command, wrong):
+    folder, _ = matmul_integer
+    np.save(folder / "x.npy", np.load(folder / "x.npy").astype(wrong))
+    output = ["--output", folder / "y.npy"] if command == "run" else []
+    done = cli(command, folder / "model.zsk", "--input", folder / "x.npy", *output)
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"zeroskip: {folder / 'x.npy'}: the array is {np.dtype(wrong)}, but the model takes uint8; "
+        "give the integers that the model itself takes, as uint8\n")
+    assert not (folder / "y.npy").exists()
 
 
 # --- the notice ---

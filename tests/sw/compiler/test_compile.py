@@ -16,7 +16,9 @@ from zeroskip.sw import reference
 from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.eie import compile_layers
 from zeroskip.sw.compiler.tensorcore import compile_layer, fastest
+from zeroskip.sw.compiler.tensorcore import compile_layers as compile_core
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.im2col import Geometry
 from zeroskip.sw.network import Conv2d, Linear, Network, Quantised
 from zeroskip.sw.pack.eie import Packed, unpack
 from zeroskip.sw.pack.nm import Compressed, decompress
@@ -500,6 +502,24 @@ def test_a_quantised_network_needs_no_calibration():
     assert verify(compiled.program, x, (golden, engines.rtl("python"))).difference is None
 
 
+@pytest.mark.parametrize(("dtype", "least"), [("uint8", 0), ("int8", -128)])
+def test_a_model_of_integers(tmp_path, dtype, least):
+    """Its type reaches the file; its calibration samples are integers too."""
+    net = Network((quantised("a", 5, 8), linear("b", 3, 5, "dense")), dtype)
+    stored = np.random.default_rng(1).integers(least, least + 256, (40, 8)).astype(dtype)
+    compiled = compile_network(net, stored, CORE)
+    real = (stored.astype(np.float64) - least - 128 - 3) * 0.5
+    expected = compile_network(Network(net.layers), real, CORE)
+    compiled.save(tmp_path / "model.zsk")
+    assert Program.load(tmp_path / "model.zsk").input_dtype == dtype
+    assert expected.program.input_dtype == "float32"
+    assert compiled.program.reference == expected.program.reference
+    assert compiled.report == expected.report
+    with pytest.raises(BadInput, match=f"^the calibration array is float64, but the model takes "
+                                       f"{dtype}; "):
+        compile_network(net, real, CORE)
+
+
 def test_a_quantised_layer_cannot_run_on_the_array():
     net = Network((quantised("a", 5, 8),))
     for calibration in (None, samples(net)):
@@ -580,6 +600,20 @@ def test_packed_layer_unpacks_to_its_weights(pattern, columns):
         found = decompress(Compressed(packed.values, packed.indices, pattern))
         assert not found[:, columns:].any()
     np.testing.assert_array_equal(found[:, :columns], weight)
+
+
+@pytest.mark.parametrize(("weight", "fields", "said"), [
+    (np.ones((1 << 16, 1)), {}, "65536 rows"),
+    (np.ones((1, 255 * 2048 + 1)), {}, "256 chunks of K"),
+    (np.ones((1, 12)), {
+        "geometry": Geometry((1, 4096, 4096), (4, 3), (1, 1), (2, 1, 1, 1), (1, 1)),
+        "inputs": 1 << 24, "outputs": 1 << 24}, "16777216 columns"),
+])
+def test_layer_that_is_not_one_command_is_refused(weight, fields, said):
+    config = TensorCoreConfig(weight_words=512, patterns=("dense",))
+    with pytest.raises(BadInput, match=f"^layer big: a GEMM with {said} is not one command .*; "
+                                       "make the layer smaller"):
+        compile_core((int8_layer(weight, name="big", **fields),), config)
 
 
 def test_layer_of_another_pattern_is_refused():

@@ -174,6 +174,51 @@ def test_float_fields_are_the_dequantised_values(save):
     assert not own.raw
 
 
+LARGE = np.int32([16777217, -16777219, 2147483647])
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("operator", ["Gemm", "Conv", "Add"])
+def test_stored_bias_is_kept(save, operator, per_channel):
+    """Its scale is the product of the others in float32; the quotient of float64 would round."""
+    given = constants(scale=any_scale)
+    if not per_channel:
+        given["Ws"] = given["Ws"][0]
+    given |= {"B": LARGE, "Bs": given["as"] * given["Ws"], "T": given["W"].T.copy(),
+              "K": given["W"].reshape(3, 8, 1, 1)}
+    exact = given["as"].astype(np.float64) * given["Ws"]
+    assert (np.rint(LARGE * given["Bs"].astype(np.float64) / exact) != LARGE).any()
+    weight, axis = {"Gemm": ("W", 0), "Conv": ("K", 0), "Add": ("T", 1)}[operator]
+    product = {"Gemm": [node("Gemm", ["a", "w", "bias"], ["o"], transB=1)],
+               "Conv": [node("Conv", ["a", "w", "bias"], ["o"])],
+               "Add": [node("MatMul", ["a", "w"], ["p"]), node("Add", ["bias", "p"], ["o"])]}
+    nodes = [*rounded("x", "a"), node("DequantizeLinear", [weight, "Ws"], ["w"], axis=axis),
+             node("DequantizeLinear", ["B", "Bs"], ["bias"], axis=0), *product[operator],
+             node("QuantizeLinear", ["o", "bs", "bz"], ["q"]),
+             node("DequantizeLinear", ["q", "bs", "bz"], ["y"])]
+    shape = ("n", 8, 1, 1) if operator == "Conv" else ("n", 8)
+    (found,) = read(save(nodes, shape, **given)).layers
+    np.testing.assert_array_equal(found.quantised.bias, LARGE)
+    np.testing.assert_allclose(found.bias, LARGE * given["Bs"].astype(np.float64), rtol=1e-6)
+
+
+def test_bias_of_another_scale_is_rounded(save):
+    given = constants()
+    given |= {"Bs": given["as"] * given["Ws"] * np.float32(0.25), "C": np.float32(np.zeros(5))}
+    network = read(save([*QDQ[:-1], node("DequantizeLinear", ["cq", "cs", "cz"], ["y"])], **given))
+    np.testing.assert_array_equal(network.layers[0].quantised.bias, np.rint(given["B"] / 4))
+
+
+@pytest.mark.parametrize(("kind", "name"), [
+    (np.float32, "float32"), (np.int8, "int8"), (np.uint8, "uint8")])
+def test_type_of_the_input(save, kind, name):
+    given = constants(np.int8 if kind is np.int8 else np.uint8)
+    first = [] if kind is not np.float32 else [node("QuantizeLinear", ["x", "as", "az"], ["q"])]
+    network = read(save([*first, node("MatMulInteger", ["q" if first else "x", "T", "az"], ["y"])],
+                        given=kind, result=np.int32, T=given["W"].T.copy(), **given))
+    assert network.input_dtype == name
+
+
 CONV = {"pads": [1, 0, 2, 1], "strides": [2, 1], "dilations": [1, 2]}
 
 

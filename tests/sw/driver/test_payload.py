@@ -31,6 +31,16 @@ def test_every_field_lies_at_its_offset_and_comes_back(name):
         np.testing.assert_array_equal(found[field], expected)
 
 
+@pytest.mark.parametrize(("value", "said"), [
+    (1 << 30, "field a of 30 bits cannot hold 1073741824$"),
+    (np.array([0, -1]), f"field a of 30 bits cannot hold {2**64 - 1}$"),
+])
+def test_a_value_beyond_its_field_is_refused(value, said):
+    values = np.append([0], value) if np.isscalar(value) else value
+    with pytest.raises(ValueError, match=said):
+        pack_fields(LAYOUTS["across words"], {"a": values, "b": [0, 0], "c": [0, 0]})
+
+
 def test_by_hand():
     payload = pack_fields(LAYOUTS["across words"], {"a": [1], "b": [0xF0000001], "c": [5]})
     assert payload.tolist() == [[1 | 1 << 30, 0xF0000001 >> 2 | 1 << 30, 1]]

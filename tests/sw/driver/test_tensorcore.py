@@ -100,8 +100,16 @@ def test_a_pattern_that_is_not_built_is_refused():
                            "to 255"),
 ])
 def test_what_is_not_one_command_is_refused(sizes, said):
-    with pytest.raises(BadInput, match=rf"^{re.escape(f'a GEMM with {said}; split it')}$"):
+    with pytest.raises(BadInput, match=rf"^{re.escape(f'a GEMM with {said}; make the layer ')}"):
         Schedule.of(TINY, "2:4", *sizes)
+
+
+def test_a_block_beyond_its_field_is_refused():
+    """The columns of B fit, but not when they fill whole tiles."""
+    config = TensorCoreConfig(columns=1 << 12, activation_words=1 << 13)
+    assert Schedule.of(config, "2:4", 1, 1, (1 << 24) - (1 << 12)).block == (1 << 24) - (1 << 12)
+    with pytest.raises(BadInput, match="^a GEMM with 16777216 columns in a block is not one "):
+        Schedule.of(config, "2:4", 1, 1, (1 << 24) - 1)
 
 
 def test_the_largest_command():

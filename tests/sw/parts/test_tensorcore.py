@@ -303,6 +303,19 @@ def test_raw_layer_that_is_not_the_last(path):
         raw=True, activation="none"), layer("b", inputs=6))
 
 
+LARGE = Geometry((1, 4096, 4096), (4, 3), (1, 1), (2, 1, 1, 1), (1, 1))
+"""K = 12; 2^24 positions."""
+
+
+@pytest.mark.parametrize(("large", "said"), [
+    (layer(rows=1 << 16, inputs=1), "65536 rows"),
+    (layer(rows=1, inputs=4 * 1024 * 255 + 1), "256 chunks of K"),
+    (replace(layer(rows=1, geometry=LARGE), inputs=1 << 24, outputs=1 << 24), "16777216 columns"),
+], ids=["rows", "chunks", "positions"])
+def test_layer_that_is_not_one_command(path, large, said):
+    refuse(path, f"layer fc: a GEMM with {said} is not one command", large)
+
+
 def test_unknown_field_of_the_configuration(path):
     refuse_forged(path, "colour", lambda part, _: part["config"].update(colour=1))
 
