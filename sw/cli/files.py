@@ -43,6 +43,12 @@ def targets(machine: str | None, names: list[str]) -> list:
     return list(found.values()) or [next(iter(configs.values())) for configs in kinds.values()]
 
 
+def name_of(config: eie.EIEConfig | tensorcore.TensorCoreConfig) -> str:
+    """The name of a named configuration."""
+    return next(name for configs in CONFIGS.values() for name, named in configs.items()
+                if named == config)
+
+
 def array(path: Path) -> np.ndarray:
     """A ``.npy`` array of numbers."""
     try:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from zeroskip.sw.cli.files import check_writable, configuration
+from zeroskip.sw.cli.files import check_writable, configuration, name_of
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput, ToolMissing
 
@@ -43,7 +43,7 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
         text = emit.verilog(dut, machine)
     out.write_text(text)
     waived_in.write_text(emit.waivers())
-    described = {"machine": machine, "config": config, "digest": dut.config.digest(),
+    described = {"machine": machine, "config": name_of(made), "digest": dut.config.digest(),
                  "ports": ports, "memory_bits": dut.config.memory_bits,
                  "latency": {"stats": dut.STATS_LATENCY}}
     described_in.write_text(json.dumps(described, indent=2) + "\n")

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from zeroskip.sw.cli.files import CONFIGS, array, check_writable, targets
+from zeroskip.sw.cli.files import array, check_writable, name_of, targets
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler import frontend
 from zeroskip.sw.errors import BadInput
@@ -58,8 +58,7 @@ def compile_model(model: Path, calibration: Path | None, out: Path, machine: str
     reports = iter(compiled.report)
     rows = []
     for part in compiled.program.parts:
-        config = next(name for name, config in CONFIGS[part.engine].items()
-                      if config == part.config)
+        config = name_of(part.config)
         facts = [{"engine": part.engine, "target": config,
                   **_FACTS[part.engine](layer, next(reports))} for layer in part.layers]
         screen.table(f"{out}, {part.engine} ({config})", list(facts[0])[2:], [
