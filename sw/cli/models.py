@@ -61,8 +61,9 @@ def compile_model(model: Path, calibration: Path | None, out: Path, machine: str
         config = name_of(part.config)
         facts = [{"engine": part.engine, "target": config,
                   **_FACTS[part.engine](layer, next(reports))} for layer in part.layers]
-        screen.table(f"{out}, {part.engine} ({config})", list(facts[0])[2:], [
-            list(row.values())[2:] for row in facts])
+        shown = _SHOWN[part.engine]
+        screen.table(f"{out}, {part.engine} ({config})", list(shown.values()), [
+            [row[key] for key in shown] for row in facts])
         rows += facts
     sizes = storage(compiled.program)
     screen.table("storage, bytes", list(sizes), [list(sizes.values())])
@@ -80,6 +81,16 @@ def _tensorcore_facts(layer, report) -> dict:
             "rms": report.rms, "outputs_saturated": report.saturated,
             "accumulator_bits": report.accumulator_bits}
 
+
+_SHOWN = {
+    "eie": {"name": "layer", "inputs": "in", "outputs": "out", "nonzeros": "weights",
+            "entries": "entries", "padding": "padding", "rms": "codebook error (RMS)",
+            "vanished": "weights lost", "bound": "accumulator used", "shift": "shift"},
+    "tensorcore": {"name": "layer", "inputs": "in", "outputs": "out", "pattern": "pattern",
+                   "weights": "weights", "kept": "kept", "rms": "weight error (RMS)",
+                   "outputs_saturated": "saturated", "accumulator_bits": "accumulator bits"},
+}
+"""What the table shows of it, and under which head."""
 
 _FACTS = {"eie": _eie_facts, "tensorcore": _tensorcore_facts}
 """What is told of a layer, by engine."""
