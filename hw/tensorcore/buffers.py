@@ -62,6 +62,21 @@ class Ring(wiring.Component):
         return m
 
 
+def _memory(m: Module, buffer: wiring.Component, ring: Ring, take: Value, address: Value):
+    """The memory of a buffer: ``take`` writes its stream's item at ``address`` of the part that
+    is filled; its own address reads in the part that is read."""
+    m.submodules.memory = memory = BlockRAM(
+        buffer.o.shape(), depth=ring.parts << len(buffer.address))
+    m.d.comb += [
+        memory.write.en.eq(take),
+        memory.write.address.eq(Cat(address, ring.write)),
+        memory.write.data.eq(buffer.i.payload),
+        memory.en.eq(1),
+        memory.address.eq(Cat(buffer.address, ring.read)),
+        buffer.o.eq(memory.data),
+    ]
+
+
 class WeightBuffer(wiring.Component):
     """The weights of a panel of rows, and their metadata.
 
@@ -112,16 +127,7 @@ class WeightBuffer(wiring.Component):
         with m.If(take):
             m.d.sync += word.eq(Mux(filled, 0, word + 1))
 
-        m.submodules.memory = memory = BlockRAM(
-            panel(self.config), depth=2 << self.config.weight_address)
-        m.d.comb += [
-            memory.write.en.eq(take),
-            memory.write.address.eq(Cat(word, halves.write)),
-            memory.write.data.eq(self.i.payload),
-            memory.en.eq(1),
-            memory.address.eq(Cat(self.address, halves.read)),
-            self.o.eq(memory.data),
-        ]
+        _memory(m, self, halves, take, word)
         return m
 
 
@@ -190,16 +196,7 @@ class ActivationBuffer(wiring.Component):
         with m.If(filled):
             m.d.sync += [address.eq(0), column.eq(0)]
 
-        m.submodules.memory = memory = BlockRAM(
-            strip(config), depth=2 << config.activation_address)
-        m.d.comb += [
-            memory.write.en.eq(take),
-            memory.write.address.eq(Cat(address, halves.write)),
-            memory.write.data.eq(self.i.payload),
-            memory.en.eq(1),
-            memory.address.eq(Cat(self.address, halves.read)),
-            self.o.eq(memory.data),
-        ]
+        _memory(m, self, halves, take, address)
 
         # Strips that were placed and not yet released, in both halves.
         strips = Signal(config.activation_address + 2)
@@ -270,14 +267,5 @@ class ChannelBuffer(wiring.Component):
         with m.If(take):
             m.d.sync += row.eq(Mux(filled, 0, row + 1))
 
-        m.submodules.memory = memory = BlockRAM(
-            CHANNEL, depth=self.PANELS << bits_for(config.rows - 1))
-        m.d.comb += [
-            memory.write.en.eq(take),
-            memory.write.address.eq(Cat(row, panels.write)),
-            memory.write.data.eq(self.i.payload),
-            memory.en.eq(1),
-            memory.address.eq(Cat(self.address, panels.read)),
-            self.o.eq(memory.data),
-        ]
+        _memory(m, self, panels, take, row)
         return m

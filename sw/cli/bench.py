@@ -114,17 +114,15 @@ def tensorcore(config: str | None, engine: str | None, screen: Screen) -> None:
     screen.table(f"{made.rows} x {made.columns} x {made.products} multipliers, in RTL; a 2:4 "
                  "A100 reaches 1.6 times its dense rate at 16384^3, 1.1 at 4096^3, of 2",
                  list(rows[0]), [list(row.values()) for row in rows])
-    screen.table("where the sparse cycles went", ["m", "k", "n", "pattern", *_CORE_CAUSES], [
-        [run.m, run.k, run.n, run.pattern,
-         *(f"{share:.1%}" for share in run.sparse.shares().values())] for run in runs])
+    shares = [run.sparse.shares() for run in runs]
+    screen.table("where the sparse cycles went", ["m", "k", "n", "pattern", *shares[0]], [
+        [run.m, run.k, run.n, run.pattern, *(f"{part:.1%}" for part in share.values())]
+        for run, share in zip(runs, shares, strict=True)])
     for pattern, ratio in steady.items():
         screen.text(f"steady state, {pattern} over dense: {ratio:.3f}")
     screen.result({"rows": rows, "steady": steady})
     if not all(run.exact for run in runs):
         raise typer.Exit(1)
-
-
-_CORE_CAUSES = ("useful", "edges", "wait weights", "wait activations", "wait outputs", "fill")
 
 
 def area(config: str | None, screen: Screen) -> None:
