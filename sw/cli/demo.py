@@ -16,7 +16,7 @@ from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sim.verify import Verdict, verify
 from zeroskip.sw import digits
 from zeroskip.sw.cli.engine import chosen
-from zeroskip.sw.cli.report import write_report
+from zeroskip.sw.cli.report import comparison, write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
 from zeroskip.sw.compiler.frontend import to_onnx
@@ -140,30 +140,9 @@ def _dense_core(compiled: Compiled, inputs: np.ndarray, rtl: Engine) -> float:
 
 
 def _show(runs: list[Run], models: list[dict], out: Path, screen: Screen) -> None:
-    stages = list(dict.fromkeys(stage for model in models for stage in model["accuracy"]))
-    screen.table(f"accuracy on {models[0]['images']} test images", ["stage", *_names(models)], [
-        [stage, *(f"{model['accuracy'][stage]:.1%}" if stage in model["accuracy"] else "-"
-                  for model in models)] for stage in stages])
-    facts = {
-        "weights left": [f"{model['density']:.1%}" for model in models],
-        "bytes, packed": [f"{model['bytes']['packed']:,}" for model in models],
-        "bytes, float32": [f"{model['bytes']['float32']:,}" for model in models],
-        "multipliers": [f"{model['multipliers']:,}" for model in models],
-        "cycles an image": [f"{model['cycles_per_image']:,.0f}" for model in models],
-        "cycles, skipping nothing": [f"{model['dense_cycles_per_image']:,.0f}"
-                                     for model in models],
-        "times faster": [f"{model['speedup']:.2f}" for model in models],
-        "utilisation": [f"{model['utilisation']:.1%}" for model in models],
-        "saturated inputs, outputs": [
-            f"{model['inputs_saturated']}, {model['outputs_saturated']}" for model in models],
-        "outputs compared": [f"{model['outputs_compared']:,}" for model in models],
-        "bit-exact": [str(run.verdict.difference or "yes") for run in runs],
-    }
-    screen.table("in RTL", ["", *_names(models)], [[name, *cells] for name, cells in facts.items()])
+    head, rows = comparison(models)
+    rows.append(["bit-exact", *(str(run.verdict.difference or "yes") for run in runs)])
+    screen.table(f"{models[0]['images']} test images through the RTL", head, rows)
     screen.text(f"report: {out / 'report.html'}; the programs and their input: "
                 + ", ".join(str(out / run.part.engine / "digits.zsk") for run in runs)
                 + f", {out / 'digits.npy'}")
-
-
-def _names(models: list[dict]) -> list[str]:
-    return [f"{model['engine']} ({model['config']})" for model in models]

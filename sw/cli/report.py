@@ -46,7 +46,7 @@ td.n {{ text-align: right; }} svg {{ max-width: 100%; height: auto; }}
 def write_report(path: Path, runs: list, models: list[dict]) -> None:
     """Writes the report of the :class:`~zeroskip.sw.cli.demo.Run` of each machine, and their
     JSON, to ``path``."""
-    sections = [_section(2, "Side by side", _comparison(models))]
+    sections = [_section(2, "Side by side", _table(*comparison(models)))]
     for run, model in zip(runs, models, strict=True):
         own = _eie if model["engine"] == "eie" else _tensorcore
         title, text, pictures = own(run, model)
@@ -65,19 +65,23 @@ def _section(level: int, title: str, content: str) -> str:
     return f"<h{level}>{html.escape(title)}</h{level}>\n{content}"
 
 
-def _comparison(models: list[dict]) -> str:
+def comparison(models: list[dict]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table that sets the machines side by side."""
     stages = list(dict.fromkeys(stage for model in models for stage in model["accuracy"]))
     rows = [[f"accuracy, {stage}", *(
         f"{model['accuracy'][stage]:.1%}" if stage in model["accuracy"] else "-"
         for model in models)] for stage in stages]
+    rows += [[f"bytes, {kind}", *(f"{model['bytes'][kind]:,}" for model in models)]
+             for kind in ("packed", "float32")]
     rows += [[name, *(f"{model[key]:{form}}" for model in models)] for name, key, form in (
         ("weights left", "density", ".1%"), ("multipliers", "multipliers", ","),
         ("cycles an image", "cycles_per_image", ",.0f"),
         ("cycles, skipping nothing", "dense_cycles_per_image", ",.0f"),
-        ("times faster", "speedup", ".2f"), ("utilisation", "utilisation", ".1%"))]
-    rows += [[f"bytes, {kind}", *(f"{model['bytes'][kind]:,}" for model in models)]
-             for kind in ("packed", "float32")]
-    return _table(["", *(f"{model['engine']} ({model['config']})" for model in models)], rows)
+        ("times faster", "speedup", ".2f"), ("utilisation", "utilisation", ".1%"),
+        ("inputs saturated", "inputs_saturated", ","),
+        ("outputs saturated", "outputs_saturated", ","),
+        ("outputs compared", "outputs_compared", ","))]
+    return ["", *(f"{model['engine']} ({model['config']})" for model in models)], rows
 
 
 def _eie(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
