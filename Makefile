@@ -20,7 +20,7 @@ lint: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev,fpga]'
 	command -v g++ || command -v clang++ || command -v c++ \
 		|| $(BIN)/pip install --quiet --constraint constraints.txt ziglang
 	touch $@

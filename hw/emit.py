@@ -10,6 +10,8 @@ from amaranth.back import rtlil as amaranth_rtlil
 from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 
+from zeroskip.hw.share import Collector, ports_of
+
 _MODULE = re.compile(r"^module \\(\S+)\n", re.MULTILINE)
 _NUMBERED_PORT = re.compile(r"put (\d+)  (\\port\$\d+\$\d+)$", re.MULTILINE)
 _CELL = re.compile(r"  cell \\(\S+) (.*)")
@@ -21,13 +23,19 @@ def rtlil(component: wiring.Component, name: str) -> str:
 
     Amaranth writes a module per instance. All PEs are equal, so that sharing them keeps the
     Verilog readable and a compiled simulation small: only the wires between the PEs grow with
-    their number.
+    their number. Components that are marked as :func:`shared` are not even elaborated twice.
     """
-    text = amaranth_rtlil.convert(component, name=name, emit_src=False)
-    starts = [match.start() for match in re.finditer(r"^(attribute .*\n)*module ", text,
-                                                     re.MULTILINE)]
-    header = text[:starts[0]]
-    modules = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    header, modules, waiting = "", [], {name: component}
+    while waiting:
+        below = {}
+        for module, top in waiting.items():
+            with Collector(top, name) as collector:
+                named = {port: (value, None) for port, _, value in ports_of(top)}
+                header, own = _modules(amaranth_rtlil.convert(
+                    top, name=module, ports=named, emit_src=False))
+            modules += own
+            below |= collector.components
+        waiting = below
     names = {_MODULE.search(module)[1] for module in modules}
 
     # Children stand behind their parents, so that backwards each cell's type is settled.
@@ -45,6 +53,14 @@ def rtlil(component: wiring.Component, name: str) -> str:
             kept[body] = general, module.replace(f"module \\{own}\n", f"module \\{general}\n", 1)
         shared[own] = kept[body][0], ports
     return header + "\n".join(module for _, module in reversed(kept.values()))
+
+
+def _modules(text: str) -> tuple[str, list[str]]:
+    """RTLIL in pieces: what stands before the modules, and each of them."""
+    starts = [match.start() for match in re.finditer(r"^(attribute .*\n)*module ", text,
+                                                     re.MULTILINE)]
+    return text[:starts[0]], [text[a:b] for a, b in
+                              zip(starts, [*starts[1:], len(text)], strict=True)]
 
 
 def _settle(module: str, shared: dict) -> tuple[str, dict[str, str]]:

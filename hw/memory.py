@@ -32,6 +32,8 @@ class BlockRAM(wiring.Component):
     write : In(WritePort)
     en : In(1)
         Reads; while it is low the memory's output holds and no power is spent on a read.
+    hold : In(1)
+        The output register keeps its word.
     address : In
     data : Out
         The word, ``LATENCY`` cycles after its address.
@@ -45,6 +47,7 @@ class BlockRAM(wiring.Component):
         super().__init__({
             "write": In(WritePort(address=address, data=Shape.cast(shape).width)),
             "en": In(1),
+            "hold": In(1),
             "address": In(address),
             "data": Out(shape),
         })
@@ -60,5 +63,6 @@ class BlockRAM(wiring.Component):
             read.en.eq(self.en),
             read.addr.eq(self.address),
         ]
-        m.d.sync += self.data.eq(read.data)
+        with m.If(~self.hold):
+            m.d.sync += self.data.eq(read.data)
         return m

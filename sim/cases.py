@@ -43,11 +43,12 @@ class Case:
         return self.golden.run(self.part, self.inputs).outputs
 
 
-def make_case(layers, inputs, **config) -> Case:
+def make_case(layers, inputs, balance=True, **config) -> Case:
     """``layers`` on an array with memories as deep as they need; every layer's outputs are
     sent out."""
     integers = reference.from_layers(tuple(layers))
-    part = cut(compile_layers(tuple(layers), deepened(EIEConfig(**config))).traced())
+    part = cut(compile_layers(tuple(layers), deepened(EIEConfig(**config)),
+                              balance=balance).traced())
     program = Program((part,), reference.digest(integers))
     golden = GoldenEngine(program, integers)
     return Case(program, golden, np.atleast_2d(np.asarray(inputs, np.int16)))

@@ -61,7 +61,7 @@ class EIEStatistics:
 
     def shares(self) -> dict[str, np.ndarray]:
         """Per PE, the share of the computing cycles that went to each cause; they add to 1."""
-        causes = list(PECounter)[:PECounter.WRITEBACK.value + 1]
+        causes = list(PECounter)[:PECounter.TAIL.value + 1]
         return {cause.name.lower(): self.pe[cause.name.lower()] / max(1, self.cycles)
                 for cause in causes}
 
@@ -91,8 +91,11 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
                    [t[images] for t in times])
         if progress:
             progress(images.stop, len(inputs))
+    sent = [layer for layer, end in enumerate(s for s in part.segments if s.swap) if end.outputs]
     counts = _counters(model, part.config.pes)
-    return Result(outputs, times, EIEStatistics.from_counts(len(inputs), counts))
+    return Result(
+        *(tuple(map(part.logical, sent, arrays)) for arrays in (outputs, times)),
+        EIEStatistics.from_counts(len(inputs), counts))
 
 
 def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarray],

@@ -24,7 +24,7 @@ from zeroskip.sw.parts.eie import EIEPart, LayerInfo
 from zeroskip.sw.parts.quantity import Quantity
 from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart
 
-VERSION = 2
+VERSION = 3
 """Format version that this code writes and reads."""
 
 Part = EIEPart | TensorCorePart

@@ -1,18 +1,22 @@
-"""Activation read and write: ReLU, the two roles, and the search for non-zeros
-(paper, section IV)."""
+"""Activation read: ReLU, the sum over a cluster, and the search for non-zeros (paper, section
+IV)."""
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2, exact_log2
 
-from zeroskip.hw.eie.arithmetic import ArithmeticUnit
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import activation, command
+from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.memory import BlockRAM, WritePort
 from zeroskip.hw.stream import Queue, delay, flow
 
 OUTPUT = data.StructLayout({"value": signed(16), "saturated": 1})
 """A finished output: its value, and whether it had to be saturated to 16 bits."""
+
+_UNDER_WAY = 8
+"""At least as many words as are between the walk and the queues."""
 
 
 class Requantise(wiring.Component):
@@ -65,115 +69,122 @@ class Requantise(wiring.Component):
 
 
 class ActivationUnit(wiring.Component):
-    """The activations of one PE in two roles, source and destination, which swap per layer.
+    """Reads the source activations of one cluster in the order of their slots, one a cycle.
 
-    Written back are the drained accumulators, through :class:`Requantise`. A scan walks the
-    source words of this PE's columns, one a cycle, and hands on those that are not exactly
-    zero, or all of them when ``emit`` is set. ``WRITEBACK_LATENCY`` cycles after its drain
-    command an output is in the memory.
+    An accumulator becomes an activation when it is read: the words of a grouped layer are added up
+    over the cluster, then :class:`Requantise` adds the bias, shifts, saturates and applies ReLU.
+    What is not exactly zero goes on to the queue of its group, slot mod G; with ``emit``
+    everything does. So no cycle goes to writing outputs back.
 
     Members
     -------
     identity : In
-        Number of this PE.
+        Number of this cluster.
     command : In(``command``)
-    drained : In(flow of signed(acc_width))
-        From the arithmetic unit, which got the same drain command.
-    load, load_bias : In(WritePort)
-        Activations of the source role; biases.
-    o : Out(stream of ``activation``)
+    word : Out; values : In(signed(acc_width)), one per PE
+        Reads the same word of the source in every PE.
+    clear : Out(WritePort), one per PE
+        Zeroes what was read.
+    load_bias : In(WritePort)
+    o : Out(stream of ``activation``), one per group
     scanning : Out(1)
         Something is still to come from ``o``.
     saturated : Out(1)
-        An output was saturated in this cycle.
+        An output was saturated in this cycle, when it was read for the last time.
     """
-
-    WRITEBACK_LATENCY = ArithmeticUnit.DRAIN_LATENCY + Requantise.LATENCY + 1
 
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
             "identity": In(config.identity_width),
             "command": In(command(config)),
-            "drained": In(flow(signed(config.acc_width))),
-            "load": In(WritePort(address=config.word_width, data=16)),
+            "word": Out(config.word_width),
+            "values": In(signed(config.acc_width)).array(config.groups),
+            "clear": Out(WritePort(address=config.word_width, data=config.acc_width)
+                         ).array(config.groups),
             "load_bias": In(WritePort(address=config.bias_width, data=config.acc_width)),
-            "o": Out(stream.Signature(activation(config))),
+            "o": Out(stream.Signature(activation(config))).array(config.groups),
             "scanning": Out(1),
             "saturated": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = BlockRAM(signed(16), depth=2 << self.config.word_width)
-        self._write_back(m, memory)
-        self._scan(m, memory)
-        return m
-
-    def _write_back(self, m: Module, memory: BlockRAM):
-        command = self.command
-        m.submodules.requantise = requantise = Requantise(self.config)
-        m.submodules.biases = biases = BlockRAM(signed(self.config.acc_width),
-                                                depth=self.config.bias_depth)
-        wiring.connect(m, wiring.flipped(self.load_bias), biases.write)
-        m.d.comb += [
-            biases.en.eq(1),
-            biases.address.eq(
-                delay(m, command.bias, ArithmeticUnit.DRAIN_LATENCY - BlockRAM.LATENCY)),
-            requantise.bias.eq(biases.data),
-            requantise.shift.eq(command.shift),
-            requantise.relu.eq(command.relu),
-        ]
-        wiring.connect(m, wiring.flipped(self.drained), requantise.i)
-
-        latency = ArithmeticUnit.DRAIN_LATENCY + Requantise.LATENCY
-        kept = requantise.o.valid & ~delay(m, command.clear, latency)
-        m.d.comb += [
-            memory.write.en.eq(kept | self.load.en),
-            memory.write.address.eq(Cat(delay(m, command.word, latency), ~command.role)),
-            memory.write.data.eq(requantise.o.payload.value),
-            self.saturated.eq(kept & requantise.o.payload.saturated),
-        ]
-        with m.If(self.load.en):
-            m.d.comb += [
-                memory.write.address.eq(Cat(self.load.address, command.role)),
-                memory.write.data.eq(self.load.data),
-            ]
-
-    def _scan(self, m: Module, memory: BlockRAM):
         config, command = self.config, self.command
-        # One more column than fits in `column` can be counted past the limit.
-        column, limit = Signal(config.column_width + 1), Signal(config.column_width)
-        word, emit, active = Signal(config.word_width), Signal(), Signal()
+        group_bits = exact_log2(config.groups)
+        queues = [Queue(activation(config), depth=2 * _UNDER_WAY) for _ in self.o]
+        active, room = Signal(), Cat(queue.level < _UNDER_WAY for queue in queues).all()
+        # One more slot, index or column than there is can be counted past the limit.
+        slot = Signal(config.slot_width + 1)
+        index, column = (Signal(config.column_width + 1) for _ in range(2))
+        limit, emit, clears = Signal(config.column_width), Signal(), Signal()
 
-        under_way = BlockRAM.LATENCY
-        m.submodules.found = found = Queue(activation(config), depth=under_way + 3)
-        wiring.connect(m, found.o, wiring.flipped(self.o))
-        read = Signal()
-        m.d.comb += [
-            read.eq(active & (column < limit) & (found.level < 3)),
-            memory.en.eq(1),
-            memory.address.eq(Cat(word, command.role)),
-        ]
+        read, group = Signal(), slot[:group_bits]
+        m.d.comb += read.eq(active & (index < limit) & room)
         with m.If(command.scan):
-            m.d.sync += [
-                active.eq(1),
-                column.eq(command.first + self.identity),
-                limit.eq(command.limit),
-                word.eq(command.source),
-                emit.eq(command.emit),
-            ]
+            m.d.sync += [active.eq(1), limit.eq(command.limit), emit.eq(command.emit),
+                         clears.eq(command.clear)]
+            with m.If(command.begin):
+                m.d.sync += [slot.eq(0), index.eq(self.identity), column.eq(self.identity)]
+        with m.Elif(command.wipe):
+            m.d.sync += slot.eq(slot + 1)
         with m.Elif(read):
-            m.d.sync += [column.eq(column + config.pes), word.eq(word + 1)]
-        with m.Elif(column >= limit):
+            m.d.sync += [slot.eq(slot + 1), index.eq(index + config.clusters)]
+            with m.If(~command.grouped | (group == config.groups - 1)):
+                m.d.sync += column.eq(column + config.clusters)
+        with m.Elif(index >= limit):
             m.d.sync += active.eq(0)
 
-        valid = [read]
-        for _ in range(under_way):
-            valid.append(delay(m, valid[-1], 1))
+        whole = command.reading.summed | command.wipe
+        m.d.comb += self.word.eq(Mux(whole, slot, slot >> group_bits))
+        for k, port in enumerate(self.clear):
+            m.d.comb += [port.en.eq(delay(m, read & clears & (whole | (group == k)), 1)),
+                         port.address.eq(delay(m, self.word, 1))]
+        output = self._outputs(m, slot, read)
+
+        latency = self._latency
+        then, valid = delay(m, group, latency), delay(m, read, latency)
+        m.d.comb += self.saturated.eq(valid & output.saturated & clears)
+        for k, (queue, port) in enumerate(zip(queues, self.o, strict=True)):
+            m.submodules[f"found_{k}"] = queue
+            m.d.comb += [
+                queue.i.valid.eq(valid & (emit | (output.value != 0)) & (then == k)),
+                queue.i.payload.index.eq(delay(m, index, latency)),
+                queue.i.payload.column.eq(delay(m, column, latency)),
+                queue.i.payload.value.eq(output.value),
+            ]
+            wiring.connect(m, queue.o, wiring.flipped(port))
+        under_way = [delay(m, read, k) for k in range(1, latency + 1)]
+        m.d.comb += self.scanning.eq(active | Cat(under_way).any()
+                                     | Cat(queue.o.valid for queue in queues).any())
+        return m
+
+    @property
+    def _latency(self) -> int:
+        """Cycles from a slot to its output."""
+        return ActivationRegisters.LATENCY + ceil_log2(self.config.groups) + Requantise.LATENCY
+
+    def _outputs(self, m: Module, slot: Value, read: Value) -> data.View:
+        """The output of ``slot``, ``_latency`` cycles later."""
+        config, reading = self.config, self.command.reading
+        group = delay(m, slot[:exact_log2(config.groups)], ActivationRegisters.LATENCY)
+        words = [Mux(reading.summed | (group == k), value, 0)
+                 for k, value in enumerate(self.values)]
+        while len(words) > 1:
+            words = [delay(m, (a + b)[:config.acc_width], 1).as_signed()
+                     for a, b in zip(words[::2], words[1::2], strict=True)]
+
+        m.submodules.biases = biases = BlockRAM(signed(config.acc_width), depth=config.bias_depth)
+        wiring.connect(m, wiring.flipped(self.load_bias), biases.write)
+        before = ceil_log2(config.groups)
+        m.submodules.requantise = requantise = Requantise(config)
         m.d.comb += [
-            found.i.valid.eq(valid[-1] & (emit | (memory.data != 0))),
-            found.i.payload.column.eq(delay(m, column, under_way)),
-            found.i.payload.value.eq(memory.data),
-            self.scanning.eq(active | Cat(valid[1:]).any() | found.o.valid),
+            biases.en.eq(1),
+            biases.address.eq(delay(m, slot + reading.bias, before)),
+            requantise.bias.eq(Mux(reading.raw, 0, biases.data)),
+            requantise.i.payload.eq(words[0]),
+            requantise.i.valid.eq(delay(m, read, ActivationRegisters.LATENCY + before)),
+            requantise.shift.eq(reading.shift),
+            requantise.relu.eq(reading.relu),
         ]
+        return requantise.o.payload

@@ -2,77 +2,68 @@
 
 from amaranth.hdl import *
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import operation
+from zeroskip.hw.eie.registers import ActivationRegisters
+from zeroskip.hw.memory import WritePort
 from zeroskip.hw.stream import delay, flow
 
 
 class ArithmeticUnit(wiring.Component):
     """accumulator[row] += weight * value, one a cycle, in any order of rows.
 
-    Five stages: operands and accumulator address; multiply and accumulator read; product and
-    accumulator output register; add; write. An update that follows one to three cycles behind
-    another of the same row takes its sum from the bypass. Sums are exact: the compiler has
-    proved that none can overflow.
-
-    A drained accumulator leaves ``DRAIN_LATENCY`` cycles after it was asked for, with every
-    earlier update in it, and is zero afterwards.
+    Five stages: the accumulator's address; operands; product; its output register, with the
+    accumulator; the sum, which is written. An update that follows one to four cycles behind
+    another of the same row takes its sum from the bypass. Sums are exact: the compiler has proved
+    that none can overflow. ``LATENCY`` cycles after an operation its sum can be read.
 
     Members
     -------
     i : In(flow of ``operation``)
-    drain : In(flow of a row)
-        Never in the same cycle as ``i``.
-    o : Out(flow of signed(acc_width))
-        Drained accumulators in order.
+    address, data, write : Out, In, Out(WritePort)
+        The accumulators: ``data`` belongs to the ``address`` of two cycles ago.
+    busy : Out(1)
+        An operation taken in an earlier cycle will still be written after this one.
     """
 
-    DRAIN_LATENCY = 3
+    LATENCY = 5
 
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
             "i": In(flow(operation(config))),
-            "drain": In(flow(config.row_width)),
-            "o": Out(flow(signed(config.acc_width))),
+            "address": Out(config.word_width),
+            "data": In(signed(config.acc_width)),
+            "write": Out(WritePort(address=config.word_width, data=config.acc_width)),
+            "busy": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.accumulators = accumulators = Memory(
-            shape=signed(self.config.acc_width), depth=self.config.acc_depth, init=[])
-        read, write = accumulators.read_port(), accumulators.write_port()
-
         # Index k of each list is stage k; stage 0 is the input.
         op = self.i.payload
-        valid, drain = [self.i.valid | self.drain.valid], [self.drain.valid]
-        row = [Mux(self.drain.valid, self.drain.payload, op.row)]
-        for signals in (valid, drain, row):
-            for _ in range(5):
+        valid, row = [self.i.valid], [op.row]
+        for signals in (valid, row):
+            for _ in range(6):
                 signals.append(delay(m, signals[-1], 1))
         product = delay(m, delay(m, op.weight, 1) * delay(m, op.value, 1), 2)
+        m.d.comb += self.address.eq(row[0])
+        assert ActivationRegisters.LATENCY == 2
 
-        # Stage 4 holds the sum being written, stage 5 the one written a cycle ago.
+        # Stage 4 holds the sum being written, 5 and 6 those written before it.
         sums = {4: Signal(signed(self.config.acc_width))}
         sums[5] = delay(m, sums[4], 1)
-        stored = Signal.like(sums[4])
-        m.d.comb += read.addr.eq(row[1])
-        with m.If(valid[4] & (row[4] == row[2])):
-            m.d.sync += stored.eq(sums[4])
-        with m.Elif(valid[5] & (row[5] == row[2])):
-            m.d.sync += stored.eq(sums[5])
-        with m.Else():
-            m.d.sync += stored.eq(read.data)
+        sums[6] = delay(m, sums[5], 1)
 
-        adjacent = delay(m, valid[3] & (row[3] == row[2]), 1)
-        accumulator = Signal.like(stored)
-        m.d.comb += accumulator.eq(Mux(adjacent, sums[4], stored))
-        m.d.sync += sums[4].eq(Mux(drain[3], 0, accumulator + product))
-        m.d.comb += [
-            write.en.eq(valid[4]), write.addr.eq(row[4]), write.data.eq(sums[4]),
-            self.o.valid.eq(drain[3]), self.o.payload.eq(accumulator),
-        ]
+        def same(older: int, stage: int) -> Value:
+            """In the next stage: the update at stage ``older`` was of the same row."""
+            return delay(m, valid[older] & (row[older] == row[stage]), 1)
+
+        stored, two, three, four = Signal.like(sums[4]), same(3, 1), same(4, 1), same(5, 1)
+        m.d.sync += stored.eq(Mux(two, sums[4], Mux(three, sums[5], Mux(four, sums[6], self.data))))
+        m.d.sync += sums[4].eq(Mux(same(3, 2), sums[4], stored) + product)
+        m.d.comb += [self.write.en.eq(valid[4]), self.write.address.eq(row[4]),
+                     self.write.data.eq(sums[4]), self.busy.eq(Cat(valid[1:4]).any())]
         return m

@@ -1,4 +1,4 @@
-"""The EIE array: N processing elements, the LNZD tree and central control, wired."""
+"""The EIE array: clusters of processing elements, LNZD trees and central control, wired."""
 
 from amaranth.hdl import *
 from amaranth.lib import stream, wiring
@@ -6,11 +6,11 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from zeroskip.hw.counters import WIDTH
+from zeroskip.hw.eie.cluster import Cluster
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.control import INPUT, CentralControl, output
 from zeroskip.hw.eie.layouts import load_word
 from zeroskip.hw.eie.lnzd import LNZDTree
-from zeroskip.hw.eie.pe import PE
 from zeroskip.hw.stream import delay
 
 
@@ -51,45 +51,61 @@ class EIE(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        latency = self.config.broadcast_latency
-        m.submodules.control = control = CentralControl(self.config)
-        m.submodules.lnzd = lnzd = LNZDTree(self.config)
-        pes = [PE(self.config) for _ in range(self.config.pes)]
-        for k, (pe, leaf) in enumerate(zip(pes, lnzd.i, strict=True)):
-            m.submodules[f"pe_{k}"] = pe
-            # A register that never changes, which synthesis turns into a constant: Amaranth
-            # would write a constant into the PE, and no two PEs were the same module.
-            identity = Signal(self.config.identity_width, init=k, name=f"identity_{k}")
-            m.d.sync += identity.eq(identity)
-            m.d.comb += pe.identity.eq(identity)
-            wiring.connect(m, pe.found, leaf)
+        config, latency = self.config, self.config.broadcast_latency
+        m.submodules.control = control = CentralControl(config)
+        trees = [LNZDTree(config) for _ in range(config.groups)]
+        for g, tree in enumerate(trees):
+            m.submodules[f"lnzd_{g}"] = tree
+            wiring.connect(m, tree.o, control.found[g])
+        clusters = [Cluster(config) for _ in range(config.clusters)]
+        for c, cluster in enumerate(clusters):
+            m.submodules[f"cluster_{c}"] = cluster
+            m.d.comb += cluster.identity.eq(self._identity(m, c, f"identity_{c}"))
+            for g, tree in enumerate(trees):
+                number = c + config.clusters * g
+                m.d.comb += cluster.identities[g].eq(
+                    self._identity(m, number, f"identity_pe_{number}"))
+                wiring.connect(m, cluster.found[g], tree.i[c])
 
         for name in ("load", "inputs"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(control, name))
         wiring.connect(m, control.outputs, wiring.flipped(self.outputs))
-        wiring.connect(m, lnzd.o, control.found)
-        m.d.comb += [control.found_idle.eq(lnzd.idle), self.busy.eq(~control.load.ready)]
+        m.d.comb += [control.found_idle.eq(Cat(tree.idle for tree in trees).all()),
+                     self.busy.eq(~control.load.ready)]
 
-        # To all PEs, and back from any of them.
-        down = {name: delay(m, signal, latency) for name, signal in {
-            "write": control.write.payload, "write_valid": control.write.valid,
-            "broadcast": control.broadcast.payload, "broadcast_valid": control.broadcast.valid,
-            "command": control.command, "clear": control.clear}.items()}
-        for pe in pes:
+        # To all clusters, and back from any of them.
+        def down(signal):
+            return delay(m, signal, latency)
+
+        write, valid = down(control.write.payload), down(control.write.valid)
+        command, clear = down(control.command), down(control.clear)
+        work = [(down(group.payload), down(group.valid)) for group in control.broadcast]
+        for cluster in clusters:
             m.d.comb += [
-                pe.load.payload.eq(down["write"]), pe.load.valid.eq(down["write_valid"]),
-                pe.i.payload.eq(down["broadcast"]), pe.i.valid.eq(down["broadcast_valid"]),
-                pe.command.eq(down["command"]), pe.clear.eq(down["clear"]),
-                pe.select.eq(self.stats.select),
+                cluster.load.payload.eq(write), cluster.load.valid.eq(valid),
+                cluster.command.eq(command), cluster.clear_counters.eq(clear),
+                cluster.select.eq(self.stats.select),
             ]
+            for port, (payload, is_valid) in zip(cluster.i, work, strict=True):
+                m.d.comb += [port.payload.eq(payload), port.valid.eq(is_valid)]
         for name in ("full", "scanning", "busy"):
-            any_pe = Cat(getattr(pe, name) for pe in pes).any()
-            m.d.comb += getattr(control, name).eq(delay(m, any_pe, latency))
+            every = 0
+            for cluster in clusters:
+                every = every | getattr(cluster, name)
+            m.d.comb += getattr(control, name).eq(delay(m, every, latency))
 
         m.d.comb += control.select.eq(self.stats.select)
-        if self.config.counters:
+        if config.counters:
+            counts = [cluster.counts[g] for g in range(config.groups) for cluster in clusters]
             with m.Switch(delay(m, self.stats.pe, 1)):
-                for k, unit in enumerate([*pes, control]):
+                for k, count in enumerate([*counts, control.count]):
                     with m.Case(k):
-                        m.d.sync += self.stats.count.eq(unit.count)
+                        m.d.sync += self.stats.count.eq(count)
         return m
+
+    def _identity(self, m: Module, number: int, name: str) -> Signal:
+        """A register that never changes, which synthesis turns into a constant: Amaranth would
+        write a constant into the PE, and no two PEs were the same module."""
+        identity = Signal(self.config.identity_width, init=number, name=name)
+        m.d.sync += identity.eq(identity)
+        return identity

@@ -1,4 +1,4 @@
-"""The one configuration of an EIE array, and the named instances of it."""
+"""The one configuration of an EIE array, its two modes, and the named instances of it."""
 
 import hashlib
 import json
@@ -7,56 +7,76 @@ from dataclasses import asdict, dataclass, fields
 from amaranth.utils import bits_for
 
 ENTRIES_PER_ROW = 8
-"""Entries in one 64-bit row of the weight memory (paper, section IV)."""
+"""Bytes in one 64-bit row of the weight memory, an entry each (paper, section IV)."""
+
+NIBBLES = 16
+"""Nibbles of counts that share one base in the column directory."""
 
 _LEAST = {"runahead": 2, "broadcast_latency": 0, "acc_width": 17,
-          **dict.fromkeys(("weight_rows", "pointers", "act_depth", "acc_depth", "bias_depth",
-                           "descriptors"), 2)}
+          **dict.fromkeys(("weight_rows", "act_depth", "bias_depth", "descriptors"), 2)}
 """Smallest value of a field, where it is not 1."""
 
-_MOST = {"acc_width": 32, "codebooks": 32}
+_MOST = {"acc_width": 32, "codebooks": 32, "groups": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EIEConfig:
     """Size of every part of an EIE array. Everything else follows from it.
 
+    PE k is number k // K of the cluster k mod K, where K is the number of clusters; see
+    ``hw/eie/layouts.py`` for who owns which rows and inputs.
+
     Attributes
     ----------
     pes : int
-        Processing elements, N. PE k owns the output rows i and the inputs j with
-        i mod N = k and j mod N = k.
+        Processing elements, N.
+    groups : int
+        PEs in a cluster, G: 1, 2 or 4. The PEs of a cluster share one activation unit, and a
+        layer may be *grouped*: each of them then takes its share of the columns of the same
+        rows, with a broadcast of its own, and their sums are added when they are read.
     queue_depth : int
         Activations that wait in front of each PE before the broadcast stops.
     runahead : int
-        Non-empty columns that the pointer stage may prepare ahead of the multiplier; from
-        two on, a column costs no bubble.
+        Columns that the pointer stage may prepare ahead of the multiplier.
     broadcast_latency : int
-        Registers between central control and the PEs, each way. The queues grow by twice as
-        many slots, so that nothing is lost while "full" travels back.
+        Registers between central control and the PEs, each way.
+    escapes : bool
+        A gap of more than 15 zeros is an escape, decoded together with the entry behind it;
+        else it is a padding entry that costs a cycle, as in the paper.
+    drops_empty : bool
+        A column that is empty in a PE is dropped ahead of the multiplier; else it costs a cycle.
+    counts : bool
+        The column directory holds a base and sixteen nibbles of counts a word; else a pointer
+        per column, as in the paper.
     weight_rows : int
-        64-bit rows of eight entries in each PE.
+        64-bit rows of eight bytes in each PE.
     pointers : int
-        Column pointers in each PE, both banks together.
+        Column pointers in each PE, both banks together; or nibbles of counts.
     act_depth : int
-        Activations in each PE for either role, source or destination.
+        Activations, or accumulators, in each PE for either role, source or destination.
     block : int
         Inputs per PE that one segment covers; a longer input is computed block by block
         with a barrier between, as the paper does with its register file of 64.
     acc_depth : int
-        Accumulators, that is output rows per PE in one pass over the inputs.
+        Output rows per PE in one pass over the inputs.
     acc_width : int
         Bits of an accumulator, at most 32: one word of the load bus holds a bias.
-    bias_depth, codebooks, descriptors : int
-        Biases per PE, layers that have a codebook of their own, and segments of a network.
+    bias_depth : int
+        Biases in each cluster.
+    codebooks, descriptors : int
+        Layers that have a codebook of their own, and segments of a network.
     counters : bool
         Whether the performance counters are built.
     """
 
     pes: int = 4
-    queue_depth: int = 8
-    runahead: int = 4
+    groups: int = 1
+    queue_depth: int = 43
+    runahead: int = 11
     broadcast_latency: int = 1
+    escapes: bool = True
+    drops_empty: bool = True
+    counts: bool = True
     weight_rows: int = 512
     pointers: int = 512
     act_depth: int = 64
@@ -82,36 +102,52 @@ class EIEConfig:
                     f"{field.name} must be at least {_LEAST.get(field.name, 1)}, not {value}")
             if value > _MOST.get(field.name, value):
                 raise ValueError(f"{field.name} must be at most {_MOST[field.name]}, not {value}")
+        if self.groups == 3 or self.pes % self.groups:
+            raise ValueError(f"groups must be 1, 2 or 4 and divide pes, which is {self.pes}, "
+                             f"not {self.groups}")
+        unit = NIBBLES if self.counts else 2
+        if self.pointers % unit:
+            raise ValueError(f"pointers must be a multiple of {unit}, not {self.pointers}")
+
+    @property
+    def clusters(self) -> int:
+        """Clusters of ``groups`` PEs, K."""
+        return self.pes // self.groups
 
     @property
     def queue_slots(self) -> int:
         """Slots of an activation queue: its depth, and what is under way when it fills."""
-        return self.queue_depth + 2 * self.broadcast_latency
+        return self.queue_depth + 2 * self.broadcast_latency + PLACE_LATENCY
 
     @property
     def entries(self) -> int:
-        """Entries that one PE's weight memory holds."""
+        """Bytes that one PE's weight memory holds."""
         return self.weight_rows * ENTRIES_PER_ROW
 
     @property
     def pointer_width(self) -> int:
-        """Bits of a column pointer; absolute, so that it reaches the whole weight memory."""
+        """Bits of a byte's address, and of one past the last, in the weight memory."""
         return bits_for(self.entries)
 
     @property
+    def place_width(self) -> int:
+        """Bits of a column's place in the directory, or in the weight memory."""
+        return max(bits_for(self.pointers), self.pointer_width)
+
+    @property
     def column_width(self) -> int:
-        """Bits of a column's number, and of one past the last: in pointers, or in outputs."""
-        return bits_for(max(self.pointers, self.act_depth * self.pes))
+        """Bits of a column's or an output's number, and of one past the last."""
+        return bits_for(self.act_depth * self.pes)
 
     @property
     def word_width(self) -> int:
-        """Bits of an address in one role of a PE's activation memory."""
+        """Bits of an address in one role of a PE's activations."""
         return bits_for(self.act_depth - 1)
 
     @property
-    def row_width(self) -> int:
-        """Bits of an accumulator's address."""
-        return bits_for(self.acc_depth - 1)
+    def slot_width(self) -> int:
+        """Bits of a cluster's slot: an address in one role, and the PE in a plain layer."""
+        return bits_for(self.act_depth * self.groups - 1)
 
     @property
     def bias_width(self) -> int:
@@ -126,29 +162,51 @@ class EIEConfig:
     @property
     def memory_bits(self) -> dict[str, int]:
         """Bits of each memory, all PEs together."""
-        each = {
-            "weights": self.weight_rows * 64,
-            "pointers": self.pointers * self.pointer_width,
-            "activations": 2 * self.act_depth * 16,
-            "accumulators": self.acc_depth * self.acc_width,
-            "biases": self.bias_depth * self.acc_width,
-            "codebooks": self.codebooks * 16 * 16,
+        words = self.pointers // NIBBLES
+        return {
+            "weights": self.pes * self.weight_rows * 64,
+            "pointers": self.pes * (words * (4 * NIBBLES + self.pointer_width) if self.counts
+                                    else self.pointers * self.pointer_width),
+            "activations": self.pes * 2 * self.act_depth * self.acc_width,
+            "biases": self.clusters * self.bias_depth * self.acc_width,
+            "codebooks": self.pes * self.codebooks * 16 * 16,
         }
-        return {name: bits * self.pes for name, bits in each.items()}
 
     def digest(self) -> str:
         """A short name for exactly this configuration; a program file carries it."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
+PLACE_LATENCY = 3
+"""Cycles from a column's number to its place, in central control."""
+
+
+def zeroskip(pes: int, **sizes) -> EIEConfig:
+    """The mode of this project: no cycle for padding or an empty column, deep queues, counts for
+    pointers, one pass, no barrier between blocks, and four column groups from 64 PEs on."""
+    depth = sizes.get("act_depth", EIEConfig.act_depth)
+    return EIEConfig(**{"pes": pes, "groups": 4 if pes >= 64 and pes % 4 == 0 else 1,
+                        "block": depth, "acc_depth": depth, **sizes})
+
+
+def paper(pes: int, **sizes) -> EIEConfig:
+    """The mode of the paper: padding entries and empty columns cost a cycle, queues of 8,
+    a pointer per column, passes of 64 rows per PE, blocks of 64 inputs per PE."""
+    return EIEConfig(**{"pes": pes, "queue_depth": 8, "runahead": 4, "escapes": False,
+                        "drops_empty": False, "counts": False, **sizes})
+
+
 CONFIGS = {
     # Four PEs with room for small networks: the demo's machine, and the default target.
-    "eie-4": EIEConfig(pes=4),
-    "eie-16": EIEConfig(pes=16),
-    # Per PE as in the paper: 128 KB of weights, 32 KB of pointers at 16 bits, 2 KB of
-    # activations in two roles, a register file of 64, queue 8. (Biases and codebooks per
-    # layer are this project's.)
-    "eie-paper-64": EIEConfig(
-        pes=64, weight_rows=16384, pointers=16384, act_depth=512, bias_depth=512, descriptors=32),
+    "eie-4": zeroskip(4),
+    "eie-16": zeroskip(16),
+    # Room for each of the paper's nine layers: per PE 128 KB of weights and 52 K nibbles of
+    # counts; vectors of 32 K.
+    "eie-64": zeroskip(64, weight_rows=16384, pointers=53248, act_depth=512, bias_depth=2048,
+                       descriptors=32),
+    # Per PE as in the paper: 128 KB of weights, 32 KB of pointers at 16 bits, a register file
+    # of 64, queue 8. (Biases and codebooks per layer are this project's.)
+    "eie-paper-64": paper(64, weight_rows=16384, pointers=16384, act_depth=512, bias_depth=512,
+                          descriptors=32),
 }
 """The named configurations, for ``--target`` and ``--config``."""

@@ -1,4 +1,4 @@
-"""Central control unit: I/O mode, computing mode, and the broadcast (paper, section IV)."""
+"""Central control unit: I/O mode and computing mode (paper, section IV)."""
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from zeroskip.hw.counters import WIDTH, Counters
-from zeroskip.hw.eie.activation import ActivationUnit
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.broadcast import Broadcast
+from zeroskip.hw.eie.config import PLACE_LATENCY, EIEConfig
 from zeroskip.hw.eie.counters import ControlCounter
 from zeroskip.hw.eie.layouts import (
     LoadTarget,
@@ -18,6 +18,8 @@ from zeroskip.hw.eie.layouts import (
     descriptor_stride,
     descriptor_words,
     load_word,
+    reading,
+    work,
 )
 from zeroskip.hw.memory import BlockRAM
 from zeroskip.hw.stream import flow
@@ -35,12 +37,11 @@ class CentralControl(wiring.Component):
     """Runs a network, one descriptor after another.
 
     In I/O mode it takes loads and inputs, which it deals out to the PEs in turn. The last
-    input starts computing mode: for each segment the PEs scan for non-zero activations, which
-    are broadcast, one a cycle, while no queue is full; when every PE has finished,
-    accumulators are written back. Wanted outputs leave in the order in which the LNZD tree
-    finds them. After reset it first clears the accumulators.
+    input starts computing mode: for each segment the clusters scan for non-zero activations, which
+    are broadcast while no queue is full, until every PE has finished. Wanted outputs leave in the
+    order in which the LNZD trees find them. After reset it first zeroes the activations.
 
-    ``command`` and ``broadcast`` reach the PEs ``broadcast_latency`` cycles later, and
+    ``command`` and ``broadcast`` reach the clusters ``broadcast_latency`` cycles later, and
     ``full``, ``scanning`` and ``busy`` are as old when they arrive.
 
     Members
@@ -49,15 +50,17 @@ class CentralControl(wiring.Component):
     inputs : In(stream of ``INPUT``)
     outputs : Out(stream of ``output``)
     write : Out(flow of ``load_word``)
-        To the PEs.
+        To the clusters.
     command : Out(``command``)
-    found : In(stream of ``activation``)
-        From the LNZD tree.
+    found : In(stream of ``activation``), one per group
+        From the LNZD trees.
     found_idle : In(1)
-        Nothing is inside the tree.
-    broadcast : Out(flow of ``activation``)
-    full, scanning, busy : In(1)
-        Whether any PE is.
+        Nothing is inside the trees.
+    broadcast : Out(flow of ``work``), one per group
+    full : In(groups)
+        Whether any queue of the group is.
+    scanning, busy : In(1)
+        Whether any cluster is.
     computing : Out(1)
         Computing mode: loads and inputs wait.
     clear : Out(1)
@@ -74,10 +77,10 @@ class CentralControl(wiring.Component):
             "outputs": Out(stream.Signature(output(config))),
             "write": Out(flow(load_word(config))),
             "command": Out(command(config)),
-            "found": In(stream.Signature(activation(config))),
+            "found": In(stream.Signature(activation(config))).array(config.groups),
             "found_idle": In(1),
-            "broadcast": Out(flow(activation(config))),
-            "full": In(1),
+            "broadcast": Out(flow(work(config))).array(config.groups),
+            "full": In(config.groups),
             "scanning": In(1),
             "busy": In(1),
             "computing": Out(1),
@@ -92,10 +95,11 @@ class CentralControl(wiring.Component):
         segment = self._descriptors(m, at)
         io, searching, emitting, finished = (Signal() for _ in range(4))
         self._take(m, io)
-        self._send(m, segment, searching, emitting)
-        self._sequence(m, at, segment, io, searching, emitting, finished)
+        broadcast = self._broadcast(m, segment, searching)
+        self._emit(m, segment, broadcast, emitting)
+        self._sequence(m, at, segment, broadcast, io, searching, emitting, finished)
         if self.config.counters:
-            self._count(m, searching, emitting, finished)
+            self._count(m, broadcast, emitting, finished)
         return m
 
     def _descriptors(self, m: Module, at: Value) -> data.View:
@@ -143,56 +147,66 @@ class CentralControl(wiring.Component):
             with m.Else():
                 m.d.sync += pe.eq(pe + 1)
 
-    def _send(self, m: Module, segment: data.View, searching: Value, emitting: Value):
-        """Activations from the tree go to every PE, or to the output stream."""
-        left = Signal(self.config.column_width)
+    def _broadcast(self, m: Module, segment: data.View, searching: Value) -> Broadcast:
+        m.submodules.broadcast = broadcast = Broadcast(self.config)
+        for tree, port in zip(self.found, broadcast.found, strict=True):
+            wiring.connect(m, wiring.flipped(tree), port)
+        for port, group in zip(broadcast.o, self.broadcast, strict=True):
+            m.d.comb += [group.payload.eq(port.payload), group.valid.eq(port.valid)]
         m.d.comb += [
-            self.broadcast.valid.eq(searching & self.found.valid & ~self.full),
-            self.broadcast.payload.eq(self.found.payload),
-            self.outputs.valid.eq(emitting & self.found.valid),
-            self.outputs.payload.index.eq(self.found.payload.column),
-            self.outputs.payload.value.eq(self.found.payload.value),
+            broadcast.search.eq(searching), broadcast.grouped.eq(segment.grouped),
+            broadcast.first.eq(segment.first), broadcast.stride.eq(segment.stride),
+            broadcast.full.eq(self.full),
+        ]
+        return broadcast
+
+    def _emit(self, m: Module, segment: data.View, broadcast: Broadcast, emitting: Value):
+        """While no activations are searched, those that are found are outputs."""
+        left, found = Signal(self.config.column_width), broadcast.outputs
+        m.d.comb += [
+            self.outputs.valid.eq(found.valid),
+            self.outputs.payload.index.eq(found.payload.index),
+            self.outputs.payload.value.eq(found.payload.value),
             self.outputs.payload.last.eq(left == 1),
-            self.found.ready.eq(Mux(emitting, self.outputs.ready, searching & ~self.full)),
+            found.ready.eq(self.outputs.ready),
         ]
         with m.If(~emitting):
             m.d.sync += left.eq(segment.outputs)
         with m.Elif(self.outputs.valid & self.outputs.ready):
             m.d.sync += left.eq(left - 1)
 
-    def _command(self, m: Module, segment: data.View) -> tuple[Signal, ...]:
-        """What a segment says to the PEs; returns the registers that the sequence moves: the
-        role, and row, word and bias of the write-back."""
-        role, row = Signal(), Signal(self.config.row_width)
-        word, bias = Signal(self.config.word_width), Signal(self.config.bias_width)
-        command = self.command
+    def _command(self, m: Module, segment: data.View) -> tuple[Value, Value]:
+        """What a segment says to the clusters; returns the registers that the sequence moves: the
+        role, and how the source is read."""
+        command, role = self.command, Signal()
+        layout = reading(self.config)
+        source = Signal(layout, init={"raw": 1})
         m.d.comb += [
-            command.first.eq(segment.first),
+            command.begin.eq(segment.begin),
+            command.clear.eq(segment.clear),
             command.limit.eq(segment.limit),
-            command.source.eq(segment.source),
-            command.row.eq(row),
-            command.word.eq(word),
-            command.bias.eq(bias),
-            command.codebook.eq(segment.codebook),
-            command.shift.eq(segment.shift),
-            command.relu.eq(segment.relu),
+            command.reading.eq(source),
             command.role.eq(role),
+            command.grouped.eq(segment.grouped),
+            command.balanced.eq(segment.balanced),
+            command.stride.eq(segment.stride),
+            command.destination.eq(segment.destination),
+            command.codebook.eq(segment.codebook),
             command.computing.eq(self.computing),
         ]
-        return role, row, word, bias
+        return role, source
 
-    def _sequence(self, m: Module, at: Value, segment: data.View,
+    def _sequence(self, m: Module, at: Value, segment: data.View, broadcast: Broadcast,
                   io: Value, searching: Value, emitting: Value, finished: Value):
         """The state machine over the segments of a network."""
-        command = self.command
-        # Until a command's effect on `scanning` and `busy` is seen here.
-        reply = 2 * self.config.broadcast_latency
-        flush = ActivationUnit.WRITEBACK_LATENCY
-        wait = Signal(range(max(reply, flush) + 1))
+        command, config = self.command, self.config
+        # Until a command's effect on `scanning`, or a broadcast's on `busy`, is seen here.
+        reply = 2 * config.broadcast_latency + PLACE_LATENCY
+        last_word = (1 << config.word_width) - 1
+        wait = Signal(range(max(last_word, reply) + 1), init=last_word)
         with m.If(wait != 0):
             m.d.sync += wait.eq(wait - 1)
-
-        role, row, word, bias = self._command(m, segment)
+        role, source = self._command(m, segment)
 
         def fetch(index):
             m.d.sync += [at.eq(index), wait.eq(BlockRAM.LATENCY - 1)]
@@ -200,16 +214,17 @@ class CentralControl(wiring.Component):
 
         def advance():
             with m.If(segment.last):
+                m.d.sync += [at.eq(0), source.raw.eq(1), source.shift.eq(0), source.relu.eq(0),
+                             source.summed.eq(0)]
                 m.d.comb += finished.eq(1)
                 m.next = "IO"
             with m.Else():
                 fetch(at + 1)
 
-        with m.FSM(init="CLEAR"):
-            with m.State("CLEAR"):
-                m.d.comb += [command.drain.eq(1), command.clear.eq(1)]
-                m.d.sync += row.eq(row + 1)
-                with m.If(row == self.config.acc_depth - 1):
+        with m.FSM(init="WIPE"):
+            with m.State("WIPE"):
+                m.d.comb += command.wipe.eq(1)
+                with m.If(wait == 0):
                     m.next = "IO"
 
             with m.State("IO"):
@@ -229,33 +244,21 @@ class CentralControl(wiring.Component):
 
             with m.State("SEARCH"):
                 m.d.comb += [self.computing.eq(1), searching.eq(1)]
-                with m.If(self.found.valid & self.full):
+                with m.If(broadcast.held):
                     m.d.comb += command.phase.eq(Phase.FULL)
-                with m.If((wait == 0) & ~self.scanning & self.found_idle):
+                with m.If((wait == 0) & ~self.scanning & self.found_idle & broadcast.idle):
                     m.d.sync += wait.eq(reply)
                     m.next = "TAIL"
 
             with m.State("TAIL"):
                 m.d.comb += [self.computing.eq(1), command.phase.eq(Phase.TAIL)]
-                m.d.sync += [row.eq(0), word.eq(segment.destination), bias.eq(segment.bias)]
                 with m.If((wait == 0) & ~self.busy):
-                    with m.If(segment.rows == 0):
-                        advance()
-                    with m.Else():
-                        m.next = "WRITEBACK"
-
-            with m.State("WRITEBACK"):
-                m.d.comb += [self.computing.eq(1), command.phase.eq(Phase.WRITEBACK),
-                             command.drain.eq(1)]
-                m.d.sync += [row.eq(row + 1), word.eq(word + 1), bias.eq(bias + 1)]
-                with m.If(row + 1 == segment.rows):
-                    m.d.sync += wait.eq(flush)
-                    m.next = "FLUSH"
-
-            with m.State("FLUSH"):
-                m.d.comb += [self.computing.eq(1), command.phase.eq(Phase.WRITEBACK)]
-                with m.If(wait == 0):
-                    m.d.sync += role.eq(role ^ segment.swap)
+                    with m.If(segment.swap):
+                        m.d.sync += [
+                            role.eq(~role), source.bias.eq(segment.bias),
+                            source.shift.eq(segment.shift), source.relu.eq(segment.relu),
+                            source.raw.eq(0), source.summed.eq(segment.grouped),
+                        ]
                     with m.If(segment.outputs == 0):
                         advance()
                     with m.Else():
@@ -263,8 +266,9 @@ class CentralControl(wiring.Component):
 
             with m.State("EMIT"):
                 m.d.comb += [
-                    command.scan.eq(1), command.emit.eq(1), command.first.eq(0),
-                    command.limit.eq(segment.outputs), command.source.eq(0),
+                    command.scan.eq(1), command.begin.eq(1), command.emit.eq(1),
+                    command.clear.eq(segment.last), command.limit.eq(segment.outputs),
+                    command.grouped.eq(0), emitting.eq(1),
                 ]
                 m.next = "EMITTING"
 
@@ -273,12 +277,12 @@ class CentralControl(wiring.Component):
                 with m.If(self.outputs.valid & self.outputs.ready & self.outputs.payload.last):
                     advance()
 
-    def _count(self, m: Module, searching: Value, emitting: Value, finished: Value):
+    def _count(self, m: Module, broadcast: Broadcast, emitting: Value, finished: Value):
         m.submodules.counters = counters = Counters(ControlCounter)
         events = {
             ControlCounter.CYCLES: self.computing,
-            ControlCounter.BROADCASTS: self.broadcast.valid,
-            ControlCounter.HELD: searching & self.found.valid & self.full,
+            ControlCounter.BROADCASTS: broadcast.sent,
+            ControlCounter.HELD: broadcast.held,
             ControlCounter.IO_CYCLES: emitting | (self.inputs.valid & self.inputs.ready),
             ControlCounter.RUNS: finished,
         }

@@ -22,9 +22,9 @@ class WeightDecoder(wiring.Component):
     i : In(flow of ``ENTRY``)
     o : Out(flow of ``operation``)
     padding : Out(1)
-        With ``o``: the entry only bridges a gap of more than 15 zeros; its weight is zero.
-    codebook : In
-        Which codebook; constant during a layer.
+        With ``o``: the entry only bridges a gap; its weight is zero.
+    codebook, destination : In
+        Which codebook, and the word of the pass's first row; constant during a segment.
     load : In(WritePort)
         Address = 16 * codebook + index.
     """
@@ -36,6 +36,7 @@ class WeightDecoder(wiring.Component):
             "o": Out(flow(operation(config))),
             "padding": Out(1),
             "codebook": In(bits_for(config.codebooks - 1)),
+            "destination": In(config.word_width),
             "load": In(WritePort(address=bits_for(16 * config.codebooks - 1), data=16)),
         })
 
@@ -49,7 +50,7 @@ class WeightDecoder(wiring.Component):
             write.en.eq(self.load.en),
             write.addr.eq(self.load.address),
             write.data.eq(self.load.data),
-            read.addr.eq(Cat(entry.packed.v, self.codebook)),
+            read.addr.eq(Cat(entry.v, self.codebook)),
         ]
         m.d.sync += self.o.valid.eq(self.i.valid)
         with m.If(self.i.valid):
@@ -57,7 +58,7 @@ class WeightDecoder(wiring.Component):
             m.d.sync += [
                 self.o.payload.weight.eq(read.data),
                 self.o.payload.value.eq(entry.value),
-                self.padding.eq(entry.packed.v == 0),
-                row.eq(Mux(entry.first, 0, row + 1) + entry.packed.z),
+                self.padding.eq(entry.v == 0),
+                row.eq(Mux(entry.first, self.destination, row + 1) + entry.gap),
             ]
         return m

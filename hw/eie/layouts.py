@@ -1,4 +1,10 @@
-"""What travels between the blocks of the EIE array: payloads, commands, descriptors."""
+"""What travels between the blocks of the EIE array: payloads, commands, descriptors.
+
+Who owns what, with N PEs in K clusters of G: element j of a vector belongs to cluster j mod K and
+is that cluster's slot t = j // K. Inputs, and the outputs of a plain layer, lie in PE j mod N, word
+j // N, which is PE t mod G of the cluster, word t // G. A grouped layer adds up each output in all
+PEs of the cluster, word t, and takes its input j in the PEs t mod G of every cluster only.
+"""
 
 from amaranth.hdl import *
 from amaranth.lib import data, enum
@@ -6,41 +12,49 @@ from amaranth.utils import bits_for, ceil_log2
 
 from zeroskip.hw.eie.config import EIEConfig
 
+STRIDE_WIDTH = 6
+"""Bits of the distance from one column's place to the next."""
+
 
 def activation(config: EIEConfig) -> data.StructLayout:
-    """A non-zero activation on its way to the PEs: pointer address of its column, and value.
+    """A non-zero activation that was found: its index in the vector, its column's number among
+    those that the PEs it goes to hold, and its value."""
+    return data.StructLayout({
+        "index": config.column_width, "column": config.column_width, "value": signed(16)})
 
-    When a layer's outputs are emitted, ``column`` is the output's index.
-    """
-    return data.StructLayout({"column": config.column_width, "value": signed(16)})
+
+def work(config: EIEConfig) -> data.StructLayout:
+    """A non-zero activation on its way to the PEs: the place of its column, and its value."""
+    return data.StructLayout({"place": config.place_width, "value": signed(16)})
 
 
 def job(config: EIEConfig) -> data.StructLayout:
-    """A column that is not empty in this PE: entries ``start`` to ``stop`` - 1, and the
-    activation they are multiplied with."""
+    """A column in one PE: bytes ``start`` to ``stop`` - 1 of the weight memory, and the activation
+    that they are multiplied with."""
     return data.StructLayout({
         "value": signed(16), "start": config.pointer_width, "stop": config.pointer_width})
 
 
 PACKED_ENTRY = data.StructLayout({"v": 4, "z": 4})
-"""The stored entry: codebook index ``v``, and ``z`` zeros before it (paper, section III-B)."""
+"""The stored entry: codebook index ``v``, and ``z`` zeros before it (paper, section III-B). With
+escapes, ``v`` = 0 stands for 16 * (z + 1) more zeros before the entry that follows."""
 
-ENTRY = data.StructLayout({"packed": PACKED_ENTRY, "first": 1, "value": signed(16)})
-"""An entry read from the weight memory; ``first`` is set on the first of its column."""
+ENTRY = data.StructLayout({"v": 4, "gap": 9, "first": 1, "value": signed(16)})
+"""An entry with all the zeros before it; ``first`` is set on the first of its column."""
 
 
 def operation(config: EIEConfig) -> data.StructLayout:
     """One multiply-accumulate: accumulator[row] += weight * value."""
     return data.StructLayout({
-        "weight": signed(16), "value": signed(16), "row": config.row_width})
+        "weight": signed(16), "value": signed(16), "row": config.word_width})
 
 
 class LoadTarget(enum.Enum, shape=3):
     """Where a word of the load bus goes."""
 
     WEIGHTS = 0      # address = 2 * row + half; four entries a word, the first in the low byte
-    POINTERS = 1     # address = column
-    BIASES = 2       # address; the bias plus the rounding constant, in accumulator units
+    POINTERS = 1     # address = column; or 4 * word + 0 base, + 1 low counts, + 2 high counts
+    BIASES = 2       # pe = cluster; the bias plus the rounding constant, in accumulator units
     CODEBOOK = 3     # address = 16 * codebook + index; a 16-bit weight
     ACTIVATIONS = 4  # address = word in the source role; central control fills these
     DESCRIPTORS = 5  # address = descriptor_stride * descriptor + word; for central control
@@ -55,7 +69,7 @@ def load_address_width(config: EIEConfig) -> int:
 
 
 def load_word(config: EIEConfig) -> data.StructLayout:
-    """One write of the host: a 32-bit word for one memory of one PE."""
+    """A word of the load bus; ``pe`` says which PE or cluster takes it, where that matters."""
     return data.StructLayout({
         "target": LoadTarget, "pe": config.identity_width,
         "address": load_address_width(config), "data": 32})
@@ -64,23 +78,28 @@ def load_word(config: EIEConfig) -> data.StructLayout:
 def descriptor(config: EIEConfig) -> data.StructLayout:
     """One segment: a block of inputs against one pass of output rows.
 
-    The pointers ``first`` to ``limit`` - 1 are its columns, ``source`` the activation word at
-    which its inputs begin in each PE. When ``rows`` is not zero, that many accumulators per PE
-    are then written back: bias from ``bias`` on, shifted right by ``shift``, saturated,
-    ReLU if asked, to the destination words from ``destination`` on. ``swap`` ends a layer:
-    source and destination change roles. ``outputs``, if not zero, sends so many activations of
-    the new source to the output stream. ``last`` ends the network.
+    The place of column c is ``first`` + c * ``stride``: in the column directory, or, if the layer
+    is ``balanced``, in the weight memory itself. Inputs are taken up to index ``limit``, from the
+    first slot (``begin``) or from where the last scan ended, and zeroed behind the scan if
+    ``clear`` is set, which makes room for the outputs of the next layer. The pass adds to the
+    words from ``destination`` on. ``swap`` ends a layer: source and destination change roles, and
+    what was added up is from now on read as act(sat16((sum + bias) >> shift)), with the biases
+    from slot ``bias`` on. ``outputs``, if not zero, sends so many of them to the output stream.
+    ``last`` ends the network.
     """
     return data.StructLayout({
-        "first": bits_for(config.pointers - 1),
+        "first": config.place_width,
         "limit": config.column_width,
         "outputs": config.column_width,
-        "source": config.word_width,
         "destination": config.word_width,
-        "rows": config.row_width + 1,
+        "stride": STRIDE_WIDTH,
         "bias": config.bias_width,
         "codebook": bits_for(config.codebooks - 1),
         "shift": 5,
+        "balanced": 1,
+        "grouped": 1,
+        "begin": 1,
+        "clear": 1,
         "relu": 1,
         "swap": 1,
         "last": 1,
@@ -103,31 +122,37 @@ class Phase(enum.Enum, shape=2):
     FILL = 0       # the first activations are on their way, or LNZD has found none
     FULL = 1       # the broadcast stands still because some PE's queue is full
     TAIL = 2       # every activation is sent; the slowest PEs finish
-    WRITEBACK = 3  # accumulators are being written back
+
+
+def reading(config: EIEConfig) -> data.StructLayout:
+    """How the source activations are read: as they are (``raw``: inputs), or as accumulators with
+    bias, shift and ReLU; and whether each is the sum over a cluster (``summed``)."""
+    return data.StructLayout({
+        "bias": config.bias_width, "shift": 5, "relu": 1, "raw": 1, "summed": 1})
 
 
 def command(config: EIEConfig) -> data.StructLayout:
-    """What central control tells every PE in the same cycle.
+    """What central control tells every cluster in the same cycle.
 
-    ``scan`` starts the search for activations, ``emit`` makes it deliver zeros too;
-    ``drain`` takes accumulator ``row`` to activation ``word`` with bias ``bias`` (a ``clear``
-    only zeroes the accumulator). The rest holds for a whole segment.
+    ``scan`` starts the search for activations, from the first slot (``begin``) or from where it
+    ended, up to index ``limit``; ``emit`` makes it deliver zeros too, ``clear`` zero what it has
+    read. ``wipe`` zeroes a word in both roles, the next one in each cycle. The rest holds for a
+    whole segment.
     """
     return data.StructLayout({
         "scan": 1,
         "emit": 1,
-        "first": config.column_width,
-        "limit": config.column_width,
-        "source": config.word_width,
-        "drain": 1,
         "clear": 1,
-        "row": config.row_width,
-        "word": config.word_width,
-        "bias": config.bias_width,
-        "codebook": bits_for(config.codebooks - 1),
-        "shift": 5,
-        "relu": 1,
+        "begin": 1,
+        "wipe": 1,
+        "limit": config.column_width,
+        "reading": reading(config),
         "role": 1,
+        "grouped": 1,
+        "balanced": 1,
+        "stride": STRIDE_WIDTH,
+        "destination": config.word_width,
+        "codebook": bits_for(config.codebooks - 1),
         "computing": 1,
         "phase": Phase,
     })

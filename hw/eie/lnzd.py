@@ -8,7 +8,7 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import activation
 
 FAN_IN = 4
-"""PEs, or nodes, below one node."""
+"""Clusters, or nodes, below one node."""
 
 
 class LNZDNode(wiring.Component):
@@ -47,13 +47,13 @@ class LNZDNode(wiring.Component):
 
 
 class LNZDTree(wiring.Component):
-    """The tree of nodes over all PEs: 16 + 4 + 1 for 64 PEs.
+    """The tree of nodes over the clusters, for one group: 16 + 4 + 1 for 64.
 
     Latency is one cycle per level, throughput one activation a cycle.
 
     Members
     -------
-    i : In(stream of ``activation``), one per PE
+    i : In(stream of ``activation``), one per cluster
     o : Out(stream of ``activation``)
     idle : Out(1)
         No activation is inside.
@@ -62,7 +62,7 @@ class LNZDTree(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(activation(config))).array(config.pes),
+            "i": In(stream.Signature(activation(config))).array(config.clusters),
             "o": Out(stream.Signature(activation(config))),
             "idle": Out(1),
         })

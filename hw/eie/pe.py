@@ -1,25 +1,27 @@
-"""One processing element: the paper's figure 4(b), wired."""
+"""Processing element: every block of one PE, wired (paper, figure 4)."""
 
 from amaranth.hdl import *
-from amaranth.lib import stream, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.counters import WIDTH, Counters
-from zeroskip.hw.eie.activation import ActivationUnit
 from zeroskip.hw.eie.arithmetic import ArithmeticUnit
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.counters import PECounter
 from zeroskip.hw.eie.decoder import WeightDecoder
-from zeroskip.hw.eie.layouts import LoadTarget, Phase, activation, command, load_word
+from zeroskip.hw.eie.layouts import LoadTarget, Phase, command, load_word, work
 from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.hw.eie.queue import ActivationQueue
+from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.eie.spmat import SparseMatrixRead
+from zeroskip.hw.memory import WritePort
+from zeroskip.hw.share import shared
 from zeroskip.hw.stream import flow
 
 
 class PE(wiring.Component):
     """Activation queue, pointer read, sparse-matrix read, weight decoder, arithmetic unit and
-    activation unit in a row. Throughput is one entry a cycle.
+    activation registers in a row. Throughput is one entry a cycle.
 
     All PEs are the same module: what tells them apart is the ``identity`` at its port.
 
@@ -30,19 +32,19 @@ class PE(wiring.Component):
     load : In(flow of ``load_word``)
         Writes to the memories; those for other PEs are ignored.
     command : In(``command``)
-    i : In(flow of ``activation``)
+    i : In(flow of ``work``)
         The broadcast.
     full : Out(1)
         The broadcast must stop.
-    found : Out(stream of ``activation``)
-        This PE's own activations, to the LNZD tree.
-    scanning : Out(1)
-        Something is still to come from ``found``.
+    word : In; value : Out(signed(acc_width))
+        Reads a word of the source, ``ActivationRegisters.LATENCY`` cycles later.
+    clear : In(WritePort)
+        Writes the source.
     busy : Out(1)
-        A broadcast activation still has entries before the arithmetic unit, which takes a
-        drain right behind them.
-    clear : In(1)
-        Clears the counters.
+        A broadcast activation still has entries whose sums are not written.
+    saturated : In(1)
+        Counts an output that was saturated.
+    clear_counters : In(1)
     select : In(4); count : Out(32)
         A counter (``PECounter``), one cycle later.
     """
@@ -53,16 +55,19 @@ class PE(wiring.Component):
             "identity": In(config.identity_width),
             "load": In(flow(load_word(config))),
             "command": In(command(config)),
-            "i": In(flow(activation(config))),
+            "i": In(flow(work(config))),
             "full": Out(1),
-            "found": Out(stream.Signature(activation(config))),
-            "scanning": Out(1),
+            "word": In(config.word_width),
+            "value": Out(signed(config.acc_width)),
+            "clear": In(WritePort(address=config.word_width, data=config.acc_width)),
             "busy": Out(1),
-            "clear": In(1),
+            "saturated": In(1),
+            "clear_counters": In(1),
             "select": In(4),
             "count": Out(WIDTH),
         })
 
+    @shared
     def elaborate(self, platform):
         m = Module()
         config = self.config
@@ -71,7 +76,7 @@ class PE(wiring.Component):
         m.submodules.spmat = spmat = SparseMatrixRead(config)
         m.submodules.decoder = decoder = WeightDecoder(config)
         m.submodules.arithmetic = arithmetic = ArithmeticUnit(config)
-        m.submodules.activation = act = ActivationUnit(config)
+        m.submodules.registers = registers = ActivationRegisters(config)
 
         m.d.comb += [
             queue.i.payload.eq(self.i.payload), queue.i.valid.eq(self.i.valid),
@@ -81,49 +86,56 @@ class PE(wiring.Component):
         wiring.connect(m, pointer.o, spmat.i)
         wiring.connect(m, spmat.o, decoder.i)
         wiring.connect(m, decoder.o, arithmetic.i)
-        wiring.connect(m, arithmetic.o, act.drained)
-        wiring.connect(m, act.o, wiring.flipped(self.found))
 
-        waiting = queue.o.valid | pointer.busy
         m.d.comb += [
+            pointer.stride.eq(self.command.stride),
+            pointer.balanced.eq(self.command.balanced),
             decoder.codebook.eq(self.command.codebook),
-            arithmetic.drain.valid.eq(self.command.drain),
-            arithmetic.drain.payload.eq(self.command.row),
-            act.identity.eq(self.identity),
-            act.command.eq(self.command),
-            self.scanning.eq(act.scanning),
-            self.busy.eq(waiting | spmat.busy | decoder.o.valid),
+            decoder.destination.eq(self.command.destination),
+            registers.role.eq(self.command.role),
+            registers.wipe.eq(self.command.wipe),
+            registers.source.address.eq(self.word),
+            self.value.eq(registers.source.data),
+            registers.destination.address.eq(arithmetic.address),
+            arithmetic.data.eq(registers.destination.data),
         ]
+        wiring.connect(m, arithmetic.write, registers.destination.write)
+        self._load(m, spmat.load, pointer.load, decoder.load, registers.source.write)
 
-        for target, port in {
-            LoadTarget.WEIGHTS: spmat.load,
-            LoadTarget.POINTERS: pointer.load,
-            LoadTarget.BIASES: act.load_bias,
-            LoadTarget.CODEBOOK: decoder.load,
-            LoadTarget.ACTIVATIONS: act.load,
-        }.items():
-            word = self.load.payload
+        waiting = queue.o.valid | pointer.busy | spmat.busy
+        m.d.comb += self.busy.eq(waiting | decoder.o.valid | arithmetic.busy)
+        if config.counters:
+            self._count(m, decoder, waiting, spmat.reads)
+        return m
+
+    def _load(self, m: Module, weights, pointers, codebook, source):
+        """Words of the load bus to the memories; the source is cleared too."""
+        word = self.load.payload
+        ports = {LoadTarget.WEIGHTS: weights, LoadTarget.POINTERS: pointers,
+                 LoadTarget.CODEBOOK: codebook, LoadTarget.ACTIVATIONS: source}
+        for target, port in ports.items():
             m.d.comb += [
                 port.en.eq(self.load.valid & (word.pe == self.identity)
                            & (word.target == target)),
                 port.address.eq(word.address),
                 port.data.eq(word.data),
             ]
+        with m.If(self.clear.en):
+            m.d.comb += [source.en.eq(1), source.address.eq(self.clear.address),
+                         source.data.eq(self.clear.data)]
 
-        if config.counters:
-            m.submodules.counters = counters = Counters(PECounter)
-            idle = self.command.computing & ~decoder.o.valid
-            events = {
-                PECounter.USEFUL: decoder.o.valid & ~decoder.padding,
-                PECounter.PADDING: decoder.o.valid & decoder.padding,
-                PECounter.EMPTY: idle & waiting,
-                PECounter.ROW_READS: spmat.reads,
-                PECounter.SATURATED: act.saturated,
-            }
-            for phase in Phase:
-                events[PECounter[phase.name]] = idle & ~waiting & (self.command.phase == phase)
-            m.d.comb += [counters.events[which.value].eq(event)
-                         for which, event in events.items()]
-            m.d.comb += [counters.clear.eq(self.clear), counters.select.eq(self.select),
-                         self.count.eq(counters.value)]
-        return m
+    def _count(self, m: Module, decoder: WeightDecoder, waiting: Value, reads: Value):
+        m.submodules.counters = counters = Counters(PECounter)
+        idle = self.command.computing & ~decoder.o.valid
+        events = {
+            PECounter.USEFUL: decoder.o.valid & ~decoder.padding,
+            PECounter.PADDING: decoder.o.valid & decoder.padding,
+            PECounter.EMPTY: idle & waiting,
+            PECounter.ROW_READS: reads,
+            PECounter.SATURATED: self.saturated,
+        }
+        for phase in Phase:
+            events[PECounter[phase.name]] = idle & ~waiting & (self.command.phase == phase)
+        m.d.comb += [counters.events[which.value].eq(event) for which, event in events.items()]
+        m.d.comb += [counters.clear.eq(self.clear_counters), counters.select.eq(self.select),
+                     self.count.eq(counters.value)]

@@ -1,4 +1,4 @@
-"""Pointer read: from a column's number to its entries (paper, section IV)."""
+"""Pointer read: from a column's place to its entries (paper, section IV)."""
 
 from amaranth.hdl import *
 from amaranth.lib import stream, wiring
@@ -6,25 +6,27 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import activation, job
-from zeroskip.hw.memory import BlockRAM, WritePort
+from zeroskip.hw.eie.directory import directory
+from zeroskip.hw.eie.layouts import STRIDE_WIDTH, job, work
+from zeroskip.hw.memory import WritePort
 from zeroskip.hw.stream import Queue, delay
 
 
 class PointerRead(wiring.Component):
-    """Reads p[j] and p[j + 1] in one cycle and drops the columns that are empty in this PE.
+    """Looks columns up in the directory and drops those that are empty in this PE.
 
-    Even and odd pointers lie in two banks, so that both come out together. Latency is
-    ``BlockRAM.LATENCY`` + 1 cycles, throughput one column a cycle, empty or not. New columns
-    are read until ``runahead`` non-empty ones wait at the output, so that an empty one costs
-    the multiplier nothing while there are others.
+    Latency is that of the directory + 1 cycles, throughput one column a cycle, empty or not. New
+    columns are read until ``runahead`` wait at the output, so that an empty one costs the
+    multiplier nothing while there are others. Without ``drops_empty``, it is handed on.
 
     Members
     -------
-    i : In(stream of ``activation``)
+    i : In(stream of ``work``)
     o : Out(stream of ``job``)
     load : In(WritePort)
-        Address is the column.
+        See ``LoadTarget.POINTERS``.
+    stride, balanced : In
+        As in ``command``.
     busy : Out(1)
         A column is inside.
     """
@@ -32,43 +34,35 @@ class PointerRead(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(activation(config))),
+            "i": In(stream.Signature(work(config))),
             "o": Out(stream.Signature(job(config))),
-            "load": In(WritePort(address=bits_for(config.pointers - 1),
-                                 data=config.pointer_width)),
+            "load": In(WritePort(address=bits_for(config.pointers - 1), data=32)),
+            "stride": In(STRIDE_WIDTH),
+            "balanced": In(1),
             "busy": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        config, column = self.config, self.i.payload.column
-
-        bank_depth = max(2, -(-config.pointers // 2))
-        m.submodules.even = even = BlockRAM(config.pointer_width, depth=bank_depth)
-        m.submodules.odd = odd = BlockRAM(config.pointer_width, depth=bank_depth)
-        for parity, bank in enumerate((even, odd)):
-            m.d.comb += [
-                bank.write.en.eq(self.load.en & (self.load.address[0] == parity)),
-                bank.write.address.eq(self.load.address >> 1),
-                bank.write.data.eq(self.load.data),
-                bank.en.eq(1),
-            ]
-        m.d.comb += [even.address.eq((column + 1) >> 1), odd.address.eq(column >> 1)]
+        config = self.config
+        m.submodules.columns = columns = directory(config)
+        wiring.connect(m, wiring.flipped(self.load), columns.load)
+        m.d.comb += [columns.place.eq(self.i.payload.place), columns.stride.eq(self.stride),
+                     columns.balanced.eq(self.balanced)]
 
         # A column is let in only when the queue has room for it and all those under way.
-        under_way = BlockRAM.LATENCY
+        under_way = columns.LATENCY
         m.submodules.jobs = jobs = Queue(job(config), depth=config.runahead + under_way)
         m.d.comb += self.i.ready.eq(jobs.level < config.runahead)
         valid = [self.i.valid & self.i.ready]
         for _ in range(under_way):
             valid.append(delay(m, valid[-1], 1))
-        is_odd = delay(m, column[0], under_way)
         found = jobs.i.payload
         m.d.comb += [
-            found.start.eq(Mux(is_odd, odd.data, even.data)),
-            found.stop.eq(Mux(is_odd, even.data, odd.data)),
+            found.start.eq(columns.start),
+            found.stop.eq(columns.stop),
             found.value.eq(delay(m, self.i.payload.value, under_way)),
-            jobs.i.valid.eq(valid[-1] & (even.data != odd.data)),
+            jobs.i.valid.eq(valid[-1] & ~(columns.empty & config.drops_empty)),
             self.busy.eq(Cat(valid[1:]).any() | jobs.o.valid),
         ]
         wiring.connect(m, jobs.o, wiring.flipped(self.o))

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import activation
+from zeroskip.hw.eie.layouts import work
 from zeroskip.hw.stream import Queue
 
 
@@ -18,8 +18,8 @@ class ActivationQueue(wiring.Component):
 
     Members
     -------
-    i : In(stream of ``activation``)
-    o : Out(stream of ``activation``)
+    i : In(stream of ``work``)
+    o : Out(stream of ``work``)
     full : Out(1)
         The broadcast must stop.
     """
@@ -27,14 +27,14 @@ class ActivationQueue(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(activation(config))),
-            "o": Out(stream.Signature(activation(config))),
+            "i": In(stream.Signature(work(config))),
+            "o": Out(stream.Signature(work(config))),
             "full": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = Queue(activation(self.config), depth=self.config.queue_slots)
+        m.submodules.queue = queue = Queue(work(self.config), depth=self.config.queue_slots)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
         wiring.connect(m, queue.o, wiring.flipped(self.o))
         m.d.comb += self.full.eq(queue.level >= self.config.queue_depth)

@@ -1,94 +1,17 @@
-"""Commands ``bench eie``, ``bench tensorcore``, ``bench area``, ``bench pack``, ``bench sim``."""
+"""Commands ``bench tensorcore``, ``bench area``, ``bench pack``, ``bench sim``."""
 
 import time
-import zipfile
 from dataclasses import asdict, replace
-from pathlib import Path
 
-import numpy as np
 import scipy.sparse
 import typer
 
 from zeroskip.sim import benchmarks, engines, gemm_benchmarks
-from zeroskip.sw.cli.engine import chosen
+from zeroskip.sim.layers import NINE
 from zeroskip.sw.cli.files import configuration
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.pack.eie import pack as pack_matrix
-
-DENSITY, ACTIVATIONS = 0.09, 0.35
-"""Weights and activations that are not zero, as in the paper's fully-connected layers."""
-
-
-def eie(pes: int, matrix: Path | None, engine: str | None, screen: Screen) -> None:
-    """See ``zeroskip bench eie --help``."""
-    if not 1 <= pes <= 256:
-        raise BadInput(f"--pes must be 1 to 256, not {pes}")
-    if matrix is None:
-        name = "512x512"
-        indices, vector = benchmarks.random_layer(512, 512, DENSITY, ACTIVATIONS)
-    else:
-        name = matrix.stem
-        indices, vector = _read(matrix)
-    rtl = engines.rtl(chosen(engine, screen))
-    with screen.progress(f"{name} on {pes} PEs ({rtl.name})"):
-        run = benchmarks.run_layer(indices, vector, replace(benchmarks.PAPER, pes=pes), rtl)
-
-    hand = run.by_hand()
-    row = {
-        "layer": name, "mode": "paper", "mask": "random" if matrix is None else "given",
-        "pes": pes, "ideal_cycles": run.ideal_cycles, "cycles": run.statistics.cycles,
-        "utilisation": run.statistics.utilisation, "bits_per_nonzero": run.bits_per_nonzero(),
-        "loss": run.loss(), "by_hand": hand, "exact": run.exact,
-    }
-    shown = ["layer", "pes", "ideal_cycles", "cycles", "utilisation", "bits_per_nonzero", "exact"]
-    screen.table("one layer in RTL", shown, [[row[key] for key in shown]])
-    screen.table("where the PE-cycles went: counters of the RTL", ["cause", "share"], [
-        ["useful", f"{run.statistics.utilisation:.1%}"],
-        *([cause, f"{share:.1%}"] for cause, share in row["loss"].items())])
-    screen.table("the same cycles by hand: matrix, vector and two counters", ["part", "share"], [
-        [part, f"{share:.1%}"] for part, share in hand.items()])
-    screen.result({"rows": [row]})
-
-
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Codebook indices and activations of a ``--matrix`` file.
-
-    Cycles depend on what is zero, not on the other values: any codebook index serves for a
-    weight, and 1 for an activation.
-    """
-    try:
-        with path.open("rb") as file:
-            matrix = scipy.sparse.load_npz(file).tocsr().tocoo()    # sums what stands twice
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                activations = arrays.get("activations")
-    except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such file; write one with scipy.sparse.save_npz") \
-            from None
-    except (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path}: not a scipy sparse matrix ({error}); write one with "
-                       "scipy.sparse.save_npz") from None
-    if not all(matrix.shape):
-        raise BadInput(f"{path}: the matrix is {list(matrix.shape)}; it needs rows and columns")
-    _check_real(path, "the matrix", matrix.data)
-    rows, columns = matrix.row[matrix.data != 0], matrix.col[matrix.data != 0]
-    indices = np.zeros(matrix.shape, np.uint8)
-    indices[rows, columns] = 1 + (rows + columns) % 15
-    if activations is None:
-        _, vector = benchmarks.random_layer(1, matrix.shape[1], 0, ACTIVATIONS)
-        return indices, vector
-    if activations.shape != (matrix.shape[1],):
-        raise BadInput(f"{path}: 'activations' has shape {list(activations.shape)}, but the matrix "
-                       f"has {matrix.shape[1]} columns; give one activation per column")
-    _check_real(path, "'activations'", activations)
-    return indices, (activations != 0).astype(np.int16)
-
-
-def _check_real(path: Path, what: str, values: np.ndarray) -> None:
-    if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
-        raise BadInput(f"{path}: {what} holds values that are not finite real numbers; "
-                       "replace them")
 
 
 def tensorcore(config: str | None, engine: str | None, screen: Screen) -> None:
@@ -157,9 +80,9 @@ def _pair(row: dict, what: str) -> str:
 
 def pack(screen: Screen) -> None:
     """See ``zeroskip bench pack --help``."""
-    indices, _ = benchmarks.random_layer(4096, 9216, DENSITY, 0)
+    indices = NINE["Alex-6"].weights("random", 64)
     with screen.progress("packing"):
-        seconds = _best(lambda: pack_matrix(indices, 64))
+        seconds = _best(lambda: pack_matrix(indices, 64, escapes=True))
         scipy_seconds = _best(lambda: scipy.sparse.csc_matrix(indices))
     row = {"seconds": seconds, "scipy_seconds": scipy_seconds, "ratio": seconds / scipy_seconds}
     screen.table("pack 4096 x 9216 at 9 % into 64 PEs; best of 3", list(row), [list(row.values())])

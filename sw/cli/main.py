@@ -29,6 +29,8 @@ Raw = Annotated[bool, typer.Option(
 Engine = Annotated[str | None, typer.Option(
     help="golden, python, cxxrtl or verilator; by default cxxrtl where a C++ compiler is found.")]
 Config = Annotated[str | None, typer.Option(help="A named configuration.")]
+Layers = Annotated[str | None, typer.Option(
+    help="Some of the paper's nine layers, with commas: Alex-6,NT-We.")]
 
 
 @app.command()
@@ -106,12 +108,33 @@ def convert(source: Annotated[Path, typer.Argument(metavar="IN", help="A safeten
 
 @bench.command("eie")
 def bench_eie(pes: Annotated[int, typer.Option(help="Processing elements.")] = 64,
+              layers: Layers = None,
+              mode: Annotated[str | None, typer.Option(help="paper, zeroskip; both.")] = None,
+              mask: Annotated[str | None, typer.Option(
+                  help="random, skewed, balanced; the first two.")] = None,
               matrix: Annotated[Path | None, typer.Option(
                   help=".npz of a scipy sparse matrix, [out, in].")] = None,
+              plot: Annotated[Path | None, typer.Option(help="A .svg or .html file.")] = None,
               engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
-    """Cycles of one layer in RTL, and where they went; 512 x 512 at 9 % without --matrix."""
-    from zeroskip.sw.cli.bench import eie as run
-    run(pes, matrix, engine, Screen(json, quiet))
+    """Cycles of the paper's nine layers in RTL, where they went, and the paper's beside."""
+    from zeroskip.sw.cli.bench_eie import eie as run
+    run(pes, layers, mode, mask, matrix, plot, engine, Screen(json, quiet))
+
+
+@bench.command("scaling")
+def bench_scaling(layers: Layers = None, engine: Engine = None,
+                  json: Json = False, quiet: Quiet = False) -> None:
+    """Cycles on 1 to 256 PEs in RTL, with and without column groups; Alex-7 and NT-We."""
+    from zeroskip.sw.cli.bench_eie import scaling as run
+    run(layers, engine, Screen(json, quiet))
+
+
+@bench.command("ladder")
+def bench_ladder(layers: Layers = None, engine: Engine = None,
+                 json: Json = False, quiet: Quiet = False) -> None:
+    """From the paper's machine to this one in RTL, one remedy after another."""
+    from zeroskip.sw.cli.bench_eie import ladder as run
+    run(layers, engine, Screen(json, quiet))
 
 
 @bench.command("tensorcore")
@@ -133,6 +156,20 @@ def bench_area(config: Config = None, json: Json = False, quiet: Quiet = False) 
 def bench_pack(json: Json = False, quiet: Quiet = False) -> None:
     """Pack 4096 x 9216 at 9 % into 64 PEs, beside scipy's csc_matrix."""
     from zeroskip.sw.cli.bench import pack as run
+    run(Screen(json, quiet))
+
+
+@bench.command("clock")
+def bench_clock(engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Area and clock of 4 PEs on an ECP5 after place and route, in both modes."""
+    from zeroskip.sw.cli.clock import clock as run
+    run(engine, Screen(json, quiet))
+
+
+@bench.command("accuracy")
+def bench_accuracy(json: Json = False, quiet: Quiet = False) -> None:
+    """Accuracy of the digits model pruned in banks, and without a pattern at the same density."""
+    from zeroskip.sw.cli.accuracy import accuracy as run
     run(Screen(json, quiet))
 
 

@@ -1,4 +1,4 @@
-"""The demo's report: one HTML file with its pictures inside."""
+"""Reports: one HTML file with its pictures inside; here that of the demo."""
 
 import html
 import io
@@ -16,7 +16,6 @@ EIE_CAUSES = {
     "fill": ("waiting for the first non-zero", "#9db4c0"),
     "full": ("another PE's queue is full", "#b5485d"),
     "tail": ("slowest PE finishing", "#8e6c8a"),
-    "writeback": ("write-back", "#5c6b73"),
 }
 """Counter, its words in the report, its colour."""
 
@@ -30,14 +29,14 @@ CORE_CAUSES = {
 """As above, of the tensor core."""
 
 PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>zeroskip demo</title>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #222; }}
 table {{ border-collapse: collapse; }} td, th {{ padding: .2rem .9rem .2rem 0; text-align: left; }}
 td.n {{ text-align: right; }} svg {{ max-width: 100%; height: auto; }}
 </style>
-<h1>Pruned networks on sparse hardware</h1>
+<h1>{title}</h1>
 {sections}
 </html>
 """
@@ -58,7 +57,8 @@ def write_report(path: Path, runs: list, models: list[dict]) -> None:
         sections.append(_section(2, title, f"<p>{html.escape(text)}</p>"))
         sections += [_section(3, *picture) for picture in [
             ("Storage", _bars(model["bytes"])), *pictures]]
-    path.write_text(PAGE.format(sections="\n".join(sections)))
+    path.write_text(PAGE.format(title="Pruned networks on sparse hardware",
+                                sections="\n".join(sections)))
 
 
 def _section(level: int, title: str, content: str) -> str:
@@ -128,7 +128,8 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "<table><tr>" + "".join(f"<th>{name}</th>" for name in head) + f"</tr>{cells}</table>"
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A picture as it stands in a page."""
     target = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "zeroskip"}):
         figure.savefig(target, format="svg", bbox_inches="tight", metadata={"Date": None})
@@ -146,7 +147,7 @@ def _bars(sizes: dict[str, int]) -> str:
     axes.barh("float32", sizes["float32"], color="#bbb")
     axes.set_xlabel("bytes")
     axes.legend(ncols=5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-    return _svg(figure)
+    return svg(figure)
 
 
 def _cycles(model: dict) -> str:
@@ -156,7 +157,7 @@ def _cycles(model: dict) -> str:
               [model["cycles_per_image"], model["dense_cycles_per_image"]],
               color=["#2a7f62", "#bbb"])
     axes.set_xlabel("cycles an image")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _causes(causes: dict, names: list[str], shares: dict[str, np.ndarray]) -> str:
@@ -170,7 +171,7 @@ def _causes(causes: dict, names: list[str], shares: dict[str, np.ndarray]) -> st
     axes.invert_yaxis()
     axes.set_xlabel("share of the computing cycles")
     axes.legend(ncols=3, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-    return _svg(figure)
+    return svg(figure)
 
 
 def _rows_by_pe(run) -> str:
@@ -189,7 +190,7 @@ def _rows_by_pe(run) -> str:
         axes.axhline(end - 0.5, color="#888", linewidth=0.5)
     axes.set_xlabel("input")
     axes.set_title(f"layer {run.compiled.reference[0].name}")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _groups(run) -> str:
@@ -204,4 +205,4 @@ def _groups(run) -> str:
     axes.set_xlabel("K")
     axes.set_ylabel("output channel")
     axes.set_title(f"layer {layer.name}")
-    return _svg(figure)
+    return svg(figure)

@@ -10,21 +10,28 @@ from zeroskip.hw.eie.layouts import (
     descriptor_stride,
     descriptor_words,
 )
+from zeroskip.sw.pack.directory import WORDS
 from zeroskip.sw.parts.eie import EIEPart
 
 
 def load_words(part: EIEPart) -> np.ndarray:
-    """The writes that load a part, in order: uint32 [n, 4] of target, PE, address, data."""
+    """The writes that load a part, in order: uint32 [n, 4] of target, PE, address, data.
+
+    The PE of a bias is the number of its cluster.
+    """
     writes = [np.array([[LoadTarget.COUNTERS.value, 0, 0, 0]], np.uint32)]
-    for pe in range(part.config.pes):
-        images = {
-            LoadTarget.WEIGHTS: part.entries[pe].view("<u4"),
-            LoadTarget.POINTERS: part.pointers[pe],
-            LoadTarget.BIASES: part.biases[pe].view(np.uint32),
-            LoadTarget.CODEBOOK: part.codebooks.view(np.uint16).reshape(-1),
-        }
-        for target, image in images.items():
-            writes.append(_writes(target, pe, np.arange(len(image)), image))
+    codebooks = part.codebooks.view(np.uint16).reshape(1, -1)
+    memories = {
+        LoadTarget.WEIGHTS: part.entries.view("<u4"),
+        LoadTarget.POINTERS: part.pointers,
+        LoadTarget.BIASES: part.biases.view(np.uint32),
+        LoadTarget.CODEBOOK: codebooks.repeat(part.config.pes, axis=0),
+    }
+    for target, images in memories.items():
+        address = np.arange(images.shape[1])
+        if target is LoadTarget.POINTERS and part.config.counts:
+            address += address // WORDS     # a word of counts has four addresses
+        writes += [_writes(target, pe, address, image) for pe, image in enumerate(images)]
     words = descriptor_words(part.config)
     stride = descriptor_stride(part.config)
     layout = descriptor(part.config)

@@ -1,14 +1,26 @@
-"""A part of a program that runs on an EIE array."""
+"""A part of a program that runs on an EIE array.
 
-from dataclasses import asdict, dataclass, fields, replace
-from itertools import pairwise
+Rows of a layer lie at *physical* positions: position j belongs to PE j mod N, or in a grouped
+layer to cluster j mod K, word j // N or j // K. What a position holds, the part's ``order`` says;
+the next layer's columns are these positions. How the array numbers the columns of a grouped layer
+is in ``hw/eie/layouts.py``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice, pairwise
 from typing import ClassVar
 
 import numpy as np
 
-from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
-from zeroskip.sw.parts.checks import check_range, check_scale
+from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig
+from zeroskip.sw.pack.directory import MOST, WORDS, unpack_counts, unpack_pointers, words_for
+from zeroskip.sw.pack.eie import width
+from zeroskip.sw.parts.checks import check_choice, check_range, check_scale, check_tensor
 from zeroskip.sw.parts.quantity import Quantity
+
+MAX_STRIDE = 63
+"""Most bytes of a column in a bank-balanced layer."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +31,15 @@ class Segment:
     """
 
     first: int
+    stride: int
+    balanced: int
+    grouped: int
+    begin: int
     limit: int
-    source: int
-    destination: int = 0
-    rows: int = 0
+    clear: int
+    destination: int
+    codebook: int
     bias: int = 0
-    codebook: int = 0
     shift: int = 0
     relu: int = 0
     swap: int = 0
@@ -36,8 +51,25 @@ class Segment:
 class LayerInfo:
     """What a reader of the program wants to know of a layer.
 
-    ``entries`` counts stored entries, ``padding`` those among them that only bridge a gap,
-    ``nonzeros`` the weights; ``output_scale`` is the float value of one output unit.
+    Attributes
+    ----------
+    name : str
+    inputs, outputs : int
+    activation : str
+        ``"none"`` or ``"relu"``.
+    output_scale : float
+        Float value of one output unit.
+    nonzeros : int
+        Weights.
+    entries, padding : int
+        Bytes that are stored, and those among them that hold no weight.
+    slots : int
+        Physical outputs: the outputs, and positions that hold none.
+    grouped, balanced : int
+        1 if each PE of a cluster takes its share of the columns; if every column takes the same
+        number of bytes, so that the layer has no column directory.
+    stride : int
+        Places from one column to the next: those bytes, the nibbles of a count, or one pointer.
     """
 
     name: str
@@ -48,6 +80,56 @@ class LayerInfo:
     nonzeros: int
     entries: int
     padding: int
+    slots: int
+    grouped: int
+    stride: int
+    balanced: int
+
+    def owners(self, config: EIEConfig) -> int:
+        """Among how many the rows are dealt out: the PEs, or the clusters."""
+        return config.clusters if self.grouped else config.pes
+
+    def words(self, config: EIEConfig) -> int:
+        """Words that the outputs take in a PE."""
+        return -(-self.slots // self.owners(config))
+
+    def width(self, config: EIEConfig, columns: int) -> int:
+        """Columns in the PEs that have most of the layer's physical ``columns``."""
+        return width(columns, config.pes, config.groups if self.grouped else 1)
+
+    def places(self, config: EIEConfig, columns: int) -> int:
+        """Places that one pass takes: bytes of weights, or nibbles or pointers."""
+        held = self.width(config, columns)
+        if config.counts and not self.balanced:
+            return NIBBLES * words_for(held, self.stride)
+        return held * self.stride
+
+
+def schedule(config: EIEConfig, layers: tuple[LayerInfo, ...]) -> Iterator[Segment]:
+    """All segments of these layers, but for shifts, in order.
+
+    A layer of more rows than ``acc_depth`` per PE takes several passes over its inputs, each with
+    a directory of its own; a pass over more inputs than ``block`` per PE takes several segments.
+    ``first`` of bank-balanced layers counts from the byte where the first of them begins.
+    """
+    columns, places, bias = layers[0].inputs, [0, 0], 0
+    for number, layer in enumerate(layers):
+        words = layer.words(config)
+        for destination in range(0, words, config.acc_depth):
+            ends_rows = destination + config.acc_depth >= words
+            for at in range(0, columns, config.block * config.pes):
+                limit = min(at + config.block * config.pes, columns)
+                ends = limit == columns and ends_rows
+                last = ends and number == len(layers) - 1
+                yield Segment(
+                    first=places[layer.balanced], stride=layer.stride, balanced=layer.balanced,
+                    grouped=layer.grouped, begin=int(at == 0), limit=limit, clear=int(ends_rows),
+                    destination=destination, codebook=number, bias=bias if ends else 0,
+                    relu=int(ends and layer.activation == "relu"), swap=int(ends),
+                    outputs=layer.slots if last else 0, last=int(last))
+            places[layer.balanced] += layer.places(config, columns)
+        bias += -(-layer.slots // config.clusters)
+        columns = layer.slots
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +144,16 @@ class EIEPart:
     layers : tuple of LayerInfo
     segments : tuple of Segment
     entries : uint8 [pes, bytes]
-        Weight memory of each PE, low nibble v, high nibble z; zeros after its last entry.
-    pointers : uint32 [pes, columns + 1]
-    biases : int32 [pes, rows]
-        Bias plus rounding constant, in accumulator units.
+        Weight memory of each PE, whole 64-bit rows: the layers with a directory one after
+        another, then from one common byte on the bank-balanced ones.
+    pointers : uint32 [pes, n]
+        Column directory: pointers, the last one of a layer being the first of the next; or words
+        of counts, each as three numbers.
+    biases : int32 [clusters, slots]
+        Bias plus rounding constant, in accumulator units, of all layers.
     codebooks : int16 [layers, 16]
+    order : int32 [slots of all layers]
+        Which output is at each physical position of a layer; -1 for none.
     """
 
     engine: ClassVar[str] = "eie"
@@ -80,6 +167,7 @@ class EIEPart:
     pointers: np.ndarray
     biases: np.ndarray
     codebooks: np.ndarray
+    order: np.ndarray
 
     @property
     def inputs(self) -> int:
@@ -103,27 +191,62 @@ class EIEPart:
 
     def traced(self) -> "EIEPart":
         """The same part with the outputs of every layer sent out, not only the last."""
-        ends = iter(self.layers)
         return replace(self, segments=tuple(
-            replace(s, outputs=next(ends).outputs) if s.swap else s for s in self.segments))
+            replace(s, outputs=self.layers[s.codebook].slots) if s.swap else s
+            for s in self.segments))
 
-    def owner(self, _layer: LayerInfo, output: int) -> int:
-        """The PE that computes an output of a layer."""
-        return output % self.config.pes
+    def columns(self, number: int) -> int:
+        """Physical inputs of layer ``number``."""
+        return self.layers[number - 1].slots if number else self.inputs
+
+    def positions(self, number: int) -> np.ndarray:
+        """Physical position of every output of layer ``number``, int64 [outputs]."""
+        start = sum(layer.slots for layer in self.layers[:number])
+        order = self.order[start:start + self.layers[number].slots]
+        return np.argsort(order, kind="stable")[np.count_nonzero(order < 0):]
+
+    def logical(self, number: int, physical: np.ndarray) -> np.ndarray:
+        """Outputs of layer ``number``, [batch, outputs], from those that the array gives, [batch,
+        slots]."""
+        return physical[:, self.positions(number)]
+
+    def owner(self, layer: LayerInfo, output: int) -> int:
+        """The PE that computes an output of a layer; the first one of its cluster, where the
+        layer is grouped."""
+        position = self.positions(self.layers.index(layer))[output]
+        return int(position) % layer.owners(self.config)
+
+    def spans(self, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+        """First byte of every column and the byte behind its last, int64 [pes, columns] each.
+
+        The columns are those of the segment's pass, numbered as its PEs number them; where some
+        PEs have fewer than others, theirs end with empty ones.
+        """
+        layer, first = self.layers[segment.codebook], segment.first
+        held = layer.width(self.config, self.columns(segment.codebook))
+        if segment.balanced:
+            starts = np.tile(first + segment.stride * np.arange(held), (self.config.pes, 1))
+            return starts, starts + segment.stride
+        if self.config.counts:
+            return unpack_counts(self.pointers[:, first // NIBBLES * WORDS:], segment.stride, held)
+        return unpack_pointers(self.pointers[:, first:first + held + 1])
 
     def storage(self) -> dict[str, int]:
         """Bytes that the part occupies, by kind, and of its float32 original.
 
-        Stored entries are counted, padding among them, without the tail of the last memory
-        row. A column pointer counts its ``pointer_width`` bits.
+        Stored entries are counted, with escapes and padding, without the tail of a layer's or the
+        memory's last row. The column directory counts the bits that the layers use of it.
         """
-        entries = sum(layer.entries for layer in self.layers)
+        config, entries = self.config, sum(layer.entries for layer in self.layers)
+        pointers = self.pointers.size * config.pointer_width
+        if config.counts:
+            pointers = self.pointers.size // WORDS * (4 * NIBBLES + config.pointer_width)
         bits = {
             "weights": 4 * entries,
             "indices": 4 * entries,
-            "pointers": self.pointers.size * self.config.pointer_width,
+            "pointers": pointers,
             "codebooks": self.codebooks.size * 16,
-            "biases": sum(layer.outputs for layer in self.layers) * self.config.acc_width,
+            "biases": sum(layer.outputs for layer in self.layers) * config.acc_width,
             "float32": sum(32 * layer.outputs * (layer.inputs + 1) for layer in self.layers),
         }
         return {kind: -(-count // 8) for kind, count in bits.items()}
@@ -150,73 +273,104 @@ class EIEPart:
             **{name: tensors[name] for name in _TENSORS})
 
     def check(self) -> None:
-        """Shapes, dtypes and ranges, against the configuration; ``ValueError`` on a misfit."""
-        self._check_tensors()
+        """Everything against everything else and the configuration; ``ValueError`` on a misfit."""
         self._check_layers()
+        self._check_tensors()
+        self._check_order()
         self._check_segments()
-
-    def _check_tensors(self) -> None:
-        config, pes, layers = self.config, self.config.pes, len(self.layers)
-        sizes = {"entries": (pes, 0, config.entries), "pointers": (pes, 2, config.pointers),
-                 "biases": (pes, 1, config.bias_depth), "codebooks": (layers, 16, 16)}
-        for name, dtype in _TENSORS.items():
-            tensor, (rows, least, most) = getattr(self, name), sizes[name]
-            if tensor.dtype != dtype or tensor.ndim != 2 or len(tensor) != rows \
-                    or not least <= tensor.shape[1] <= most:
-                raise ValueError(
-                    f"tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, expected "
-                    f"{np.dtype(dtype)} [{rows}, {least} to {most}]")
-        if self.entries.shape[1] % ENTRIES_PER_ROW:
-            raise ValueError("tensor 'entries' does not end with a whole row")
-        if np.any(self.pointers[:, 1:] < self.pointers[:, :-1]) \
-                or np.any(self.pointers[:, -1] > self.entries.shape[1]):
-            raise ValueError("the column pointers leave the weight memory")
+        self._check_directory()
 
     def _check_layers(self) -> None:
-        config, widest = self.config, self.config.act_depth * self.config.pes
-        if not 1 <= len(self.layers) <= config.codebooks:
-            raise ValueError(f"it has {len(self.layers)} layers, expected 1 to {config.codebooks}")
+        config = self.config
+        check_range("number of layers", len(self.layers), 1, config.codebooks)
         check_scale("input_scale", self.input_scale)
         for layer in self.layers:
-            check_scale(f"layer {layer.name}: output_scale", layer.output_scale)
-            for field in ("inputs", "outputs"):
-                check_range(f"layer {layer.name}: {field}", getattr(layer, field), 1, widest)
+            where = f"layer {layer.name}"
+            check_choice(f"{where}: activation", layer.activation, ("none", "relu"))
+            check_scale(f"{where}: output_scale", layer.output_scale)
+            check_range(f"{where}: grouped", layer.grouped, 0, int(config.groups > 1))
+            check_range(f"{where}: balanced", layer.balanced, 0,
+                        int(config.escapes and not layer.grouped))
+            check_range(f"{where}: stride", layer.stride, 1, MAX_STRIDE)
+            if not layer.balanced:
+                choices = tuple(MOST) if config.counts else (1,)
+                check_choice(f"{where}: stride", layer.stride, choices)
+            owners = layer.owners(config)
+            check_range(f"{where}: inputs", layer.inputs, 1, config.act_depth * config.pes)
+            check_range(f"{where}: outputs", layer.outputs, 1, config.act_depth * owners)
+            check_range(f"{where}: slots", layer.slots, layer.outputs,
+                        -(-layer.outputs // owners) * owners)
             for field in ("nonzeros", "entries", "padding"):
-                check_range(f"layer {layer.name}: {field}", getattr(layer, field), 0,
-                            self.entries.size)
+                check_range(f"{where}: {field}", getattr(layer, field), 0, self.entries.size)
         for before, after in pairwise(self.layers):
             check_range(f"layer {after.name}: inputs", after.inputs, *[before.outputs] * 2)
 
+    def _check_tensors(self) -> None:
+        config, entries = self.config, self.entries
+        if entries.dtype != np.uint8 or entries.ndim != 2 or len(entries) != config.pes \
+                or entries.shape[1] % ENTRIES_PER_ROW or entries.shape[1] > config.entries:
+            raise ValueError(
+                f"tensor 'entries' is {entries.dtype} {list(entries.shape)}, expected uint8 "
+                f"[{config.pes}, 0 to {config.entries}] in whole rows of {ENTRIES_PER_ROW}")
+        slots = [layer.slots for layer in self.layers]
+        biases = sum(-(-each // config.clusters) for each in slots)
+        places = directory_places(config, self.layers)
+        numbers = places // NIBBLES * WORDS if config.counts else places
+        for name, shape in (("pointers", (config.pes, numbers)),
+                            ("biases", (config.clusters, biases)),
+                            ("codebooks", (len(slots), 16)), ("order", (sum(slots),))):
+            check_tensor(f"tensor '{name}'", getattr(self, name), _TENSORS[name], shape)
+        check_range("size of the column directory", places, 0, config.pointers)
+        check_range("number of biases in a cluster", biases, 1, config.bias_depth)
+
+    def _check_order(self) -> None:
+        start = 0
+        for layer in self.layers:
+            order = self.order[start:start + layer.slots]
+            start += layer.slots
+            if np.any(order < -1) or not np.array_equal(np.sort(order[order >= 0]),
+                                                        np.arange(layer.outputs)):
+                raise ValueError(f"layer {layer.name}: its order does not hold each of "
+                                 f"{layer.outputs} outputs once")
+
     def _check_segments(self) -> None:
-        config, columns = self.config, self.pointers.shape[1] - 1
-        limits = {"first": columns - 1, "limit": columns, "rows": config.acc_depth,
-                  "source": config.act_depth - 1, "destination": config.act_depth - 1,
-                  "bias": config.bias_depth - 1, "codebook": len(self.layers) - 1, "shift": 31,
-                  "relu": 1, "swap": 1, "last": 1, "outputs": config.act_depth * config.pes}
-        for at, segment in enumerate(self.segments):
-            for field in fields(Segment):
-                check_range(f"segment {at}: {field.name}", getattr(segment, field.name), 0,
-                            limits[field.name])
-            check_range(f"segment {at}: limit", segment.limit, segment.first + 1, columns)
-            words = -(-(segment.limit - segment.first) // config.pes)
-            for what, end, most in (
-                    ("source words", segment.source + words, config.act_depth),
-                    ("destination words", segment.destination + segment.rows, config.act_depth),
-                    ("biases", segment.bias + segment.rows, self.biases.shape[1])):
-                check_range(f"segment {at}: end of its {what}", end, 0, most)
-        count = len(self.segments)
-        check_range("number of segments", count, 1, config.descriptors)
-        lasts, swaps = [s.last for s in self.segments], sum(s.swap for s in self.segments)
-        if lasts != [0] * (count - 1) + [1] or not self.segments[-1].swap \
-                or swaps != len(self.layers):
-            raise ValueError(f"the list of {count} segments does not fit the "
+        check_range("number of segments", len(self.segments), 1, self.config.descriptors)
+        expected = list(islice(schedule(self.config, self.layers), len(self.segments) + 1))
+        if len(self.segments) != len(expected):
+            raise ValueError(f"the list of {len(self.segments)} segments does not fit the "
                              f"{len(self.layers)} layers")
-        ends = iter(self.layers)
+        banks = next((s.first for s in self.segments if s.balanced), 0)
+        check_range("first byte of the bank-balanced layers", banks, 0, self.entries.shape[1])
+        for at, (found, segment) in enumerate(zip(self.segments, expected, strict=True)):
+            limits = {name: (value, value) for name, value in vars(segment).items()}
+            limits["shift"] = 0, 31 * segment.swap
+            if segment.balanced:
+                limits["first"] = [segment.first + banks] * 2
+            if found.outputs:
+                limits["outputs"] = [self.layers[segment.codebook].slots * segment.swap] * 2
+            for name, (least, most) in limits.items():
+                check_range(f"segment {at}: {name}", getattr(found, name), least, most)
+
+    def _check_directory(self) -> None:
         for at, segment in enumerate(self.segments):
-            outputs = next(ends).outputs if segment.swap else 0
-            if segment.outputs != outputs and (segment.outputs or segment.last):
-                raise ValueError(f"segment {at}: outputs is {segment.outputs}, expected {outputs}")
+            if not segment.begin:
+                continue
+            starts, stops = self.spans(segment)
+            if np.any(starts > stops) or np.any(starts[:, 1:] < stops[:, :-1]):
+                raise ValueError(f"segment {at}: its columns overlap in the weight memory")
+            if stops.max() > self.entries.shape[1]:
+                raise ValueError(f"segment {at}: its columns leave the weight memory")
+
+
+def directory_places(config: EIEConfig, layers: tuple[LayerInfo, ...]) -> int:
+    """Nibbles or pointers of all column directories together."""
+    places, columns = 0, layers[0].inputs
+    for layer in layers:
+        if not layer.balanced:
+            places += layer.places(config, columns) * -(-layer.words(config) // config.acc_depth)
+        columns = layer.slots
+    return places + (places > 0 and not config.counts)
 
 
 _TENSORS = {"entries": np.uint8, "pointers": np.uint32, "biases": np.int32,
-            "codebooks": np.int16}
+            "codebooks": np.int16, "order": np.int32}

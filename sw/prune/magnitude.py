@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from zeroskip.sw.prune.banks import bank_balanced, entries
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.train import fit, layers
 
@@ -33,10 +34,21 @@ def mask(weight: torch.Tensor, density: float) -> torch.Tensor:
     return kept.view_as(weight)
 
 
+def bank_mask(weight: torch.Tensor, density: float, banks: int) -> torch.Tensor:
+    """Bool tensor like ``weight`` [out, in], true at what stays of each bank and column.
+
+    Every bank keeps the number of :func:`~zeroskip.sw.prune.banks.entries`.
+    """
+    # training that diverges is reported by its loss
+    finite = torch.nan_to_num(weight.detach()).numpy()
+    return torch.from_numpy(bank_balanced(finite, banks, entries(len(weight), banks, density)))
+
+
 def prune(
     module: nn.Module,
     density: float | dict[str, float],
     *,
+    banks: int | None = None,
     data: Data | None = None,
     epochs: int = 20,
     learning_rate: float = 1e-3,
@@ -48,7 +60,9 @@ def prune(
     ``density`` is the fraction of weights that stay, of each layer or by the layer's name in
     ``module``; a layer that a dict leaves out stays as it is. With ``data``, the density falls
     step by step over ``epochs`` of training, in which a zeroed weight stays zero; without, all
-    are cut at once and nothing is trained.
+    are cut at once and nothing is trained. With ``banks``, for Linear layers only, the smallest of
+    each bank and column are zeroed, as :mod:`zeroskip.sw.prune.banks` says; there a weight comes
+    back where only it can bridge a gap.
     """
     found = layers(module)
     if not isinstance(density, dict):
@@ -58,8 +72,9 @@ def prune(
     def cut(fraction):
         for name, final in density.items():
             weight = found[name].weight
+            now = density_at(fraction, final)
             # what is zero already has the least magnitude, so the masks only ever shrink
-            weight.mul_(mask(weight, density_at(fraction, final)))
+            weight.mul_(mask(weight, now) if banks is None else bank_mask(weight, now, banks))
 
     if data is None:
         cut(1.0)

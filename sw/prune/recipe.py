@@ -7,6 +7,8 @@
                                 # fc1 = 0.1
     pattern = "2:4"             # in place of density: two of each four, or "1:4"; for the
                                 # tensor core, in which it doubles the speed, or takes it times 4
+    banks = 16                  # with density: of every column equally many weights for each PE of
+                                # an EIE array of 16, which then needs no pointers
     share_bits = 4              # 4: at most 15 values a layer beside zero; left out: no sharing
     data = "train.npz"          # arrays x and y; left out: one cut, no training
     epochs = 20                 # of training while pruning, and again while sharing
@@ -50,6 +52,9 @@ class Recipe:
         Of the order of the samples, 0 to 2**32 - 1.
     pattern : str or None
         ``"2:4"`` or ``"1:4"`` for all layers, in place of a density.
+    banks : int or None
+        PEs of an EIE array, each of which is to hold equally many weights of every column: the
+        number that comes nearest to the density, at least one. Not more than a layer's outputs.
     """
 
     density: float | dict[str, float] | None = None
@@ -59,8 +64,10 @@ class Recipe:
     learning_rate: float = 1e-3
     seed: int = 0
     pattern: str | None = None
+    banks: int | None = None
 
     def __post_init__(self):
+        self._check_banks()
         if (self.density is None) == (self.pattern is None):
             raise BadInput("a recipe has either density or pattern; give one of them, for example "
                            "density = 0.12.")
@@ -83,6 +90,18 @@ class Recipe:
                "learning_rate", "a number above 0", self.learning_rate)
         _check(_whole(self.seed) and 0 <= self.seed < 2**32, "seed",
                "a whole number from 0 to 4294967295", self.seed)
+
+    def _check_banks(self):
+        if self.banks is None:
+            return
+        _check(_whole(self.banks) and self.banks >= 1, "banks", "a whole number from 1",
+               self.banks)
+        if self.pattern is not None:
+            raise BadInput("banks is for the EIE array and pattern for the tensor core; remove "
+                           "one of them.")
+        if self.density is None:
+            raise BadInput("banks needs a density, the fraction that each bank keeps; add for "
+                           "example density = 0.12.")
 
 
 @dataclass(frozen=True)
@@ -137,8 +156,8 @@ def run_recipe(
     """Prunes ``network`` and, if the recipe says so, shares its weights.
 
     Returns the final network and every stage. Raises BadInput where the recipe names a layer
-    that the network does not have, its data do not fit or a layer is a convolution, ToolMissing
-    without torch.
+    that the network does not have, its data do not fit, or a layer is a convolution or has fewer
+    outputs than there are banks; ToolMissing without torch.
     """
     require_torch()
     from zeroskip.sw.compiler.torch_frontend import to_torch, with_weights
@@ -150,6 +169,8 @@ def run_recipe(
         if isinstance(layer, Conv2d) and recipe.share_bits is not None:
             raise BadInput(f"layer {layer.name} is a convolution, and the EIE array, which shares "
                            "weights, takes fully-connected layers only; remove share_bits.")
+    if recipe.banks is not None:
+        _check_divides(network, recipe)
     if recipe.data is not None:
         check_fits(recipe.data, network)
     module = to_torch(network)
@@ -158,7 +179,8 @@ def run_recipe(
                 "learning_rate": recipe.learning_rate, "progress": progress}
     stages = [_stage("dense", network, recipe.data)]
     if recipe.pattern is None:
-        magnitude.prune(module, _by_module(recipe.density, modules), **training)
+        magnitude.prune(module, _by_module(recipe.density, modules), banks=recipe.banks,
+                        **training)
     else:
         nm.prune(module, recipe.pattern, **training)
     stages.append(_stage("pruned", with_weights(network, module), recipe.data))
@@ -167,6 +189,20 @@ def run_recipe(
         share(module, 2**recipe.share_bits - 1, **training)
         stages.append(_stage("shared", with_weights(network, module), recipe.data))
     return stages[-1].network, stages
+
+
+def _check_divides(network, recipe):
+    """Raises BadInput for the first layer to prune that has no row for each of the banks."""
+    for layer in network.layers:
+        if isinstance(recipe.density, dict) and layer.name not in recipe.density:
+            continue
+        if isinstance(layer, Conv2d):
+            raise BadInput(f"layer {layer.name} is a convolution, and the EIE array, whose PEs "
+                           "are the banks, takes fully-connected layers only; remove banks.")
+        if layer.outputs < recipe.banks:
+            raise BadInput(f"layer {layer.name} has {layer.outputs} outputs, too few for "
+                           f"{recipe.banks} banks; lower banks, or leave the layer out of a "
+                           "table of densities.")
 
 
 def _by_module(density, modules):

@@ -186,7 +186,7 @@ def test_icarus_runs_a_program_through_the_verilog(tmp_path):
     items = pack_fields(INPUT, {
         "value": case.inputs.view(np.uint16).reshape(-1),
         "last": np.tile(np.arange(11) == 10, len(case.inputs))})
-    wanted = sum(layer.size for layer in case.expected)
+    wanted = len(case.inputs) * sum(layer.slots for layer in case.part.layers)
     (tmp_path / "eie.v").write_text(verilog(EIE(config), "eie"))
     (tmp_path / "loads.hex").write_text(hexadecimal(loads))
     (tmp_path / "items.hex").write_text(hexadecimal(items))
@@ -199,9 +199,11 @@ def test_icarus_runs_a_program_through_the_verilog(tmp_path):
     pairs = [(bits & (1 << index.width) - 1,
               (bits >> value.offset & 0xFFFF ^ 0x8000) - 0x8000) for bits in found]
     for image in range(len(case.inputs)):
-        for layer in case.expected:
-            mine, pairs = pairs[:layer.shape[1]], pairs[layer.shape[1]:]
-            assert dict(mine) == dict(enumerate(layer[image].tolist()))
+        for number, (layer, expected) in enumerate(
+                zip(case.part.layers, case.expected, strict=True)):
+            mine, pairs = dict(pairs[:layer.slots]), pairs[layer.slots:]
+            physical = np.array([[mine[place] for place in range(layer.slots)]])
+            assert case.part.logical(number, physical)[0].tolist() == expected[image].tolist()
 
 
 STREAM = """

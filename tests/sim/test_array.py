@@ -33,9 +33,11 @@ def column_with_gap(gap):
     return fixed_layer(indices)
 
 
-@pytest.mark.parametrize(("gap", "padding"), [(15, 0), (16, 1), (31, 1), (32, 2)])
-def test_gaps_of_15_16_31_32(gap, padding):
-    case = make_case([column_with_gap(gap)], [7], pes=1)
+@pytest.mark.parametrize(("gap", "padding", "escapes"), [
+    (15, 0, False), (16, 1, False), (31, 1, False), (32, 2, False),
+    (15, 0, True), (16, 0, True), (31, 0, True), (32, 0, True), (271, 0, True), (272, 1, True)])
+def test_gaps(gap, padding, escapes):
+    case = make_case([column_with_gap(gap)], [7], pes=1, escapes=escapes)
     statistics = assert_exact(case)
     assert statistics.pe["padding"].tolist() == [padding]
     assert statistics.pe["useful"].tolist() == [2]
@@ -52,6 +54,62 @@ def test_consecutive_empty_columns():
     indices[:, [0, 39]] = 9
     statistics = assert_exact(make_case([fixed_layer(indices)], np.arange(1, 41)))
     assert statistics.control["broadcasts"] == 40
+
+
+@pytest.mark.parametrize("drops_empty", [False, True])
+@pytest.mark.parametrize("counts", [False, True])
+def test_empty_columns_between_full_ones(drops_empty, counts):
+    indices = np.zeros((8, 60), np.uint8)
+    indices[:, ::7] = 9
+    statistics = assert_exact(make_case([fixed_layer(indices)], np.arange(1, 61),
+                                        drops_empty=drops_empty, counts=counts))
+    assert statistics.pe["useful"].tolist() == [2 * 9] * 4
+
+
+@pytest.mark.parametrize("nonzeros", [15, 16, 255, 256])
+def test_counts_of_one_two_and_four_nibbles(nonzeros):
+    indices = np.zeros((300, 20), np.uint8)
+    indices[:nonzeros, 7] = 3
+    indices[5, ::3] = 2
+    case = make_case([fixed_layer(indices)], np.arange(1, 21), pes=1)
+    assert case.part.layers[0].stride == (1 if nonzeros < 16 else 2 if nonzeros < 256 else 4)
+    assert_exact(case)
+
+
+@pytest.mark.parametrize(("pes", "groups"), [(2, 2), (4, 2), (4, 4), (12, 4)])
+def test_column_groups(pes, groups):
+    """Plain and grouped layers in turn: the sums of a cluster are added when they are read."""
+    rng = np.random.default_rng(pes)
+    layers = random_layers(rng, (70, 40, 90, 30, 8), 0.05)
+    layers[1] = fixed_layer(rng.integers(0, 16, (90, 40)), "dense", activation="relu", shift=8)
+    case = make_case(layers, rng.integers(-99, 99, (3, 70)), pes=pes, groups=groups)
+    assert {layer.grouped for layer in case.part.layers} == {0, 1}
+    assert_exact(case)
+
+
+@pytest.mark.parametrize("rows", [8, 64])
+def test_a_bank_balanced_layer_needs_no_pointers(rows):
+    """Three entries per PE and column, in banks of 2 rows and of 16 or more."""
+    rng = np.random.default_rng(rows)
+    banks = rows // 4
+    indices = np.zeros((4, banks, 50), np.uint8)
+    for pe, column in np.ndindex(4, 50):
+        kept = rng.choice(banks, min(3, banks) if banks > 2 else 1, replace=False)
+        indices[pe, kept, column] = rng.integers(1, 16, len(kept))
+    matrix = indices.transpose(1, 0, 2).reshape(rows, 50)
+    case = make_case([fixed_layer(matrix)], rng.integers(-9, 9, (2, 50)))
+    assert case.part.layers[0].balanced
+    assert case.part.storage()["pointers"] == 0
+    assert_exact(case)
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_rows_that_are_assigned_come_out_in_their_order(balance):
+    rng = np.random.default_rng(8)
+    layers = random_layers(rng, (40, 23, 31, 10), 0.3)
+    layers[0].indices[::4] = 0      # PE 0 would have no work
+    case = make_case(layers, rng.integers(-9, 9, (2, 40)), balance=balance)
+    assert_exact(case)
 
 
 def test_an_all_zero_matrix():
@@ -78,7 +136,8 @@ def test_negative_activations_are_not_skipped():
 def test_a_full_queue_stops_the_broadcast():
     indices = np.zeros((64, 40), np.uint8)
     indices[::4] = 6            # PE 0 owns every entry
-    statistics = assert_exact(make_case([fixed_layer(indices)], np.arange(1, 41), queue_depth=2))
+    statistics = assert_exact(make_case([fixed_layer(indices)], np.arange(1, 41), balance=False,
+                                        queue_depth=2, runahead=2))
     assert statistics.control["held"] > 0
     assert statistics.pe["full"][1:].min() > 0
 
@@ -87,6 +146,13 @@ def test_back_to_back_updates_of_one_accumulator():
     indices = np.zeros((4, 30), np.uint8)
     indices[0] = np.arange(30) % 15 + 1
     assert_exact(make_case([fixed_layer(indices)], np.arange(-15, 15) * 100))
+
+
+@pytest.mark.parametrize("distance", range(1, 7))
+def test_updates_of_one_accumulator_at_every_distance(distance):
+    indices = np.zeros((distance, 30), np.uint8)
+    indices[:] = np.arange(30) % 15 + 1
+    assert_exact(make_case([fixed_layer(indices)], np.arange(-15, 15) * 100, pes=1))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 5, 13])
@@ -147,8 +213,13 @@ def machines(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     largest = draw(st.sampled_from([8, 40, 300])) if CAMPAIGN else 24
     sizes = draw(st.lists(st.integers(1, largest), min_size=2, max_size=3))
+    groups = draw(st.sampled_from([1, 1, 2, 4]))
     config = {
-        "pes": draw(st.integers(1, 16 if CAMPAIGN else 6)),
+        "pes": groups * draw(st.integers(1, 16 // groups if CAMPAIGN else max(1, 6 // groups))),
+        "groups": groups,
+        "escapes": draw(st.booleans()),
+        "drops_empty": draw(st.booleans()),
+        "counts": draw(st.booleans()),
         "queue_depth": draw(st.integers(1, 32)),
         "runahead": draw(st.integers(2, 6)),
         "broadcast_latency": draw(st.integers(0, 3)),
@@ -159,7 +230,8 @@ def machines(draw):
     inputs = rng.integers(-200, 200, (2, sizes[0])) * (rng.random((2, sizes[0])) < share)
     density = draw(st.sampled_from([0.0, 0.02, 0.1, 0.4, 1.0]))
     stalls = draw(st.sampled_from([(0.0, 1), (0.3, 1), (0.9, 1), (0.5, 20)]))
-    return make_case(random_layers(rng, sizes, density), inputs, **config), stalls
+    layers = random_layers(rng, sizes, density)
+    return make_case(layers, inputs, draw(st.booleans()), **config), stalls
 
 
 @settings(max_examples=200 if CAMPAIGN else 12, deadline=None, derandomize=True,
@@ -180,7 +252,7 @@ def test_random_machines_under_random_stalls(machine):
                 {"value": int(value), "last": at == len(vector) - 1}
                 for at, value in enumerate(vector)), Stalls(2, fraction, burst))
 
-    count = sum(layer.size for layer in case.expected)
+    count = len(case.inputs) * sum(layer.slots for layer in case.part.layers)
 
     async def take(ctx):
         received.extend(await receive(ctx, dut.outputs, count, Stalls(3, fraction, burst)))
@@ -198,11 +270,19 @@ def test_random_machines_under_random_stalls(machine):
     assert not any(transfers[last + 1:]), "silence after the last output"
     items = iter(received)
     for image in range(len(case.inputs)):
-        for layer in case.expected:
-            outputs = [next(items) for _ in range(layer.shape[1])]
+        for layer, expected in enumerate(case.expected):
+            outputs = [next(items) for _ in range(case.part.layers[layer].slots)]
             assert [item["last"] for item in outputs] == [0] * (len(outputs) - 1) + [1]
-            values = {item["index"]: item["value"] for item in outputs}
-            assert values == dict(enumerate(layer[image].tolist()))
+            assert logical(case.part, layer, outputs) == expected[image].tolist()
+
+
+def logical(part, layer, outputs):
+    """The values of a layer that left the array, in the network's order."""
+    values = np.full((1, len(outputs)), 99999)
+    for item in outputs:
+        values[0, item["index"]] = item["value"]
+    assert 99999 not in values
+    return part.logical(layer, values)[0].tolist()
 
 
 def test_reset_in_the_middle_leaves_nothing_behind(digits_like):
@@ -228,10 +308,10 @@ def test_reset_in_the_middle_leaves_nothing_behind(digits_like):
             await ctx.tick()
             ctx.set(reset, 0)
             await send(ctx, dut.inputs, items)
-            for layer in digits_like.expected:
-                outputs = await receive(ctx, dut.outputs, layer.shape[1])
-                assert {item["index"]: item["value"] for item in outputs} \
-                    == dict(enumerate(layer[0].tolist()))
+            part = digits_like.part
+            for layer, expected in enumerate(digits_like.expected):
+                outputs = await receive(ctx, dut.outputs, part.layers[layer].slots)
+                assert logical(part, layer, outputs) == expected[0].tolist()
 
     simulator = Simulator(ResetInserter(reset)(dut))
     simulator.add_clock(1e-6)

@@ -10,8 +10,8 @@ from zeroskip.hw.emit import rtlil
 from zeroskip.sim import cxxrtl
 
 
-@pytest.mark.parametrize(("pes", "expected"), [(1, []), (4, ["eie.pe"])])
-def test_only_the_pes_of_an_array_stay_modules(pes, expected):
+@pytest.mark.parametrize(("pes", "expected"), [(1, []), (4, ["eie.cluster"])])
+def test_only_the_clusters_of_an_array_stay_modules(pes, expected):
     text = rtlil(EIE(EIEConfig(pes=pes)), "eie")
     marked = cxxrtl._keep(text, "eie")
     assert re.findall(r"^attribute \\keep_hierarchy 1\nmodule \\(\S+)$", marked,

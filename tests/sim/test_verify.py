@@ -34,11 +34,12 @@ def test_a_change_of_one_bit_is_found(digits_like, tensor, place, bit):
     verdict = compare(digits_like, **{tensor: changed})
     found = verdict.difference
     assert found is not None
-    assert (found.unit, found.pe) == ("PE", found.row % 4)
+    number, layers = ["layer0", "layer1"].index(found.layer), digits_like.part.layers
+    order = digits_like.part.order[number * layers[0].slots:].tolist()
+    assert (found.unit, found.pe) == ("PE", order.index(found.row) % 4)
     assert found.cycle > 0
     assert found.values[0] != found.values[1]
-    outputs = [result[0].outputs[["layer0", "layer1"].index(found.layer)]
-               for result in verdict.results]
+    outputs = [result[0].outputs[number] for result in verdict.results]
     assert tuple(int(o[found.image, found.row]) for o in outputs) == found.values
 
 

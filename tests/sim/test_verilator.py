@@ -50,9 +50,9 @@ def test_what_verilator_complains_of_is_reported(tmp_path, monkeypatch):
         verilator.build(lambda: Queue(8, depth=4), "queue", "")
 
 
-def test_only_the_pes_of_an_array_stay_modules():
+def test_only_the_clusters_of_an_array_stay_modules():
     text = verilog(EIE(EIEConfig(pes=8)), "eie")
     marked = verilator._keep(text, "eie")
     lines = [line for line in marked.splitlines() if "no_inline_module" in line]
-    assert [line.split(" (")[0] for line in lines] == ["module \\eie.pe"]
+    assert [line.split(" (")[0] for line in lines] == ["module \\eie.cluster"]
     assert marked.replace(" /*verilator no_inline_module*/", "") == text

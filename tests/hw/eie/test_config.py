@@ -1,26 +1,30 @@
-"""The configuration: every refusal, every derived size, and the digest."""
+"""The configuration: every refusal, every derived size, both modes, and the digest."""
 
+import re
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from zeroskip.hw.eie.config import CONFIGS, EIEConfig
+from zeroskip.hw.eie.config import CONFIGS, EIEConfig, paper, zeroskip
 
 LEAST = {
-    "pes": 1, "queue_depth": 1, "runahead": 2, "broadcast_latency": 0, "weight_rows": 2,
-    "pointers": 2, "act_depth": 2, "block": 1, "acc_depth": 2, "acc_width": 17,
+    "pes": 1, "groups": 1, "queue_depth": 1, "runahead": 2, "broadcast_latency": 0,
+    "weight_rows": 2, "pointers": 1, "act_depth": 2, "block": 1, "acc_depth": 1, "acc_width": 17,
     "bias_depth": 2, "codebooks": 1, "descriptors": 2,
 }
-MOST = {"acc_width": 32, "codebooks": 32}
+MOST = {"groups": 4, "acc_width": 32, "codebooks": 32}
+FLAGS = ("escapes", "drops_empty", "counts", "counters")
+# A value has to be a multiple of something too: what is least then.
+SMALLEST = {**LEAST, "pointers": 16}
 
 
-def test_every_number_has_a_limit_here():
-    assert {*LEAST, "counters"} == {field.name for field in fields(EIEConfig)}
+def test_every_field_is_tested_here():
+    assert {*LEAST, *FLAGS} == {field.name for field in fields(EIEConfig)}
 
 
 @pytest.mark.parametrize("name", LEAST)
 def test_the_least_value_is_taken(name):
-    assert getattr(EIEConfig(**{name: LEAST[name]}), name) == LEAST[name]
+    assert getattr(EIEConfig(**{name: SMALLEST[name]}), name) == SMALLEST[name]
 
 
 @pytest.mark.parametrize("name", LEAST)
@@ -49,10 +53,33 @@ def test_what_is_not_an_integer_is_refused(name, value):
         EIEConfig(**{name: value})
 
 
-@pytest.mark.parametrize("value", [1, 0, "yes"], ids=repr)
-def test_counters_is_true_or_false(value):
-    with pytest.raises(TypeError, match=rf"^counters must be True or False, not {value!r}$"):
-        EIEConfig(counters=value)
+@pytest.mark.parametrize("name", FLAGS)
+@pytest.mark.parametrize("value", [1, 0, "yes", None], ids=repr)
+def test_a_flag_is_true_or_false(name, value):
+    with pytest.raises(TypeError, match=rf"^{name} must be True or False, not {value!r}$"):
+        EIEConfig(**{name: value})
+
+
+@pytest.mark.parametrize(("pes", "groups"), [(4, 3), (9, 3), (1, 2), (5, 2), (6, 4), (2, 4)])
+def test_groups_that_do_not_fit_are_refused(pes, groups):
+    with pytest.raises(ValueError, match=f"^groups must be 1, 2 or 4 and divide pes, which is "
+                                         f"{pes}, not {groups}$"):
+        EIEConfig(pes=pes, groups=groups)
+
+
+@pytest.mark.parametrize(("pes", "groups", "clusters"), [(1, 1, 1), (4, 4, 1), (6, 2, 3),
+                                                         (64, 4, 16)])
+def test_clusters_of_groups(pes, groups, clusters):
+    assert EIEConfig(pes=pes, groups=groups).clusters == clusters
+
+
+@pytest.mark.parametrize(("counts", "unit"), [(True, 16), (False, 2)])
+def test_pointers_come_in_whole_words_or_pairs(counts, unit):
+    assert EIEConfig(counts=counts, pointers=3 * unit).pointers == 3 * unit
+    for pointers in {3 * unit - 1, 3 * unit + 1, 3 * unit // 2}:
+        with pytest.raises(ValueError, match=f"^pointers must be a multiple of {unit}, "
+                                             f"not {pointers}$"):
+            EIEConfig(counts=counts, pointers=pointers)
 
 
 def test_a_configuration_does_not_change():
@@ -61,28 +88,33 @@ def test_a_configuration_does_not_change():
 
 
 def test_sizes_that_follow():
-    config = EIEConfig(pes=4, queue_depth=8, broadcast_latency=3, weight_rows=512, pointers=512,
-                       act_depth=64, acc_depth=64, bias_depth=65)
-    assert config.queue_slots == 8 + 2 * 3
+    config = EIEConfig(pes=4, groups=2, queue_depth=8, broadcast_latency=3, weight_rows=512,
+                       pointers=512, act_depth=64, bias_depth=65)
+    assert config.queue_slots == 8 + 2 * 3 + 3
     assert config.entries == 4096
     assert config.pointer_width == 13
-    assert config.column_width == 10
+    assert config.place_width == 13
+    assert config.column_width == 9
     assert config.word_width == 6
-    assert config.row_width == 6
+    assert config.slot_width == 7
     assert config.bias_width == 7
     assert config.identity_width == 2
 
 
 @pytest.mark.parametrize(("field", "value", "width", "bits"), [
-    ("weight_rows", 3, "pointer_width", 5),   # 24 is a pointer
-    ("weight_rows", 4, "pointer_width", 6),   # 32 is a pointer
-    ("act_depth", 128, "column_width", 10),   # 512 outputs: 512 is a limit
-    ("act_depth", 200, "column_width", 10),   # 800 outputs
-    ("pointers", 1023, "column_width", 10),
-    ("pointers", 1024, "column_width", 11),   # 1024 is a limit
+    ("weight_rows", 3, "pointer_width", 5),    # 24 is one past the last byte
+    ("weight_rows", 4, "pointer_width", 6),    # 32
+    ("weight_rows", 3, "place_width", 10),     # 512 nibbles
+    ("pointers", 4080, "place_width", 13),     # 4096 bytes
+    ("pointers", 8192, "place_width", 14),
+    ("act_depth", 128, "column_width", 10),    # 512 outputs: 512 is a limit
+    ("act_depth", 200, "column_width", 10),    # 800 outputs
+    ("pes", 7, "column_width", 9),             # 448
     ("act_depth", 65, "word_width", 7),
-    ("acc_depth", 65, "row_width", 7),
-    ("acc_depth", 2, "row_width", 1),
+    ("act_depth", 2, "word_width", 1),
+    ("act_depth", 65, "slot_width", 7),        # a group: a slot is a word
+    ("groups", 2, "slot_width", 7),
+    ("groups", 4, "slot_width", 8),
     ("bias_depth", 64, "bias_width", 6),
     ("pes", 1, "identity_width", 1),
     ("pes", 17, "identity_width", 5),
@@ -91,35 +123,75 @@ def test_widths_reach_the_last_value(field, value, width, bits):
     assert getattr(EIEConfig(**{field: value}), width) == bits
 
 
-def test_memory_bits_of_all_pes_together():
-    config = EIEConfig(pes=3, weight_rows=100, pointers=50, act_depth=20, acc_depth=10,
-                       acc_width=24, bias_depth=30, codebooks=2)
+SIZES = {"pes": 6, "weight_rows": 100, "pointers": 64, "act_depth": 20, "acc_width": 24,
+         "bias_depth": 30, "codebooks": 2}
+
+
+@pytest.mark.parametrize(("counts", "pointers"), [(True, 4 * (64 + 10)), (False, 64 * 10)])
+def test_memory_bits_of_all_pes_together(counts, pointers):
+    config = EIEConfig(groups=2, counts=counts, **SIZES)
     assert config.memory_bits == {
-        "weights": 3 * 100 * 64, "pointers": 3 * 50 * 10, "activations": 3 * 2 * 20 * 16,
-        "accumulators": 3 * 10 * 24, "biases": 3 * 30 * 24, "codebooks": 3 * 2 * 16 * 16}
+        "weights": 6 * 100 * 64, "pointers": 6 * pointers, "activations": 6 * 2 * 20 * 24,
+        "biases": 3 * 30 * 24, "codebooks": 6 * 2 * 16 * 16}
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(EIEConfig)])
 def test_each_field_changes_the_digest(name):
-    config = EIEConfig()
+    config = EIEConfig(pes=8)
     value = getattr(config, name)
-    other = not value if name == "counters" else value - 1
+    other = not value if name in FLAGS else {"groups": 2, "pointers": 32}.get(name, value - 1)
     assert replace(config, **{name: other}).digest() != config.digest()
 
 
 def test_equal_configurations_have_one_digest_of_16_hexadecimal_digits():
     assert EIEConfig(pes=8).digest() == EIEConfig(pes=8).digest()
-    assert len(EIEConfig().digest()) == 16
-    assert int(EIEConfig().digest(), 16) >= 0
+    assert re.fullmatch("[0-9a-f]{16}", EIEConfig().digest())
+
+
+@pytest.mark.parametrize("pes", [1, 6, 64])
+def test_the_mode_of_the_paper(pes):
+    config = paper(pes)
+    assert config == EIEConfig(
+        pes=pes, groups=1, queue_depth=8, runahead=4, escapes=False, drops_empty=False,
+        counts=False, acc_depth=64, block=64)
+
+
+@pytest.mark.parametrize(("pes", "groups"), [(1, 1), (4, 1), (60, 1), (63, 1), (64, 4), (66, 1),
+                                             (128, 4)])
+def test_the_mode_of_this_project(pes, groups):
+    config = zeroskip(pes, act_depth=96)
+    assert config == EIEConfig(
+        pes=pes, groups=groups, queue_depth=43, runahead=11, escapes=True, drops_empty=True,
+        counts=True, act_depth=96, block=96, acc_depth=96)
+
+
+def test_the_default_is_the_mode_of_this_project():
+    assert EIEConfig() == zeroskip(4)
+
+
+@pytest.mark.parametrize("mode", [paper, zeroskip])
+def test_a_mode_takes_other_sizes(mode):
+    sizes = {"groups": 2, "queue_depth": 5, "block": 7, "acc_depth": 9, "counts": True,
+             "escapes": True}
+    config = mode(64, **sizes)
+    assert {name: getattr(config, name) for name in sizes} == sizes
 
 
 def test_named_configurations_say_their_size():
     assert {name: config.pes for name, config in CONFIGS.items()} == {
-        "eie-4": 4, "eie-16": 16, "eie-paper-64": 64}
+        "eie-4": 4, "eie-16": 16, "eie-64": 64, "eie-paper-64": 64}
 
 
 def test_the_papers_machine_is_named():
-    paper = CONFIGS["eie-paper-64"]
-    assert paper.memory_bits["weights"] == 64 * 128 * 1024 * 8
-    assert paper.memory_bits["activations"] == 64 * 2 * 1024 * 8
-    assert (paper.pointers, paper.acc_depth, paper.queue_depth, paper.block) == (16384, 64, 8, 64)
+    config = CONFIGS["eie-paper-64"]
+    assert config.memory_bits["weights"] == 64 * 128 * 1024 * 8
+    assert (config.pointers, config.acc_depth, config.queue_depth, config.block) == (
+        16384, 64, 8, 64)
+    assert config == paper(64, weight_rows=16384, pointers=16384, act_depth=512, bias_depth=512,
+                           descriptors=32)
+
+
+def test_the_projects_machine_of_the_papers_size_is_named():
+    config = CONFIGS["eie-64"]
+    assert (config.groups, config.clusters, config.act_depth * config.pes) == (4, 16, 32768)
+    assert config.memory_bits["weights"] == CONFIGS["eie-paper-64"].memory_bits["weights"]

@@ -1,7 +1,7 @@
 """Central control at its ports: loads, inputs, the sequence of a network, and the broadcast."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -9,8 +9,7 @@ from amaranth.hdl import Const
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.hw.eie.activation import ActivationUnit
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.config import PLACE_LATENCY, EIEConfig
 from zeroskip.hw.eie.control import CentralControl
 from zeroskip.hw.eie.counters import ControlCounter
 from zeroskip.hw.eie.layouts import (
@@ -20,22 +19,29 @@ from zeroskip.hw.eie.layouts import (
     descriptor_stride,
     descriptor_words,
 )
+from zeroskip.hw.memory import BlockRAM
 from zeroskip.sim.bench import checker, receive, send, simulate
 
-CONFIG = EIEConfig(pes=3, acc_depth=8, act_depth=16, bias_depth=16, pointers=64, codebooks=2,
-                   descriptors=5)
 LATENCY = st.sampled_from([0, 1, 3])
 LATENCIES = pytest.mark.parametrize("latency", [0, 1, 3])
+GROUPED = pytest.mark.parametrize("grouped", [0, 1], ids=["plain", "grouped"])
 
 
-def sized(latency):
-    """``CONFIG`` with other registers between control and the PEs."""
-    return EIEConfig(pes=3, acc_depth=8, act_depth=16, bias_depth=16, pointers=64, codebooks=2,
-                     descriptors=5, broadcast_latency=latency)
+def sized(latency=1, groups=2, clusters=3, **sizes):
+    return EIEConfig(**{"pes": clusters * groups, "groups": groups, "act_depth": 16,
+                        "bias_depth": 32, "pointers": 64, "codebooks": 2, "descriptors": 5,
+                        "broadcast_latency": latency, **sizes})
+
+
+CONFIG = sized()
 
 
 def segment(**fields):
-    return {"limit": 9, **fields}
+    return {"begin": 1, "limit": 9, "stride": 1, **fields}
+
+
+LAYER = segment(first=5, stride=4, swap=1, last=1, outputs=4, destination=2, bias=3, shift=7,
+                relu=1, codebook=1)
 
 
 def descriptor_loads(config, segments):
@@ -52,26 +58,32 @@ def vector(*values):
 
 
 def found(count, start=0):
-    return [{"column": start + k, "value": -start - k - 1} for k in range(count)]
+    """``count`` activations, each different from all others."""
+    return [{"index": k, "column": 5 * k % 32, "value": -start - k - 1} for k in range(count)]
 
 
-@dataclass
-class PEs:
-    """Stands in for the PEs and the LNZD tree. Its answers come as late as they may.
+def group_of(config, item):
+    return item["index"] // config.clusters % config.groups
+
+
+def work(items, **fields):
+    """What a segment makes of the activations that are found."""
+    return [{"place": fields.get("first", 0) + item["column"] * fields["stride"],
+             "value": item["value"]} for item in items]
+
+
+class Clusters:
+    """Stands in for the clusters and the LNZD trees. Its answers come as late as they may.
 
     ``answers`` are the activations found by each scan; ``full`` is the share of the cycles in
-    which a queue is full, and ``hold`` the cycles that a PE is busy after a broadcast.
+    which a queue of each group is full, and ``hold`` the cycles that a PE is busy after a
+    broadcast.
     """
 
-    dut: CentralControl
-    answers: list
-    full: float = 0.0
-    hold: int = 5
-    stalls: object = None
-    late: int = field(init=False)
-
-    def __post_init__(self):
-        self.late = 2 * self.dut.config.broadcast_latency
+    def __init__(self, dut, answers, full=0.0, hold=5, stalls=None):
+        self.dut, self.answers, self.full, self.hold = dut, answers, full, hold
+        self.stalls, self.late = stalls, 2 * dut.config.broadcast_latency
+        self.pending = [deque() for _ in range(dut.config.groups)]
 
     async def scan(self, ctx):
         answers, dut = iter(self.answers), self.dut
@@ -84,56 +96,95 @@ class PEs:
                 ctx.set(dut.scanning, 1)
                 for _ in range(5):
                     await ctx.tick()
-                # From here on the tree alone knows that something is still to come.
-                ctx.set(dut.found_idle, 0)
+                # From here on the trees alone know that something is still to come.
+                for item in next(answers):
+                    self.pending[group_of(dut.config, item)].append(item)
+                ctx.set(dut.found_idle, not any(self.pending))
                 ctx.set(dut.scanning, 0)
-                await send(ctx, dut.found, next(answers), self.stalls)
-                ctx.set(dut.found_idle, 1)
+
+    def tree(self, group):
+        pending, port = self.pending[group], self.dut.found[group]
+
+        async def run(ctx):
+            while True:
+                if pending:
+                    await send(ctx, port, [pending[0]], self.stalls)
+                    pending.popleft()
+                    ctx.set(self.dut.found_idle, not any(self.pending))
+                else:
+                    await ctx.tick()
+        return run
 
     async def work(self, ctx):
         road, left = deque([0] * self.late), 0
-        async for *_, broadcast in ctx.tick().sample(self.dut.broadcast.valid):
-            road.append(broadcast)
+        async for _, _, *valid in ctx.tick().sample(*(port.valid for port in self.dut.broadcast)):
+            road.append(any(valid))
             left = self.hold if road.popleft() else max(0, left - 1)
             ctx.set(self.dut.busy, left > 0)
 
     async def fill_up(self, ctx):
         random = Random(4)
         while self.full:
-            ctx.set(self.dut.full, random.random() < self.full)
+            ctx.set(self.dut.full, sum((random.random() < self.full) << group
+                                       for group in range(self.dut.config.groups)))
             await ctx.tick()
 
     @property
     def processes(self):
-        return [self.scan, self.work, self.fill_up]
+        return [self.scan, self.work, self.fill_up,
+                *(self.tree(group) for group in range(self.dut.config.groups))]
 
 
 class Log:
     """Every cycle of a run, seen at the ports."""
 
-    SIGNALS = ("command", "computing", "full", "busy")
+    SIGNALS = ("command", "computing", "full", "busy", "scanning")
+    PORTS = ("sent", "work", "waits", "taken")
 
-    def __init__(self, cycles, outputs, counts):
-        self.cycles = [dict(zip((*self.SIGNALS, "broadcast", "payload", "found"), cycle,
-                                strict=True)) for cycle in cycles]
+    def __init__(self, config, cycles, outputs, counts):
+        self.groups = config.groups
+        self.cycles = [dict(zip(self.SIGNALS, cycle, strict=False)) for cycle in cycles]
+        for cycle, values in zip(self.cycles, cycles, strict=True):
+            ports = values[len(self.SIGNALS):]
+            parts = [ports[k * self.groups:(k + 1) * self.groups] for k in range(4)]
+            cycle.update(zip(self.PORTS, parts, strict=True))
         self.outputs, self.counts = outputs, counts
-        ready = next(k for k, cycle in enumerate(self.cycles) if not cycle["command"]["clear"])
-        self.commands = [(k, cycle["command"]) for k, cycle in enumerate(self.cycles)
-                         if k >= ready]
+        self.commands = [cycle["command"] for cycle in self.cycles]
 
     def when(self, name):
-        """Cycles in which a port is set."""
-        return [k for k, cycle in enumerate(self.cycles) if cycle[name]]
+        """Cycles in which a port is set, or that of any group."""
+        return [k for k, cycle in enumerate(self.cycles)
+                if (any(cycle[name]) if name in self.PORTS else cycle[name])]
+
+    def starts(self):
+        """Cycles in which a scan starts."""
+        return [k for k, command in enumerate(self.commands) if command["scan"]]
 
     def scans(self, *names):
-        return [tuple(command[name] for name in names) for _, command in self.commands
-                if command["scan"]]
+        return [tuple(self.commands[k][name] for name in names) for k in self.starts()]
 
-    def drains(self):
-        return [(k, command) for k, command in self.commands if command["drain"]]
+    def readings(self):
+        """How the source is read in each scan, (raw, bias, shift, relu, summed)."""
+        return [tuple(reading[name] for name in ("raw", "bias", "shift", "relu", "summed"))
+                for (reading,) in self.scans("reading")]
 
-    def broadcasts(self):
-        return [cycle["payload"] for cycle in self.cycles if cycle["broadcast"]]
+    def broadcasts(self, group=0):
+        return [cycle["work"][group] for cycle in self.cycles if cycle["sent"][group]]
+
+    def held(self, grouped):
+        """Per cycle, whether an activation waits for a full queue: the first of a group, or one
+        that the trees gave and that is not sent."""
+        inside, held = 0, []
+        for k, cycle in enumerate(self.cycles[:-PLACE_LATENCY]):
+            search = cycle["computing"] and not cycle["command"]["scan"]
+            if grouped:
+                held.append(search and any(waits and cycle["full"] >> group & 1
+                                           for group, waits in enumerate(cycle["waits"])))
+            else:
+                held.append(bool(search and inside and cycle["full"]))
+                inside += search * sum(cycle["taken"]) - any(
+                    self.cycles[k + PLACE_LATENCY]["sent"])
+        return held
 
     def phases(self):
         """The phases of the computing cycles, each run of the same once."""
@@ -146,10 +197,10 @@ class Log:
 def network(watch):
     """``network(segments, answers, **options)``: the log of a network of these segments, whose
     scans find these activations."""
-    def network(segments, answers, *, config=CONFIG, runs=1, stalls=None, full=0.0, hold=5):
+    def network(segments, answers, *, config=CONFIG, runs=1, stalls=None, **options):
         dut, cycles, outputs, counts = CentralControl(config), [], [], []
         source, sink = stalls(1) if stalls else (None, None)
-        pes = PEs(dut, answers * runs, full=full, hold=hold, stalls=source)
+        clusters = Clusters(dut, answers * runs, stalls=source, **options)
         wanted = sum(s.get("outputs", 0) for s in segments)
 
         async def host(ctx):
@@ -168,30 +219,27 @@ def network(watch):
 
         signals = [getattr(dut, name) for name in Log.SIGNALS]
         simulate(dut, host, background=[
-            *pes.processes, checker(dut.outputs),
-            watch(cycles, *signals, dut.broadcast.valid, dut.broadcast.payload, dut.found.valid)],
-            deadline=5_000)
-        return Log(cycles, outputs, dict(zip(ControlCounter, counts, strict=True)))
+            *clusters.processes, checker(dut.outputs),
+            watch(cycles, *signals, *(port.valid for port in dut.broadcast),
+                  *(port.payload for port in dut.broadcast),
+                  *(port.valid for port in dut.found),
+                  *(port.valid & port.ready for port in dut.found))], deadline=5_000)
+        return Log(config, cycles, outputs, dict(zip(ControlCounter, counts, strict=True)))
     return network
 
 
-LAYER = segment(rows=4, swap=1, last=1, destination=2, bias=3, shift=7, relu=1, codebook=1)
-
-
-@pytest.mark.parametrize("depth", [2, 5, 8])
-def test_after_reset_every_accumulator_is_cleared_before_anything_is_taken(watch, depth):
-    dut, log = CentralControl(EIEConfig(acc_depth=depth)), []
-    simulate(dut, background=[watch(log, dut.command, dut.load.ready, dut.inputs.ready)],
-             quiet=depth + 10)
-    assert [(command["row"], command["drain"], command["clear"], load, inputs)
-            for command, load, inputs in log[:depth]] == [(k, 1, 1, 0, 0) for k in range(depth)]
-    assert {(command["drain"], load, inputs) for command, load, inputs in log[depth + 1:]} == {
-        (0, 1, 1)}
+@pytest.mark.parametrize(("depth", "words"), [(2, 2), (5, 8), (16, 16)])
+def test_after_reset_every_word_is_wiped_before_anything_is_taken(watch, depth, words):
+    dut, log = CentralControl(sized(act_depth=depth)), []
+    simulate(dut, background=[watch(log, dut.command.wipe, dut.load.ready, dut.inputs.ready,
+                                    dut.command.scan)], quiet=words + 10)
+    assert log[:words] == [(1, 0, 0, 0)] * words
+    assert {*log[words:]} == {(0, 1, 1, 0)}
 
 
 def test_loads_pass_on_unchanged(record):
     dut, passed = CentralControl(CONFIG), []
-    words = [{"target": target, "pe": k % 3, "address": 9 * k, "data": 0x87654321 + k}
+    words = [{"target": target, "pe": k % 6, "address": 5 * k, "data": 0x87654321 + k}
              for k, target in enumerate(LoadTarget)]
     simulate(dut, lambda ctx: send(ctx, dut.load, words), background=[record(passed, dut.write)])
     assert [word for _, word in passed] == [{**word, "target": word["target"].value}
@@ -202,31 +250,34 @@ def test_loads_pass_on_unchanged(record):
 VALUES = st.lists(st.integers(-32768, 32767), min_size=1, max_size=20)
 
 
-@pytest.mark.parametrize("pes", [1, 2, 3, 5])
+@pytest.mark.parametrize("stalls", ["free", "slow", "bursts"], indirect=True)
+@pytest.mark.parametrize(("groups", "clusters"), [(1, 1), (1, 5), (2, 3), (4, 1)])
 @given(values=VALUES)
-@settings(deadline=None, derandomize=True, max_examples=3)
-def test_inputs_are_dealt_to_the_pes_in_turn(record, stalls, pes, values):
-    config = EIEConfig(pes=pes, act_depth=20)
+@settings(deadline=None, derandomize=True, max_examples=2)
+def test_inputs_are_dealt_to_the_pes_in_turn(record, stalls, groups, clusters, values):
+    config = sized(groups=groups, clusters=clusters, act_depth=20)
     dut, dealt = CentralControl(config), []
     simulate(dut, lambda ctx: send(ctx, dut.inputs, vector(*values), stalls(1)[0]),
              background=[record(dealt, dut.write)])
     assert [word for _, word in dealt] == [
-        {"target": LoadTarget.ACTIVATIONS.value, "pe": k % pes, "address": k // pes,
-         "data": value % (1 << 32)} for k, value in enumerate(values)]
+        {"target": LoadTarget.ACTIVATIONS.value, "pe": k % config.pes,
+         "address": k // config.pes, "data": value % (1 << 32)}
+        for k, value in enumerate(values)]
 
 
 def test_the_next_vector_starts_at_the_first_pe_again(record):
-    dut, dealt = CentralControl(CONFIG), []
+    config = sized(clusters=1)
+    dut, dealt = CentralControl(config), []
 
     async def host(ctx):
-        await send(ctx, dut.load, descriptor_loads(CONFIG, [segment(last=1)]))
+        await send(ctx, dut.load, descriptor_loads(config, [segment(last=1)]))
         for _ in range(2):
-            await send(ctx, dut.inputs, vector(1, 2, 3, 4))
+            await send(ctx, dut.inputs, vector(1, 2, 3))
 
-    simulate(dut, host, background=[*PEs(dut, [[], []]).processes, record(dealt, dut.write)])
+    simulate(dut, host, background=[*Clusters(dut, [[], []]).processes,
+                                    record(dealt, dut.write)])
     assert [(word["pe"], word["address"]) for _, word in dealt
-            if word["target"] == LoadTarget.ACTIVATIONS.value] == [
-                (0, 0), (1, 0), (2, 0), (0, 1)] * 2
+            if word["target"] == LoadTarget.ACTIVATIONS.value] == [(0, 0), (1, 0), (0, 1)] * 2
 
 
 def test_a_load_goes_before_an_input(record):
@@ -239,11 +290,11 @@ def test_a_load_goes_before_an_input(record):
 
 def test_loads_and_inputs_wait_while_a_network_runs(record, watch):
     dut, log, passed = CentralControl(CONFIG), [], []
-    pes = PEs(dut, [found(5), found(4)])
+    clusters = Clusters(dut, [found(5), found(2), found(4)])
 
     async def host(ctx):
         await send(ctx, dut.load, descriptor_loads(
-            CONFIG, [segment(rows=2, outputs=4, swap=1, last=1)]))
+            CONFIG, [segment(), segment(outputs=4, swap=1, last=1)]))
         await send(ctx, dut.inputs, vector(1))
         ctx.set(dut.load.valid, 1)
         ctx.set(dut.inputs.valid, 1)
@@ -251,196 +302,236 @@ def test_loads_and_inputs_wait_while_a_network_runs(record, watch):
         ctx.set(dut.load.valid, 0)
         ctx.set(dut.inputs.valid, 0)
 
-    simulate(dut, host, background=[*pes.processes, record(passed, dut.write), watch(
+    simulate(dut, host, background=[*clusters.processes, record(passed, dut.write), watch(
         log, dut.computing, dut.outputs.valid, dut.load.ready, dut.inputs.ready)])
-    assert any(computing for computing, *_ in log)
-    assert not any(ready for computing, output, *readies in log if computing or output
-                   for ready in readies)
-    assert len(passed) == descriptor_words(CONFIG) + 1
+    started = next(k for k, (computing, *_) in enumerate(log) if computing)
+    ended = max(k for k, (_, output, *_) in enumerate(log) if output)
+    assert {readies for _, _, *readies in map(tuple, log[started:ended + 1])
+            for readies in readies} == {0}
+    assert log[ended + 1][2:] == (1, 1)
+    assert len(passed) == 2 * descriptor_words(CONFIG) + 1
 
 
 def test_the_scan_carries_the_segment(network):
-    log = network([segment(first=5, limit=44, source=6), segment(first=44, limit=63, source=15,
-                                                                 last=1)], [found(3), []])
-    assert log.scans("first", "limit", "source", "emit", "role") == [
-        (5, 44, 6, 0, 0), (44, 63, 15, 0, 0)]
+    log = network([segment(limit=44, grouped=1), segment(begin=0, limit=63, clear=1, grouped=1),
+                   segment(limit=96, clear=1, last=1)], [found(3), [], []])
+    assert log.scans("begin", "limit", "clear", "grouped", "emit", "role") == [
+        (1, 44, 0, 1, 0, 0), (0, 63, 1, 1, 0, 0), (1, 96, 1, 0, 0, 0)]
 
 
 def test_the_descriptors_run_in_order_up_to_the_last_one(network):
-    log = network([segment(first=k, last=k == 4) for k in range(5)], [found(k) for k in range(5)])
-    assert log.scans("first") == [(k,) for k in range(5)]
-    log = network([segment(first=k, last=k == 2) for k in range(5)], [found(k) for k in range(5)])
-    assert log.scans("first") == [(0,), (1,), (2,)]
+    log = network([segment(limit=k, last=k == 4) for k in range(5)], [found(k) for k in range(5)])
+    assert log.scans("limit") == [(k,) for k in range(5)]
+    log = network([segment(limit=k, last=k == 2) for k in range(5)], [found(k) for k in range(5)])
+    assert log.scans("limit") == [(0,), (1,), (2,)]
 
 
-@given(latency=LATENCY, counts=st.lists(st.integers(0, 12), min_size=3, max_size=3))
-@settings(deadline=None, derandomize=True, max_examples=6)
-def test_what_the_scans_find_is_broadcast_in_order(network, stalls, latency, counts):
+@pytest.mark.parametrize("stalls", ["free", "slow", "bursts"], indirect=True)
+@GROUPED
+@given(latency=LATENCY, counts=st.lists(st.integers(0, 12), min_size=3, max_size=3),
+       stride=st.integers(0, 63))
+@settings(deadline=None, derandomize=True, max_examples=3)
+def test_what_the_scans_find_is_broadcast_with_its_place(network, stalls, grouped, latency,
+                                                         counts, stride):
+    config = sized(latency, weight_rows=1024)
     answers = [found(count, 20 * k) for k, count in enumerate(counts)]
-    log = network([segment(), segment(rows=2), segment(rows=2, last=1)], answers, full=0.3,
-                  stalls=stalls, config=sized(latency))
-    assert log.broadcasts() == [item for answer in answers for item in answer]
+    segments = [segment(first=90 * k, stride=stride, grouped=grouped, balanced=1)
+                for k in range(3)]
+    segments[-1]["last"] = 1
+    log = network(segments, answers, full=0.3, stalls=stalls, config=config)
+    for group in range(2):
+        expected = [[each for each in answer if not grouped or group_of(config, each) == group]
+                    for answer in answers]
+        sent = iter(log.broadcasts(group))
+        for part, fields in zip(expected, segments, strict=True):
+            # Those of the two groups of a plain layer come in any order.
+            assert sorted((next(sent) for _ in part), key=str) == sorted(
+                work(part, **fields), key=str)
+        assert next(sent, None) is None
 
 
-@pytest.mark.parametrize("full", [0.3, 0.9])
-def test_the_broadcast_stops_while_a_queue_is_full(network, full):
-    log = network([LAYER], [found(20)], full=full)
-    assert len(log.broadcasts()) == 20
-    assert not set(log.when("broadcast")) & set(log.when("full"))
+@pytest.mark.parametrize("full", [0.3, 0.7])
+@GROUPED
+def test_the_broadcast_stops_while_a_queue_is_full(network, grouped, full):
+    log = network([{**LAYER, "grouped": grouped}], [found(20), found(4)], full=full)
+    for group in range(2):
+        queues = 1 << group if grouped else 0b11
+        free = [k + PLACE_LATENCY for k, cycle in enumerate(log.cycles)
+                if not cycle["full"] & queues]
+        sent = [k for k, cycle in enumerate(log.cycles) if cycle["sent"][group]]
+        assert len(sent) == (20 if not grouped else [11, 9][group])
+        assert not set(sent) - set(free)
 
 
 def test_one_activation_is_broadcast_in_each_cycle_that_none_is_full(network):
-    for full in (0.0, 0.5):
-        log = network([LAYER], [found(30)], full=full)
-        cycles = log.when("broadcast")
-        assert [k for k in range(cycles[0], cycles[-1] + 1) if not log.cycles[k]["full"]] == cycles
+    for full in (0.0, 0.3):
+        log = network([LAYER], [found(30), found(4)], full=full)
+        cycles = log.when("sent")
+        assert [k for k in range(cycles[0], cycles[-1] + 1)
+                if not log.cycles[k - PLACE_LATENCY]["full"]] == cycles
 
 
 @LATENCIES
+@GROUPED
 @pytest.mark.parametrize("count", [1, 20])
 @pytest.mark.parametrize("hold", [1, 60])
-def test_write_back_waits_until_every_pe_has_finished(network, latency, hold, count):
-    log = network([LAYER], [found(count)], config=sized(latency), hold=hold)
-    assert log.drains()[0][0] > log.when("busy")[-1] > log.when("broadcast")[-1]
+def test_the_next_scan_waits_until_every_pe_has_finished(network, latency, grouped, hold, count):
+    following = segment(swap=1, outputs=4, last=1, grouped=grouped)
+    log = network([{**following, "last": 0}, following],
+                  [found(count), found(4), found(count), found(4)],
+                  config=sized(latency), hold=hold)
+    assert log.scans("emit") == [(0,), (1,), (0,), (1,)]
+    for scan, later in zip(log.starts()[::2], log.starts()[1::2], strict=True):
+        inside = range(scan, later)
+        assert max(k for k in log.when("busy") if k in inside) > max(
+            k for k in log.when("sent") if k in inside)
+        assert not log.cycles[later]["busy"]
+    assert sum(len(log.broadcasts(group)) for group in range(2)) == 2 * count * (2 - grouped)
 
 
 @LATENCIES
-def test_a_layer_without_any_activation_is_written_back(network, latency):
-    log = network([LAYER], [[]], config=sized(latency))
+def test_a_segment_without_any_activation_passes_on_soon(network, latency):
+    log = network([segment()] * 4 + [segment(last=1)], [[]] * 5, config=sized(latency))
     assert log.broadcasts() == []
-    assert len(log.drains()) == 4
-
-
-@pytest.mark.parametrize("rows", [1, 2, 7, 8])
-def test_the_accumulators_are_drained_one_a_cycle_with_word_and_bias(network, rows):
-    log = network([{**LAYER, "rows": rows}], [found(2)])
-    first = log.drains()[0][0]
-    assert [(cycle, command["row"], command["word"], command["bias"], command["clear"])
-            for cycle, command in log.drains()] == [
-                (first + k, k, 2 + k, 3 + k, 0) for k in range(rows)]
-
-
-def test_rows_none_goes_on_without_write_back(network):
-    log = network([segment(), segment(rows=1, last=1)], [found(3), found(3)])
-    assert len(log.drains()) == 1
-    assert log.drains()[0][0] > log.when("broadcast")[-1]
+    # A reply to the scan takes twice the latency and a cycle; then the clusters here scan for
+    # five cycles, until which nothing can follow; then a broadcast could still be on its way;
+    # then the next descriptor is read.
+    seen = 2 * latency + 1 + 5
+    tail = 1 + 2 * latency + PLACE_LATENCY + 1
+    assert [later - scan for scan, later in pairwise(log.starts())] == [
+        seen + tail + BlockRAM.LATENCY] * 4
 
 
 @LATENCIES
-def test_the_drain_keeps_its_shift_relu_and_role_until_it_is_in_the_memory(network, latency):
-    following = segment(first=1, rows=3, shift=2, swap=1, last=1)
-    log = network([{**LAYER, "last": 0}, following], [found(2), found(2)], config=sized(latency))
-    for cycle, command in log.drains():
-        until = dict(log.commands)[cycle + ActivationUnit.WRITEBACK_LATENCY - 1]
-        assert [until[name] for name in ("shift", "relu", "role")] == [
-            command[name] for name in ("shift", "relu", "role")]
-    assert [(command["shift"], command["relu"], command["role"])
-            for _, command in log.drains()] == [(7, 1, 0)] * 4 + [(2, 0, 1)] * 3
-
-
-def test_the_next_scan_waits_until_the_outputs_are_in_the_memory(network):
-    log = network([{**LAYER, "last": 0}, segment(last=1)], [found(2), []])
-    second = [cycle for cycle, command in log.commands if command["scan"]][1]
-    # A scan reads its first word in the cycle after its command.
-    assert second + 1 >= log.drains()[-1][0] + ActivationUnit.WRITEBACK_LATENCY
-
-
-def test_the_codebook_stays_until_every_pe_has_finished(network):
-    log = network([segment(codebook=1), segment(codebook=0, last=1)], [found(4), found(4)],
-                  hold=20)
-    scans = [cycle for cycle, command in log.commands if command["scan"]]
-    commands = dict(log.commands)
-    assert {commands[k]["codebook"] for k in range(scans[0], scans[1]) if log.cycles[k]["busy"]
-            } == {1}
-    assert {commands[k]["codebook"] for k in range(scans[1], len(log.cycles))
-            if log.cycles[k]["busy"]} == {0}
+def test_a_command_stands_until_every_pe_has_finished(network, latency):
+    names = ("destination", "codebook", "stride", "balanced", "grouped", "role", "reading")
+    segments = [
+        segment(destination=3, codebook=1, stride=5, balanced=1),
+        segment(destination=9, codebook=0, stride=2, grouped=1, swap=1, bias=7, shift=3),
+        segment(destination=1, codebook=1, stride=1, swap=1, outputs=4, last=1)]
+    log = network(segments, [found(6)] * 3 + [found(4)], config=sized(latency), hold=20)
+    raw = {"raw": 1, "bias": 0, "shift": 0, "relu": 0, "summed": 0}
+    summed = {"raw": 0, "bias": 7, "shift": 3, "relu": 0, "summed": 1}
+    expected = [(3, 1, 5, 1, 0, 0, raw), (9, 0, 2, 0, 1, 0, raw), (1, 1, 1, 0, 0, 1, summed)]
+    for start, end, values in zip(log.starts()[:3], log.starts()[1:], expected, strict=True):
+        # The last sum is written in the first cycle that no PE is busy.
+        last = max(k for k in log.when("busy") if k < end) + 1
+        for k in range(start, last + 1):
+            assert tuple(log.commands[k][name] for name in names) == values
 
 
 def test_roles_swap_only_where_a_segment_says_so(network):
-    log = network([segment(rows=1, swap=1), segment(rows=1), segment(rows=1, swap=1),
-                   segment(last=1)], [[]] * 4, runs=1)
+    log = network([segment(swap=1), segment(), segment(swap=1), segment(last=1)], [[]] * 4)
     assert log.scans("role") == [(0,), (1,), (1,), (0,)]
 
 
 def test_the_next_run_starts_in_the_role_that_the_last_one_left(network):
-    log = network([LAYER], [found(1)], runs=3)
-    assert log.scans("role") == [(0,), (1,), (0,)]
+    log = network([LAYER], [found(1), found(4)], runs=3)
+    assert log.scans("role") == [(0,), (1,), (1,), (0,), (0,), (1,)]
 
 
-@given(latency=LATENCY, counts=st.lists(st.integers(1, 12), min_size=2, max_size=2))
-@settings(deadline=None, derandomize=True, max_examples=6)
-def test_wanted_outputs_leave_with_their_index_and_the_last_is_marked(network, stalls, latency,
-                                                                      counts):
-    answers = [found(2), found(counts[0], 7), found(3), found(counts[1], 1)]
-    log = network([segment(rows=2, outputs=counts[0], swap=1),
-                   segment(rows=2, outputs=counts[1], swap=1, last=1)], answers,
+def test_sums_are_read_as_the_segment_says_that_swapped(network):
+    log = network([segment(), segment(swap=1, bias=9, shift=4, relu=1, grouped=1),
+                   segment(grouped=1), segment(swap=1, bias=2, shift=31, outputs=4),
+                   segment(swap=1, bias=5, shift=6, relu=1, grouped=1, outputs=4, last=1)],
+                  [[], [], [], [], found(4), [], found(4)], runs=2)
+    raw, first, second, third = (1, 0, 0, 0, 0), (0, 9, 4, 1, 1), (0, 2, 31, 0, 0), (0, 5, 6, 1, 1)
+    seen = [(reading if not reading[0] else (1, 0, *reading[2:])) for reading in log.readings()]
+    assert seen == 2 * [raw, raw, first, first, second, second, third]
+
+
+@pytest.mark.parametrize("stalls", ["free", "choked", "bursts"], indirect=True)
+@given(latency=LATENCY, counts=st.lists(st.integers(1, 12), min_size=2, max_size=2),
+       grouped=st.integers(0, 1))
+@settings(deadline=None, derandomize=True, max_examples=4)
+def test_wanted_outputs_leave_with_their_index_and_the_last_is_marked(
+        network, stalls, latency, counts, grouped):
+    answers = [found(2), found(counts[0], 7), found(3, 20), found(counts[1], 31)]
+    log = network([segment(outputs=counts[0], swap=1, grouped=grouped),
+                   segment(outputs=counts[1], swap=1, last=1)], answers,
                   runs=2, stalls=stalls, config=sized(latency))
-    assert log.outputs == 2 * [[
-        {"index": item["column"], "value": item["value"], "last": int(k == len(answer) - 1)}
-        for answer in answers[1::2] for k, item in enumerate(answer)]]
-    assert log.broadcasts() == 2 * [*answers[0], *answers[2]]
+    expected = [{"index": item["index"], "value": item["value"]}
+                for answer in answers[1::2] for item in answer]
+    for run in log.outputs:
+        assert [item.pop("last") for item in run] == [
+            int(k in (counts[0] - 1, sum(counts) - 1)) for k in range(sum(counts))]
+        layers = [run[:counts[0]], run[counts[0]:]]
+        assert [item for layer in layers
+                for item in sorted(layer, key=lambda item: item["index"])] == expected
+    assert len(log.broadcasts()) == 2 * 5
 
 
 def test_outputs_are_scanned_for_in_the_new_role_zeros_too(network):
-    log = network([segment(rows=2, outputs=5, swap=1, source=3, first=2, last=1)],
-                  [found(1), found(5)])
-    assert log.scans("emit", "first", "limit", "source", "role") == [
-        (0, 2, 9, 3, 0), (1, 0, 5, 0, 1)]
+    log = network([segment(outputs=5, swap=1, limit=33),
+                   segment(begin=0, outputs=3, swap=1, last=1)],
+                  [found(1), found(5), [], found(3)])
+    assert log.scans("emit", "begin", "limit", "role", "clear") == [
+        (0, 1, 33, 0, 0), (1, 1, 5, 1, 0), (0, 0, 9, 1, 0), (1, 1, 3, 0, 1)]
+
+
+def test_the_last_outputs_are_cleared_as_they_leave(network):
+    """Those of other layers are the inputs of the next one, which clears them."""
+    log = network([segment(clear=1, outputs=2, swap=1), segment(clear=1, outputs=3, swap=1,
+                                                                last=1)],
+                  [[], found(2), [], found(3)])
+    assert log.scans("emit", "clear") == [(0, 1), (1, 0), (0, 1), (1, 1)]
 
 
 def test_each_run_is_exactly_like_the_first(network):
-    log = network([{**LAYER, "swap": 0}], [found(4)], runs=3)
-    assert log.broadcasts() == found(4) * 3
-    assert [command["row"] for _, command in log.drains()] == list(range(4)) * 3
+    log = network([LAYER], [found(4), found(4, 50)], runs=3)
+    assert log.broadcasts() == work(found(4), **LAYER) * 3
+    assert log.outputs[1:] == log.outputs[:1] * 2
+    assert len(log.outputs[0]) == 4
 
 
 def test_the_command_says_computing_with_the_port(network):
-    log = network([LAYER], [found(4)])
-    assert [cycle["command"]["computing"] for cycle in log.cycles] == [
+    log = network([LAYER], [found(4), found(4)])
+    assert [command["computing"] for command in log.commands] == [
         cycle["computing"] for cycle in log.cycles]
+    first, second = log.starts()
+    assert {k for k in log.when("busy") if k > first} <= set(log.when("computing"))
+    assert not [k for k in log.when("computing") if k >= second]
 
 
 def test_the_phases_of_a_segment(network):
-    assert network([LAYER], [found(4)]).phases() == ["FILL", "TAIL", "WRITEBACK"]
-    assert network([segment(), LAYER], [found(4), []]).phases() == [
-        "FILL", "TAIL", "FILL", "TAIL", "WRITEBACK"]
+    assert network([LAYER], [found(4), found(4)]).phases() == ["FILL", "TAIL"]
+    assert network([segment(), LAYER], [found(4), [], found(4)]).phases() == [
+        "FILL", "TAIL"] * 2
 
 
-def test_the_phase_is_full_exactly_while_an_activation_waits(network):
-    log = network([LAYER], [found(30)], full=0.5)
-    assert [cycle["command"]["phase"] == Phase.FULL.value for cycle in log.cycles] == [
-        bool(cycle["found"] and cycle["full"]) for cycle in log.cycles]
+@GROUPED
+def test_the_phase_is_full_exactly_while_an_activation_waits(network, grouped):
+    log = network([{**LAYER, "grouped": grouped}], [found(30), found(4)], full=0.4)
+    held = log.held(grouped)
+    assert [command["phase"] == Phase.FULL.value for command in log.commands[:len(held)]] == held
 
 
-def test_every_drain_is_in_phase_writeback(network):
-    assert {command["phase"] for _, command in network([LAYER], [[]]).drains()} == {
-        Phase.WRITEBACK.value}
-
-
-def test_the_counters_count_what_the_ports_show(network):
-    log = network([segment(rows=3, swap=1), segment(rows=2, outputs=6, swap=1, last=1)],
+@GROUPED
+def test_the_counters_count_what_the_ports_show(network, grouped):
+    log = network([segment(swap=1, grouped=grouped),
+                   segment(outputs=6, swap=1, last=1, grouped=grouped)],
                   [found(20), found(10), found(6)], runs=2, full=0.4)
     counts = log.counts
     assert counts[ControlCounter.CYCLES] == len(log.when("computing"))
-    assert counts[ControlCounter.BROADCASTS] == 60
-    assert counts[ControlCounter.HELD] == sum(
-        cycle["found"] and cycle["full"] and cycle["computing"] for cycle in log.cycles)
-    assert counts[ControlCounter.HELD] > 10
+    assert counts[ControlCounter.BROADCASTS] == len(log.when("sent"))
+    assert grouped or counts[ControlCounter.BROADCASTS] == 60
+    assert counts[ControlCounter.HELD] == sum(log.held(grouped)) > 10
     assert counts[ControlCounter.RUNS] == 2
 
 
 def test_io_cycles_are_those_of_inputs_and_outputs(network):
-    quiet = network([LAYER], [[]])
-    assert quiet.counts[ControlCounter.IO_CYCLES] == 3
-    spoken = network([segment(rows=2, outputs=6, swap=1, last=1)], [[], found(6)])
-    assert 3 + 6 <= spoken.counts[ControlCounter.IO_CYCLES] <= 3 + 6 + 8
+    log = network([segment(outputs=6, swap=1, last=1)], [[], found(6)])
+    emitting = log.starts()[1]
+    taken = [k for k in log.when("taken") if k >= emitting]
+    # An output leaves the trees a cycle before it leaves.
+    assert log.counts[ControlCounter.IO_CYCLES] == 3 + taken[-1] + 1 - emitting + 1
 
 
 def test_no_network_has_finished_after_reset():
     dut, counts = CentralControl(CONFIG), []
 
     async def bench(ctx):
-        await ctx.tick().repeat(CONFIG.acc_depth + 10)
+        await ctx.tick().repeat(CONFIG.act_depth + 10)
         for which in ControlCounter:
             ctx.set(dut.select, which)
             await ctx.tick()
@@ -459,7 +550,6 @@ def test_only_the_counters_target_clears(watch, target):
 
 
 def test_built_without_counters(watch):
-    config = EIEConfig(counters=False)
-    dut, log = CentralControl(config), []
+    dut, log = CentralControl(sized(counters=False)), []
     simulate(dut, background=[watch(log, dut.count)])
     assert set(log) == {(0,)}

@@ -1,4 +1,4 @@
-"""The weight decoder: every entry, runs that add up to rows, padding, and codebooks."""
+"""The weight decoder: every entry, gaps that add up to rows, padding, passes and codebooks."""
 
 import random
 from itertools import product
@@ -11,26 +11,28 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.decoder import WeightDecoder
 from zeroskip.sim.bench import simulate
 
-CONFIG = EIEConfig(acc_depth=256, codebooks=3)
+# Room for a column of 16 entries, each with the widest gap before it, behind any destination.
+CONFIG = EIEConfig(act_depth=8192, codebooks=3)
+WIDEST = 16 * 16 + 15
 RANDOM = random.Random(5)
 BOOKS = [[0, -32768, 32767, *(RANDOM.randint(-32768, 32767) for _ in range(13))]
          for _ in range(CONFIG.codebooks)]
 LATENCY = 1
 
 
-def entry(v, z, *, first, value=7):
-    return {"packed": {"v": v, "z": z}, "first": first, "value": value}
+def entry(v, gap, *, first, value=7):
+    return {"v": v, "gap": gap, "first": first, "value": value}
 
 
-def rows_of(runs):
+def rows_of(gaps, destination=0):
     """The row of each entry of a column: all zeros and entries before it."""
-    return [sum(runs[:k + 1]) + k for k in range(len(runs))]
+    return [destination + sum(gaps[:k + 1]) + k for k in range(len(gaps))]
 
 
 @pytest.fixture(scope="session")
 def decode(fill, feed, watch):
     """``decode(items)``: (row, weight, value, padding) or None for each cycle's item."""
-    def decode(items, *, book=0, books=BOOKS, config=CONFIG):
+    def decode(items, *, book=0, books=BOOKS, destination=0, config=CONFIG):
         dut, log = WeightDecoder(config), []
         words = {16 * k + v: weight % 65536
                  for k, each in enumerate(books) for v, weight in enumerate(each)}
@@ -38,6 +40,7 @@ def decode(fill, feed, watch):
         async def bench(ctx):
             await fill(ctx, dut.load, words)
             ctx.set(dut.codebook, book)
+            ctx.set(dut.destination, destination)
             await feed(ctx, dut.i, items)
 
         simulate(dut, bench, background=[watch(log, dut.o.valid, dut.o.payload, dut.padding)])
@@ -50,27 +53,36 @@ def decode(fill, feed, watch):
 
 
 @pytest.mark.parametrize("book", range(CONFIG.codebooks))
-def test_every_weight_after_every_run(decode, book):
+def test_every_weight_after_every_gap_of_one_byte(decode, book):
     every = list(product(range(16), repeat=2))
-    seen = decode([entry(v, z, first=1) for v, z in every], book=book)
-    assert seen == [(z, BOOKS[book][v], 7, int(v == 0)) for v, z in every]
+    seen = decode([entry(v, gap, first=1) for v, gap in every], book=book)
+    assert seen == [(gap, BOOKS[book][v], 7, int(v == 0)) for v, gap in every]
 
 
-COLUMN = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), min_size=1, max_size=16)
+def test_every_gap(decode):
+    gaps = range(WIDEST + 1)
+    seen = decode([entry(1, gap, first=first) for gap in gaps for first in (1, 0)],
+                  destination=100)
+    assert [row for row, *_ in seen] == [
+        row for gap in gaps for row in rows_of([gap, gap], destination=100)]
+
+
+COLUMN = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15) | st.integers(0, WIDEST)),
+                  min_size=1, max_size=16)
 
 
 @given(columns=st.lists(st.tuples(COLUMN, st.integers(-32768, 32767)), max_size=6),
-       gaps=st.randoms(use_true_random=False))
+       destination=st.integers(0, 3000), idle=st.randoms(use_true_random=False))
 @settings(deadline=None, derandomize=True, max_examples=25)
-def test_runs_add_up_to_rows_in_each_column(decode, columns, gaps):
+def test_gaps_add_up_to_rows_in_each_column(decode, columns, destination, idle):
     items, expected = [], []
     for column, value in columns:
-        rows = rows_of([z for _, z in column])
-        for k, (v, z) in enumerate(column):
-            idle = [None] * (gaps.random() < 0.3)
-            items += [*idle, entry(v, z, first=int(k == 0), value=value)]
-            expected += [*idle, (rows[k], BOOKS[1][v], value, int(v == 0))]
-    assert decode(items, book=1) == expected
+        rows = rows_of([gap for _, gap in column], destination)
+        for k, (v, gap) in enumerate(column):
+            pause = [None] * (idle.random() < 0.3)
+            items += [*pause, entry(v, gap, first=int(k == 0), value=value)]
+            expected += [*pause, (rows[k], BOOKS[1][v], value, int(v == 0))]
+    assert decode(items, book=1, destination=destination) == expected
 
 
 def test_the_example_of_the_paper(decode):
@@ -82,14 +94,29 @@ def test_the_example_of_the_paper(decode):
     assert seen[2][1] == 0
 
 
-def test_the_last_row_is_reached(decode):
-    seen = decode([entry(1, 15, first=int(k == 0)) for k in range(16)])
+def test_a_padding_pair_moves_on_by_272_rows(decode):
+    seen = decode([entry(1, 0, first=1), entry(0, WIDEST, first=0), entry(1, 5, first=0)])
+    assert [row for row, *_ in seen] == [0, 272, 272 + 6]
+    assert [padding for *_, padding in seen] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("destination", [0, 1, 255])
+def test_a_pass_ends_at_the_last_word(decode, destination):
+    gaps = [255 - destination] if destination == 255 else [0, 255 - destination - 1]
+    seen = decode([entry(1, gap, first=int(k == 0)) for k, gap in enumerate(gaps)],
+                  destination=destination, config=EIEConfig(act_depth=256, codebooks=3))
     assert seen[-1][0] == 255
 
 
-def test_a_column_starts_at_row_zero_again(decode):
-    seen = decode([entry(1, 9, first=1), entry(1, 4, first=1)])
-    assert [row for row, *_ in seen] == [9, 4]
+@pytest.mark.parametrize("destination", [0, 40])
+def test_a_column_starts_at_the_destination_again(decode, destination):
+    seen = decode([entry(1, 9, first=1), entry(1, 4, first=1)], destination=destination)
+    assert [row for row, *_ in seen] == [destination + 9, destination + 4]
+
+
+def test_a_gap_is_not_lost_while_nothing_comes(decode):
+    seen = decode([entry(1, 9, first=1), *[None] * 5, entry(1, 4, first=0)])
+    assert seen[-1][0] == 14
 
 
 def test_the_last_of_the_most_codebooks(decode):

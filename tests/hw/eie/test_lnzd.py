@@ -1,4 +1,4 @@
-"""The LNZD tree: order, completeness, latency and speed for any number of PEs."""
+"""The LNZD tree: order, completeness, latency and speed for any number of clusters."""
 
 import gc
 
@@ -10,24 +10,29 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.lnzd import FAN_IN, LNZDNode, LNZDTree
 from zeroskip.sim.bench import receive, send, simulate
 
-PES = [*range(1, 18), 64]
+CLUSTERS = [*range(1, 18), 64]
 
 
-def levels(pes):
-    """Nodes from a PE to the root."""
+def levels(clusters):
+    """Nodes from a cluster to the root."""
     count = 1
-    while FAN_IN ** count < pes:
+    while FAN_IN ** count < clusters:
         count += 1
     return count
 
 
-def own(pe, count):
-    """The activations of one PE, each different from all others."""
-    return [{"column": pe + 64 * k, "value": -pe - 1} for k in range(count)]
+def own(cluster, count):
+    """The activations of one cluster, each different from all others."""
+    return [{"index": cluster + 64 * k, "column": 1000 - 64 * k, "value": -cluster - 1}
+            for k in range(count)]
 
 
-def gather(transfer, pes, counts, **options):
-    dut = LNZDTree(EIEConfig(pes=pes))
+def sized(clusters, groups=1):
+    return EIEConfig(pes=clusters * groups, groups=groups, act_depth=1024)
+
+
+def gather(transfer, clusters, counts, **options):
+    dut = LNZDTree(sized(clusters))
     (out,) = transfer(dut, [(leaf, own(k, count))
                             for k, (leaf, count) in enumerate(zip(dut.i, counts, strict=True))],
                       [(dut.o, sum(counts))], **options)
@@ -38,66 +43,74 @@ def gather(transfer, pes, counts, **options):
 @pytest.mark.parametrize("children", [0, FAN_IN + 1])
 def test_a_node_refuses_other_numbers_of_children(children):
     with pytest.raises(ValueError, match=f"^children must be 1 to 4, not {children}$"):
-        LNZDNode(EIEConfig(), children)
+        LNZDNode(sized(1), children)
     gc.collect()  # Now, while the warning about the half-made node is ignored.
 
 
 @pytest.mark.parametrize("children", range(1, FAN_IN + 1))
 def test_a_node_takes_its_lowest_child_first(transfer, children):
-    dut = LNZDNode(EIEConfig(), children)
+    dut = LNZDNode(sized(1), children)
     (out,) = transfer(dut, [(port, own(k, 3)) for k, port in enumerate(dut.i)],
                       [(dut.o, 3 * children)])
     assert out == [item for k in range(children) for item in own(k, 3)]
 
 
-@pytest.mark.parametrize("pes", PES)
-def test_pes_that_wait_together_are_served_lowest_first(transfer, pes):
-    assert gather(transfer, pes, [2] * pes) == [item for k in range(pes) for item in own(k, 2)]
+@pytest.mark.parametrize("clusters", CLUSTERS)
+def test_clusters_that_wait_together_are_served_lowest_first(transfer, clusters):
+    assert gather(transfer, clusters, [2] * clusters) == [
+        item for k in range(clusters) for item in own(k, 2)]
 
 
-@pytest.mark.parametrize("pes", [1, 3, 4, 6, 17])
+@pytest.mark.parametrize("groups", [2, 4])
+def test_each_group_has_a_tree_over_the_clusters(transfer, groups):
+    dut = LNZDTree(sized(5, groups))
+    (out,) = transfer(dut, [(leaf, own(k, 2)) for k, leaf in enumerate(dut.i)], [(dut.o, 10)])
+    assert out == [item for k in range(5) for item in own(k, 2)]
+
+
+@pytest.mark.parametrize("clusters", [1, 3, 4, 6, 17])
 @given(data=st.data())
 @settings(deadline=None, derandomize=True, max_examples=4)
-def test_nothing_is_lost_doubled_or_overtaken(transfer, stalls, pes, data):
-    counts = data.draw(st.lists(st.integers(0, 8), min_size=pes, max_size=pes))
-    out = gather(transfer, pes, counts, stalls=stalls)
-    assert [[item for item in out if item["value"] == -k - 1] for k in range(pes)] == [
+def test_nothing_is_lost_doubled_or_overtaken(transfer, stalls, clusters, data):
+    counts = data.draw(st.lists(st.integers(0, 8), min_size=clusters, max_size=clusters))
+    out = gather(transfer, clusters, counts, stalls=stalls)
+    assert [[item for item in out if item["value"] == -k - 1] for k in range(clusters)] == [
         own(k, count) for k, count in enumerate(counts)]
 
 
-@pytest.mark.parametrize("pes", PES)
-def test_latency_is_one_cycle_a_level(record, pes):
-    dut, entered, left = LNZDTree(EIEConfig(pes=pes)), [], []
+@pytest.mark.parametrize("clusters", CLUSTERS)
+def test_latency_is_one_cycle_a_level(record, clusters):
+    dut, entered, left = LNZDTree(sized(clusters)), [], []
 
     async def one_by_one(ctx):
         ctx.set(dut.o.ready, 1)
-        for k in range(pes):
+        for k in range(clusters):
             await send(ctx, dut.i[k], own(k, 1))
-            await ctx.tick().repeat(levels(pes))
+            await ctx.tick().repeat(levels(clusters))
 
     simulate(dut, one_by_one, background=[record(left, dut.o),
                                           *(record(entered, leaf) for leaf in dut.i)])
     assert sorted(left, key=lambda transfer: transfer[0]) == left
-    assert left == [(cycle + levels(pes), item)
+    assert left == [(cycle + levels(clusters), item)
                     for cycle, item in sorted(entered, key=lambda transfer: transfer[0])]
 
 
-@pytest.mark.parametrize("pes", [1, 4, 5, 17, 64])
+@pytest.mark.parametrize("clusters", [1, 4, 5, 17, 64])
 @pytest.mark.parametrize("busy", ["lowest", "highest", "all"])
-def test_throughput_is_one_a_cycle(record, pes, busy):
-    dut, left = LNZDTree(EIEConfig(pes=pes)), []
-    chosen = {"lowest": [0], "highest": [pes - 1], "all": range(pes)}[busy]
+def test_throughput_is_one_a_cycle(record, clusters, busy):
+    dut, left = LNZDTree(sized(clusters)), []
+    chosen = {"lowest": [0], "highest": [clusters - 1], "all": range(clusters)}[busy]
     senders = [lambda ctx, k=k: send(ctx, dut.i[k], own(k, 6)) for k in chosen]
     simulate(dut, *senders, lambda ctx: receive(ctx, dut.o, 6 * len(chosen)),
              background=[record(left, dut.o)])
     assert [cycle for cycle, _ in left] == list(
-        range(levels(pes), levels(pes) + 6 * len(chosen)))
+        range(levels(clusters), levels(clusters) + 6 * len(chosen)))
 
 
-@pytest.mark.parametrize("pes", [1, 5, 17])
-def test_idle_tells_whether_an_activation_is_inside(watch, stalls, transfer, pes):
-    dut, log, inside = LNZDTree(EIEConfig(pes=pes)), [], 0
-    transfer(dut, [(leaf, own(k, 4)) for k, leaf in enumerate(dut.i)], [(dut.o, 4 * pes)],
+@pytest.mark.parametrize("clusters", [1, 5, 17])
+def test_idle_tells_whether_an_activation_is_inside(watch, stalls, transfer, clusters):
+    dut, log, inside = LNZDTree(sized(clusters)), [], 0
+    transfer(dut, [(leaf, own(k, 4)) for k, leaf in enumerate(dut.i)], [(dut.o, 4 * clusters)],
              stalls=stalls, background=[watch(
                  log, dut.idle, dut.o.valid, dut.o.ready,
                  *(bit for leaf in dut.i for bit in (leaf.valid, leaf.ready)))])

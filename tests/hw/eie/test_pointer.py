@@ -1,130 +1,206 @@
-"""Pointer read: both banks, empty columns, run-ahead and speed."""
+"""Pointer read: every kind of directory, empty columns, run-ahead and speed."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.directory import CountedColumns, PointerBanks
 from zeroskip.hw.eie.pointer import PointerRead
-from zeroskip.hw.memory import BlockRAM
 from zeroskip.sim.bench import receive, send, simulate
 
-LATENCY = BlockRAM.LATENCY + 1
+KINDS = pytest.mark.parametrize("counts", [True, False], ids=["counts", "pointers"])
+EMPTY = pytest.mark.parametrize("drops_empty", [True, False], ids=["drops", "keeps"])
 
 
-def pointers_of(counts):
-    """The pointers of columns with so many entries each."""
-    pointers = [0]
-    for count in counts:
-        pointers.append(pointers[-1] + count)
-    return pointers
+def config_for(sizes, **fields):
+    """With a directory just large enough."""
+    unit = 16 if fields.get("counts", True) else 2
+    return EIEConfig(**{"pointers": unit * -(-(len(sizes) + 1) // unit), **fields})
 
 
-def jobs_of(counts, activations):
-    """What is left of ``activations`` when those of empty columns are dropped."""
-    pointers = pointers_of(counts)
-    spans = list(pairwise(pointers))
-    return [{"value": a["value"], "start": spans[a["column"]][0], "stop": spans[a["column"]][1]}
-            for a in activations if counts[a["column"]]]
+def latency_of(config):
+    return 1 + (CountedColumns if config.counts else PointerBanks).LATENCY
 
 
-def each_once(counts):
-    return [{"column": j, "value": j - 3} for j in range(len(counts))]
+def words_of(config, sizes):
+    """The load words of a directory of columns with so many bytes each, at most 15."""
+    starts = list(accumulate(sizes, initial=0))
+    if not config.counts:
+        return dict(enumerate(starts))
+    words = {}
+    for word, at in enumerate(range(0, len(sizes), 16)):
+        packed = sum(size << 4 * k for k, size in enumerate(sizes[at:at + 16]))
+        words |= {4 * word: starts[at], 4 * word + 1: packed % (1 << 32),
+                  4 * word + 2: packed >> 32}
+    return words
+
+
+def jobs_of(config, sizes, works):
+    """What is left of ``works`` when those of empty columns are dropped, or kept."""
+    spans = list(pairwise(accumulate(sizes, initial=0)))
+    return [{"value": each["value"], "start": spans[each["place"]][0],
+             "stop": spans[each["place"]][1]}
+            for each in works if sizes[each["place"]] or not config.drops_empty]
+
+
+def each_once(sizes):
+    return [{"place": j, "value": j - 3} for j in range(len(sizes))]
 
 
 @pytest.fixture(scope="session")
-def read(transfer, fill):
-    """``read(counts, activations, **options)``: the jobs of a device with these pointers."""
-    def read(counts, activations, *, config=None, **options):
-        dut = PointerRead(config or EIEConfig(pointers=len(counts) + 1))
-        (jobs,) = transfer(
-            dut, [(dut.i, activations)], [(dut.o, len(jobs_of(counts, activations)))],
-            before=lambda ctx: fill(ctx, dut.load, dict(enumerate(pointers_of(counts)))),
-            **options)
-        return jobs
+def prepare(fill):
+    """``prepare(dut, sizes)``: an async function that loads the directory."""
+    def prepare(dut, sizes):
+        async def run(ctx):
+            ctx.set(dut.stride, 1)
+            await fill(ctx, dut.load, words_of(dut.config, sizes))
+        return run
+    return prepare
+
+
+@pytest.fixture(scope="session")
+def read(transfer, prepare):
+    """``read(sizes, works)``: asserts that the jobs of these columns are what they must be."""
+    def read(sizes, works, *, config=None, **options):
+        dut = PointerRead(config or config_for(sizes))
+        expected = jobs_of(dut.config, sizes, works)
+        (jobs,) = transfer(dut, [(dut.i, works)], [(dut.o, len(expected))],
+                           before=prepare(dut, sizes), **options)
+        assert jobs == expected
     return read
 
 
 @pytest.fixture(scope="session")
-def timed(fill, record):
-    """``timed(counts, take, **sizes)``: transfers in and out as (cycle, payload), for all
-    columns in order; ``take`` receives on the other side."""
-    def timed(counts, take=None, **sizes):
-        dut = PointerRead(EIEConfig(pointers=len(counts) + 1, **sizes))
+def timed(prepare, record):
+    """``timed(sizes, take)``: transfers in and out as (cycle, payload), for all columns in
+    order; ``take`` receives on the other side."""
+    def timed(sizes, take=None, **fields):
+        dut = PointerRead(config_for(sizes, **fields))
         entered, left = [], []
 
         async def bench(ctx):
-            await fill(ctx, dut.load, dict(enumerate(pointers_of(counts))))
+            await prepare(dut, sizes)(ctx)
             if not take:
                 ctx.set(dut.o.ready, 1)
-            await send(ctx, dut.i, each_once(counts))
+            await send(ctx, dut.i, each_once(sizes))
 
         simulate(dut, bench, *([lambda ctx: take(ctx, dut)] if take else []),
                  background=[record(entered, dut.i), record(left, dut.o)])
-        assert [payload for _, payload in left] == jobs_of(counts, each_once(counts))
+        assert [payload for _, payload in left] == jobs_of(dut.config, sizes, each_once(sizes))
         return entered, left
     return timed
 
 
-@given(data=st.data(), counts=st.lists(st.sampled_from([0, 0, 1, 2, 9]), min_size=1, max_size=40))
-@settings(deadline=None, derandomize=True, max_examples=10)
-def test_each_activation_gets_the_entries_of_its_column(read, stalls, data, counts):
-    activations = data.draw(st.lists(st.fixed_dictionaries({
-        "column": st.integers(0, len(counts) - 1), "value": st.integers(-32768, 32767)})))
-    assert read(counts, activations, stalls=stalls) == jobs_of(counts, activations)
+SIZES = st.lists(st.sampled_from([0, 0, 1, 2, 9, 15]), min_size=1, max_size=40)
 
 
-@pytest.mark.parametrize("pointers", [2, 3, 4, 7, 8, 10, 16, 33])
-def test_every_column_up_to_the_last_pointer(read, pointers):
-    counts = [1 + j % 3 for j in range(pointers - 1)]
-    assert read(counts, each_once(counts)) == jobs_of(counts, each_once(counts))
+@KINDS
+@EMPTY
+@given(data=st.data(), sizes=SIZES)
+@settings(deadline=None, derandomize=True, max_examples=3)
+def test_each_activation_gets_the_bytes_of_its_column(read, stalls, counts, drops_empty, data,
+                                                      sizes):
+    works = data.draw(st.lists(st.fixed_dictionaries({
+        "place": st.integers(0, len(sizes) - 1), "value": st.integers(-32768, 32767)})))
+    config = config_for(sizes, counts=counts, drops_empty=drops_empty, runahead=3)
+    read(sizes, works, stalls=stalls, config=config)
 
 
+@KINDS
+@EMPTY
+@pytest.mark.parametrize("stride", [0, 1, 24, 63])
+def test_a_balanced_layer(transfer, counts, drops_empty, stride):
+    dut = PointerRead(EIEConfig(counts=counts, drops_empty=drops_empty))
+    works = [{"place": (37 * k) % 4000, "value": 9 - k} for k in range(25)]
+    expected = [{"start": each["place"], "stop": each["place"] + stride, "value": each["value"]}
+                for each in works if stride or not drops_empty]
+
+    async def prepare(ctx):
+        ctx.set(dut.stride, stride)
+        ctx.set(dut.balanced, 1)
+
+    assert transfer(dut, [(dut.i, works)], [(dut.o, len(expected))],
+                    before=prepare) == [expected]
+
+
+@KINDS
+@pytest.mark.parametrize("columns", [1, 2, 3, 15, 16, 17, 47])
+def test_every_column_up_to_the_last(read, counts, columns):
+    sizes = [1 + j % 3 for j in range(columns)]
+    read(sizes, each_once(sizes), config=config_for(sizes, counts=counts))
+
+
+@KINDS
 @pytest.mark.parametrize("parity", [0, 1])
-def test_columns_of_one_bank_only(read, parity):
-    counts = [2 if j % 2 == parity else 0 for j in range(20)]
-    assert read(counts, each_once(counts)) == jobs_of(counts, each_once(counts))
+def test_every_other_column_is_empty(read, counts, parity):
+    sizes = [2 if j % 2 == parity else 0 for j in range(20)]
+    read(sizes, each_once(sizes), config=config_for(sizes, counts=counts))
 
 
-def test_pointers_reach_the_whole_weight_memory(read):
-    config = EIEConfig(weight_rows=2, pointers=3)
-    jobs = read([0, 16], [{"column": 1, "value": -1}], config=config)
-    assert jobs == [{"value": -1, "start": 0, "stop": 16}]
+@KINDS
+def test_the_last_column_ends_with_the_weight_memory(read, counts):
+    sizes = [0, 1, 15]
+    config = config_for(sizes, counts=counts, weight_rows=2)
+    read(sizes, [{"place": 2, "value": -1}, {"place": 1, "value": 2}], config=config)
 
 
-def test_loaded_pointers_replace_the_old_ones(fill):
-    dut, jobs = PointerRead(EIEConfig(pointers=4)), []
+@pytest.mark.parametrize("stride", [2, 4])
+def test_counts_of_several_nibbles(transfer, fill, stride):
+    """Two columns: 0x1203 bytes in four nibbles, or 0x03 and 0x12 in two each."""
+    dut = PointerRead(EIEConfig(pointers=16, weight_rows=1024))
+    works = [{"place": stride * k, "value": k} for k in range(3)]
+    stops = {2: [7, 10, 28, 28], 4: [7, 7 + 0x1203, 7 + 0x1203]}[stride]
+
+    async def before(ctx):
+        ctx.set(dut.stride, stride)
+        await fill(ctx, dut.load, {0: 7, 1: 0x1203, 2: 0})
+
+    expected = [{"value": k, "start": start, "stop": stop}
+                for k, (start, stop) in enumerate(pairwise(stops)) if start != stop]
+    assert transfer(dut, [(dut.i, works)], [(dut.o, len(expected))], before=before) == [expected]
+
+
+@KINDS
+def test_words_that_are_loaded_replace_the_old_ones(prepare, counts):
+    dut, jobs = PointerRead(config_for([0, 0], counts=counts)), []
 
     async def bench(ctx):
-        for stop in (5, 8):
-            await fill(ctx, dut.load, {1: 2, 2: stop})
-            await send(ctx, dut.i, [{"column": 1, "value": 4}])
+        for size in (3, 6):
+            await prepare(dut, [2, size])(ctx)
+            await send(ctx, dut.i, [{"place": 1, "value": 4}])
             jobs.extend(await receive(ctx, dut.o, 1))
 
     simulate(dut, bench)
-    assert jobs == [{"value": 4, "start": 2, "stop": stop} for stop in (5, 8)]
+    assert jobs == [{"value": 4, "start": 2, "stop": 2 + size} for size in (3, 6)]
 
 
-def test_latency(timed):
-    ((entered, _),), ((left, _),) = timed([3])
-    assert left - entered == LATENCY
+@KINDS
+def test_latency(timed, counts):
+    ((entered, _),), ((left, _),) = timed([3], counts=counts)
+    assert left - entered == (6 if counts else 3)
+    assert left - entered == latency_of(EIEConfig(counts=counts))
 
 
+@KINDS
+@EMPTY
 @pytest.mark.parametrize("runahead", [2, 4])
-@pytest.mark.parametrize("counts", [[1] * 40, [0] * 40, [0, 1] * 20, [0, 0, 1, 1, 1] * 8],
+@pytest.mark.parametrize("sizes", [[1] * 40, [0] * 40, [0, 1] * 20, [0, 0, 1, 1, 1] * 8],
                          ids=["none empty", "all empty", "alternating", "mixed"])
-def test_one_column_a_cycle_empty_or_not(timed, counts, runahead):
-    entered, left = timed(counts, runahead=runahead)
+def test_one_column_a_cycle_empty_or_not(timed, sizes, runahead, counts, drops_empty):
+    entered, left = timed(sizes, runahead=runahead, counts=counts, drops_empty=drops_empty)
     start = entered[0][0]
-    assert [cycle - start for cycle, _ in entered] == list(range(len(counts)))
+    assert [cycle - start for cycle, _ in entered] == list(range(len(sizes)))
     assert [cycle - start for cycle, _ in left] == [
-        j + LATENCY for j, count in enumerate(counts) if count]
+        j + latency_of(EIEConfig(counts=counts)) for j, size in enumerate(sizes)
+        if size or not drops_empty]
 
 
+@KINDS
 @pytest.mark.parametrize("runahead", [2, 4, 8])
-def test_consecutive_empty_columns_cost_no_bubble_while_others_wait(timed, runahead):
+def test_consecutive_empty_columns_cost_no_bubble_while_others_wait(timed, runahead, counts):
     # A job of four entries keeps the multiplier for four cycles; so three empty columns
     # between two jobs must not be seen.
     async def multiplier(ctx, dut):
@@ -134,12 +210,13 @@ def test_consecutive_empty_columns_cost_no_bubble_while_others_wait(timed, runah
             await receive(ctx, dut.o, 1)
             await ctx.tick().repeat(3)
 
-    _, left = timed([4, 0, 0, 0] * 20, multiplier, runahead=runahead)
+    _, left = timed([4, 0, 0, 0] * 20, multiplier, runahead=runahead, counts=counts)
     assert [later - earlier for (earlier, _), (later, _) in pairwise(left)] == [4] * 19
 
 
+@KINDS
 @pytest.mark.parametrize("runahead", [2, 5])
-def test_a_long_run_of_empty_columns_hides_behind_the_jobs_that_wait(timed, runahead):
+def test_a_long_run_of_empty_columns_hides_behind_the_jobs_that_wait(timed, runahead, counts):
     empty = 7 * runahead
 
     async def multiplier(ctx, dut):
@@ -149,41 +226,63 @@ def test_a_long_run_of_empty_columns_hides_behind_the_jobs_that_wait(timed, runa
             await receive(ctx, dut.o, 1)
             await ctx.tick().repeat(7)
 
-    _, left = timed([8] * runahead + [0] * empty + [8] * runahead, multiplier, runahead=runahead)
+    _, left = timed([8] * runahead + [0] * empty + [8] * runahead, multiplier, runahead=runahead,
+                    counts=counts)
     assert {later - earlier for (earlier, _), (later, _) in pairwise(left)} == {8}
 
 
+@KINDS
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_multiplier_never_waits_once_the_runahead_covers_the_latency(timed, counts, size):
+    """Also after it has stood still for long enough to fill the queue."""
+    latency = latency_of(EIEConfig(counts=counts))
+
+    async def multiplier(ctx, dut):
+        await ctx.tick().repeat(60)
+        for _ in range(60):
+            await receive(ctx, dut.o, 1)
+            if size > 1:
+                await ctx.tick().repeat(size - 1)
+
+    _, left = timed([size] * 60, multiplier, counts=counts, runahead=1 + -(-latency // size))
+    assert {later - earlier for (earlier, _), (later, _) in pairwise(left)} == {size}
+
+
+@KINDS
 @pytest.mark.parametrize("empty", [1, 2, 3, 100])
-def test_empty_columns_in_a_row_do_not_hang(read, empty):
-    counts = [1, *[0] * empty, 2, *[0] * empty]
-    assert read(counts, each_once(counts), patience=2) == jobs_of(counts, each_once(counts))
+def test_empty_columns_in_a_row_do_not_hang(read, empty, counts):
+    sizes = [1, *[0] * empty, 2, *[0] * empty]
+    read(sizes, each_once(sizes), config=config_for(sizes, counts=counts), patience=2)
 
 
-def test_all_columns_empty(read):
-    assert read([0] * 50, each_once([0] * 50), patience=2) == []
+@KINDS
+def test_all_columns_empty(read, counts):
+    read([0] * 50, each_once([0] * 50), config=config_for([0] * 50, counts=counts), patience=2)
 
 
+@KINDS
 @pytest.mark.parametrize("runahead", [2, 3, 6])
-def test_runahead_columns_wait_behind_a_busy_multiplier(record, fill, runahead):
-    counts = [1] * 30
-    dut = PointerRead(EIEConfig(pointers=31, runahead=runahead))
+def test_runahead_columns_wait_behind_a_busy_multiplier(record, prepare, runahead, counts):
+    sizes = [1] * 60
+    dut = PointerRead(config_for(sizes, runahead=runahead, counts=counts))
     entered = []
 
     async def bench(ctx):
-        await fill(ctx, dut.load, dict(enumerate(pointers_of(counts))))
-        ctx.set(dut.i.payload, {"column": 1, "value": 1})
+        await prepare(dut, sizes)(ctx)
+        ctx.set(dut.i.payload, {"place": 1, "value": 1})
         ctx.set(dut.i.valid, 1)
-        await ctx.tick().repeat(30)
+        await ctx.tick().repeat(40)
 
     simulate(dut, bench, background=[record(entered, dut.i)])
-    assert runahead <= len(entered) <= runahead + LATENCY
+    assert len(entered) == runahead + latency_of(dut.config) - 1
 
 
-def test_busy_while_a_column_is_inside(watch, stalls, fill, transfer):
-    counts, inside, log = [1] * 20, 0, []
-    dut = PointerRead(EIEConfig(pointers=21))
-    transfer(dut, [(dut.i, each_once(counts))], [(dut.o, 20)], stalls=stalls,
-             before=lambda ctx: fill(ctx, dut.load, dict(enumerate(pointers_of(counts)))),
+@KINDS
+def test_busy_while_a_column_is_inside(watch, stalls, prepare, transfer, counts):
+    sizes, inside, log = [1] * 20, 0, []
+    dut = PointerRead(config_for(sizes, counts=counts, runahead=3))
+    transfer(dut, [(dut.i, each_once(sizes))], [(dut.o, 20)], stalls=stalls,
+             before=prepare(dut, sizes),
              background=[watch(log, dut.busy, dut.i.valid, dut.i.ready,
                                dut.o.valid, dut.o.ready)])
     for busy, i_valid, i_ready, o_valid, o_ready in log:
@@ -192,13 +291,15 @@ def test_busy_while_a_column_is_inside(watch, stalls, fill, transfer):
     assert inside == 0
 
 
-def test_busy_while_an_empty_column_is_looked_up(watch, fill):
-    dut, log = PointerRead(EIEConfig(pointers=2)), []
+@KINDS
+def test_busy_while_an_empty_column_is_looked_up(watch, record, prepare, counts):
+    dut, log, entered = PointerRead(config_for([0], counts=counts)), [], []
 
     async def bench(ctx):
-        await fill(ctx, dut.load, {0: 3, 1: 3})
-        await send(ctx, dut.i, [{"column": 0, "value": 1}])
+        await prepare(dut, [0])(ctx)
+        await send(ctx, dut.i, [{"place": 0, "value": 1}])
 
-    simulate(dut, bench, background=[watch(log, dut.busy)])
-    assert [busy for busy, in log][:6] == [0, 0, 0, *[1] * BlockRAM.LATENCY, 0]
-    assert log[-1] == (0,)
+    simulate(dut, bench, background=[watch(log, dut.busy), record(entered, dut.i)])
+    start = entered[0][0] + 1
+    assert [cycle for cycle, (busy,) in enumerate(log) if busy] == list(
+        range(start, start + latency_of(dut.config) - 1))

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.config import PLACE_LATENCY, EIEConfig
 from zeroskip.hw.eie.queue import ActivationQueue
 from zeroskip.sim.bench import Stalls, receive, send, simulate
 
-ITEMS = st.lists(st.fixed_dictionaries({"column": st.integers(0, 511),
+ITEMS = st.lists(st.fixed_dictionaries({"place": st.integers(0, EIEConfig().entries),
                                         "value": st.integers(-32768, 32767)}), max_size=30)
 
 
@@ -21,7 +21,7 @@ def test_activations_leave_in_order(transfer, stalls, items):
 
 def test_latency_is_one_cycle_and_throughput_one_a_cycle(record):
     dut, left = ActivationQueue(EIEConfig()), []
-    items = [{"column": k, "value": -k} for k in range(20)]
+    items = [{"place": k, "value": -k} for k in range(20)]
     simulate(dut, lambda ctx: send(ctx, dut.i, items), lambda ctx: receive(ctx, dut.o, 20),
              background=[record(left, dut.o)])
     assert left == [(1 + k, item) for k, item in enumerate(items)]
@@ -38,15 +38,15 @@ def test_full_rises_at_the_depth_and_the_slots_above_still_take(watch, depth, la
         await ctx.tick().repeat(config.queue_slots + 3)
 
     simulate(dut, press, background=[watch(log, dut.full, dut.i.ready)], quiet=1)
-    assert log[:config.queue_slots + 1] == [
-        (k >= depth, k < depth + 2 * latency) for k in range(config.queue_slots + 1)]
+    slots = depth + 2 * latency + PLACE_LATENCY
+    assert log[:slots + 3] == [(k >= depth, k < slots) for k in range(slots + 3)]
 
 
 def test_full_falls_when_room_is_made(watch):
     dut, log = ActivationQueue(EIEConfig(queue_depth=2)), []
 
     async def bench(ctx):
-        await send(ctx, dut.i, [{"column": k} for k in range(2)])
+        await send(ctx, dut.i, [{"place": k} for k in range(2)])
         await receive(ctx, dut.o, 1)
 
     simulate(dut, bench, background=[watch(log, dut.full)], quiet=2)
@@ -56,13 +56,13 @@ def test_full_falls_when_room_is_made(watch):
 @pytest.mark.parametrize("latency", [0, 1, 2, 4])
 def test_a_broadcast_that_learns_late_of_full_loses_nothing(latency):
     dut = ActivationQueue(EIEConfig(queue_depth=2, broadcast_latency=latency))
-    items = [{"column": k, "value": k} for k in range(60)]
+    items = [{"place": k, "value": k} for k in range(60)]
     taken = []
 
     async def broadcast(ctx):
         left = iter(items)
         # What the sender knows of `full`, and what is on its way to the queue.
-        news, road = [0] * latency, [None] * latency
+        news, road = [0] * latency, [None] * (latency + PLACE_LATENCY)
         sent = 0
         while sent < len(items):
             news.append(ctx.get(dut.full))

@@ -1,26 +1,30 @@
-"""Sparse-matrix read: every entry in its turn, and no row read twice in a row."""
+"""Sparse-matrix read: every entry in its turn, escapes, fillers, and no row read twice in a row."""
 
 import random
-from itertools import pairwise
+from itertools import accumulate, pairwise, product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
+from zeroskip.hw.eie.config import ENTRIES_PER_ROW as ROW
+from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.spmat import SparseMatrixRead
 from zeroskip.sim.bench import send, simulate
 
-CONFIG = EIEConfig(weight_rows=6)
+ROWS = 6
+CONFIGS = {escapes: EIEConfig(weight_rows=ROWS, escapes=escapes) for escapes in (True, False)}
+LATENCY = SparseMatrixRead.LATENCY
+MODES = pytest.mark.parametrize("escapes", [True, False], ids=["escapes", "plain"])
 
 
-def image_of(config=CONFIG, seed=1):
-    """A weight memory full of random entries, as bytes: v in the low half."""
-    return random.Random(seed).randbytes(config.entries)
+def image_of(rows=ROWS, seed=1):
+    """A weight memory of random bytes without an escape: v, from 1 to 15, in the low half."""
+    return bytes(byte | (byte % 16 == 0) for byte in random.Random(seed).randbytes(ROW * rows))
 
 
 def words_of(image):
-    """The load words of an image: four entries each, the first in the low byte."""
+    """The load words of an image: four bytes each, the first in the low byte."""
     return {at // 4: int.from_bytes(image[at:at + 4], "little")
             for at in range(0, len(image), 4)}
 
@@ -29,85 +33,379 @@ def job(start, stop, value=1):
     return {"value": value, "start": start, "stop": stop}
 
 
-def entries_of(image, jobs):
-    return [{"packed": {"v": image[at] % 16, "z": image[at] // 16},
-             "first": int(at == job["start"]), "value": job["value"]}
-            for job in jobs for at in range(job["start"], job["stop"])]
+def behind_each_other(sizes, at=0):
+    """Jobs of contiguous columns."""
+    return [job(*span, value=k) for k, span in enumerate(pairwise(accumulate(sizes, initial=at)))]
+
+
+def steps_of(image, each, escapes):
+    """(byte where it begins, entry) of a job; an escape and its entry are one."""
+    at, steps = each["start"], []
+    while at < each["stop"]:
+        v, gap, begin = image[at] % 16, image[at] // 16, at
+        if escapes and v == 0:
+            at += 1
+            if at == each["stop"]:
+                break   # a filler
+            v, gap = image[at] % 16, 16 * (gap + 1) + image[at] // 16
+        at += 1
+        steps.append((begin, {"v": v, "gap": gap, "first": int(not steps),
+                              "value": each["value"]}))
+    return steps
+
+
+def entries_of(image, jobs, escapes):
+    return [entry for each in jobs for _, entry in steps_of(image, each, escapes)]
+
+
+def rows_of(jobs):
+    """The row of every byte, in the order in which they are walked."""
+    return [at // ROW for each in jobs for at in range(each["start"], each["stop"])]
 
 
 def row_reads(jobs):
-    """Rows read: one for the first entry, and one for each change of the row."""
-    rows = [at // ENTRIES_PER_ROW for job in jobs for at in range(job["start"], job["stop"])]
+    """Rows read: one for the first byte, and one for each change of the row."""
+    rows = rows_of(jobs)
     return 1 + sum(here != before for before, here in pairwise(rows)) if rows else 0
+
+
+def cycles_of(image, jobs, escapes):
+    """The cycle of each entry, from the first job's, when the jobs never stall: one for each
+    entry; one for a job without bytes, and for a row of a job in which none of its entries
+    begins, unless it is ``free``."""
+    cycle, cycles = LATENCY, []
+    for each in jobs:
+        begins = [begin // ROW for begin, _ in steps_of(image, each, escapes)]
+        for row in sorted(set(rows_of([each]))) or [None]:
+            count = begins.count(row)
+            cycles += range(cycle, cycle + count)
+            cycle += max(count, not free(image, each, row, escapes))
+    return cycles
+
+
+def free(image, each, row, escapes):
+    """The row has only the last entry of the job, whose escape ends the row before, behind another
+    byte of the job with a weight."""
+    if not escapes or row is None or each["stop"] != ROW * row + 1:
+        return False
+    at = ROW * row - 2
+    return each["start"] <= at and image[at] % 16 != 0 and image[at + 1] % 16 == 0
 
 
 @pytest.fixture(scope="session")
 def walk(fill, record, watch):
-    """``walk(jobs)``: jobs in and entries out as (cycle, payload), and the rows read."""
-    def walk(jobs, *, config=CONFIG, stalls=None):
-        dut, entered, left, reads = SparseMatrixRead(config), [], [], []
+    """``walk(image, jobs)``: asserts what leaves and how many rows are read; gives the cycle in
+    which each job entered, and that in which each entry left."""
+    def walk(image, jobs, *, escapes=True, stalls=None):
+        dut = SparseMatrixRead(EIEConfig(weight_rows=len(image) // ROW, escapes=escapes))
+        entered, left, log = [], [], []
 
         async def bench(ctx):
-            await fill(ctx, dut.load, words_of(image_of(config)))
+            await fill(ctx, dut.load, words_of(image))
             await send(ctx, dut.i, jobs, stalls)
 
-        simulate(dut, bench, background=[record(entered, dut.i), record(left, dut.o),
-                                         watch(reads, dut.reads)],
-                 quiet=config.entries + 50, deadline=2_000)
-        assert [payload for _, payload in left] == entries_of(image_of(config), jobs)
-        return entered, left, sum(read for read, in reads)
+        simulate(dut, bench, quiet=len(image) + 50, deadline=8_000,
+                 background=[record(entered, dut.i), record(left, dut.o),
+                             watch(log, dut.reads, dut.busy)])
+        assert [payload for _, payload in left] == entries_of(image, jobs, escapes)
+        assert sum(read for read, _ in log) == row_reads(jobs)
+        assert not log[-1][1], "busy for ever"
+        return [cycle for cycle, _ in entered], [cycle for cycle, _ in left]
     return walk
 
 
-JOBS = st.lists(st.tuples(st.integers(0, CONFIG.entries - 1), st.integers(1, 20),
-                          st.integers(-32768, 32767)), max_size=15).map(
-    lambda triples: [job(start, min(start + count, CONFIG.entries), value)
-                     for start, count, value in triples])
+@pytest.fixture(scope="session")
+def timed(walk):
+    """``timed(image, jobs)``: like ``walk``, and asserts the cycle of each entry; gives the
+    cycles of all entries, from the first to the last."""
+    def timed(image, jobs, *, escapes=True):
+        entered, left = walk(image, jobs, escapes=escapes)
+        assert [cycle - entered[0] for cycle in left] == cycles_of(image, jobs, escapes)
+        return left[-1] - left[0] + 1 if left else 0
+    return timed
 
 
-@given(jobs=JOBS)
-@settings(deadline=None, derandomize=True, max_examples=10)
-def test_every_entry_of_every_job_in_order(walk, stalls, jobs):
-    _, _, reads = walk(jobs, stalls=stalls(1)[0])
-    assert reads == row_reads(jobs)
+# Images in which every other byte has v = 0: runs of any length.
+IMAGES = st.binary(min_size=ROW * ROWS, max_size=ROW * ROWS).map(
+    lambda image: bytes(byte & 0xF0 if byte & 8 else byte for byte in image))
+VALUES = st.integers(-32768, 32767)
+ANYWHERE = st.builds(
+    lambda start, size, value: job(start, min(start + size, ROW * ROWS), value),
+    st.integers(0, ROW * ROWS), st.sampled_from([0, 0, 1, 2, 3, 8, 9, 20]), VALUES)
 
 
-def test_latency(walk):
-    ((entered, _),), ((left, _),), _ = walk([job(11, 12)])
-    assert left - entered == SparseMatrixRead.LATENCY
+@MODES
+@given(image=IMAGES, jobs=st.lists(ANYWHERE, max_size=20))
+@settings(deadline=None, derandomize=True, max_examples=5)
+def test_every_entry_of_every_job_in_order(walk, stalls, escapes, image, jobs):
+    walk(image, jobs, escapes=escapes, stalls=stalls(1)[0])
 
 
+@MODES
+@given(image=IMAGES, jobs=st.lists(ANYWHERE, max_size=40))
+@settings(deadline=None, derandomize=True, max_examples=15)
+def test_every_cycle_while_jobs_never_stall(timed, escapes, image, jobs):
+    timed(image, jobs, escapes=escapes)
+
+
+@MODES
+@given(image=IMAGES, sizes=st.lists(st.integers(0, 20), max_size=20), at=st.integers(0, 7))
+@settings(deadline=None, derandomize=True, max_examples=15)
+def test_columns_behind_each_other_at_every_cycle(timed, escapes, image, sizes, at):
+    jobs = [each for each in behind_each_other(sizes, at) if each["stop"] <= len(image)]
+    timed(image, jobs, escapes=escapes)
+
+
+@MODES
+@pytest.mark.parametrize("size", range(6))
+def test_every_pattern_of_escapes_in_a_column_at_every_byte(timed, escapes, size):
+    """Columns of ``size`` bytes that begin at each byte of a row, with v = 0 in any of them; in
+    front of them and behind them lie escapes too."""
+    rand, image, jobs = random.Random(size), b"", []
+    for start, pattern in product(range(ROW), product((0, 1), repeat=size)):
+        column = [(rand.randrange(1, 16) if weight else 0) + 16 * rand.randrange(16)
+                  for weight in pattern]
+        rows = [0x30] * start + column
+        jobs.append(job(len(image) + start, len(image) + start + size, rand.randrange(1000)))
+        image += bytes(rows + [0x50] * (2 * ROW - len(rows)))
+    timed(image, jobs, escapes=escapes)
+
+
+@pytest.mark.parametrize("start", [0, 5, 7])
+@MODES
+def test_latency(walk, start, escapes):
+    (entered,), (left,) = walk(image_of(), [job(start, start + 1)], escapes=escapes)
+    assert left - entered == LATENCY == 5
+
+
+@MODES
 @pytest.mark.parametrize("sizes", [[1] * 30, [2] * 15, [8] * 6, [7] * 6, [13, 1, 1, 9, 3], [48]],
                          ids=str)
-def test_one_entry_a_cycle_without_a_bubble_between_columns(walk, sizes):
-    jobs, at = [], 0
-    for size in sizes:
-        jobs.append(job(at, at + size))
-        at += size
-    entered, left, _ = walk(jobs)
-    first = entered[0][0] + SparseMatrixRead.LATENCY
-    assert [cycle for cycle, _ in left] == list(range(first, first + at))
+@pytest.mark.parametrize("at", [0, 3])
+def test_one_entry_a_cycle_without_a_bubble_between_columns(timed, sizes, at, escapes):
+    jobs = [each for each in behind_each_other(sizes, at) if each["stop"] <= ROW * ROWS]
+    assert timed(image_of(), jobs, escapes=escapes) == sum(
+        each["stop"] - each["start"] for each in jobs)
 
 
-def test_one_entry_a_cycle_when_every_entry_changes_the_row(walk):
+@MODES
+def test_one_entry_a_cycle_when_every_entry_changes_the_row(timed, escapes):
     jobs = [job(at, at + 1) for row in range(3) for at in (8 * row + 2, 8 * row + 25)]
-    _, left, reads = walk(jobs)
-    assert {later - earlier for (earlier, _), (later, _) in pairwise(left)} == {1}
-    assert reads == len(jobs)
+    assert timed(image_of(), jobs, escapes=escapes) == len(jobs)
+
+
+# v = 0 with z, and an entry with z.
+def escape(z):
+    return 16 * z
+
+
+def entry(z, v=5):
+    return 16 * z + v
+
+
+def laid(*contents, at=0, rows=ROWS):
+    """An image with these bytes from ``at`` on, and the jobs of columns behind each other."""
+    image = bytearray(image_of(rows))
+    for column in contents:
+        image[at:at + len(column)] = bytes(column)
+        at += len(column)
+    return bytes(image), behind_each_other(map(len, contents), at - sum(map(len, contents)))
+
+
+@pytest.mark.parametrize("at", range(ROW))
+def test_every_entry_behind_an_escape_one_a_cycle(timed, at):
+    """Columns of two entries, both with an escape: wherever they begin, an entry a cycle."""
+    image, jobs = laid(*[[escape(3), entry(1), escape(15), entry(15)]] * 6, at=at)
+    assert timed(image, jobs) == 2 * 6
+    assert {each["gap"] for each in entries_of(image, jobs, escapes=True)} == {65, 271}
+
+
+@pytest.mark.parametrize("begin", [0, 1])
+def test_columns_of_single_entries_behind_escapes(timed, begin):
+    """Two bytes each: one cycle, but two when the row changes between them."""
+    image, jobs = laid(*[[escape(1), entry(2)]] * 20, at=begin)
+    changes = sum(each["start"] // ROW != (each["stop"] - 1) // ROW for each in jobs)
+    assert changes == (5 if begin else 0)
+    last = begin and jobs[-1]["stop"] % ROW == 1
+    assert timed(image, jobs) == 20 + changes - last
+
+
+@pytest.mark.parametrize("z", range(16))
+def test_every_gap_behind_an_escape(walk, z):
+    image, jobs = laid([byte for low in range(16) for byte in (escape(z), entry(low))], at=z % 8)
+    walk(image, jobs)
+    assert [each["gap"] for each in entries_of(image, jobs, escapes=True)] == [
+        16 * (z + 1) + low for low in range(16)]
+
+
+def test_an_escape_at_the_end_of_a_row_goes_with_the_next_row(timed):
+    image, jobs = laid([entry(1), entry(2), escape(4), entry(3), entry(6)], at=5)
+    assert timed(image, jobs) == 4
+    assert [each["gap"] for each in entries_of(image, jobs, escapes=True)] == [1, 2, 83, 6]
+
+
+def test_a_column_begins_with_an_escape_at_the_end_of_a_row(timed):
+    image, jobs = laid([escape(0), entry(7), entry(8)], [entry(9), entry(10)], at=7)
+    assert timed(image, jobs) == 4
+    assert [(each["gap"], each["first"]) for each in entries_of(image, jobs, escapes=True)] == [
+        (23, 1), (8, 0), (9, 1), (10, 0)]
+
+
+@pytest.mark.parametrize("next_size", [1, 2, 7])
+def test_the_next_column_begins_behind_an_entry_that_is_alone_in_its_row(timed, next_size):
+    image, jobs = laid([entry(1), escape(2), entry(3)], [entry(4)] * next_size, at=6)
+    assert timed(image, jobs) == 2 + next_size
+    assert row_reads(jobs) == 2
+
+
+@pytest.mark.parametrize("next_start", range(1, ROW))
+@pytest.mark.parametrize("size", [2, 5, 6])
+def test_a_column_elsewhere_comes_behind_an_entry_that_is_alone_in_its_row(timed, size,
+                                                                         next_start):
+    """Its row is read while the entry's byte is still needed."""
+    image, _ = laid([*[entry(1)] * (size - 1), escape(2), entry(3)], at=ROW - size)
+    start = 4 * ROW + next_start
+    jobs = [job(ROW - size, ROW + 1), job(start, start + 9), job(0, 1), job(7, 9)]
+    assert timed(image, jobs) == size + 9 + 1 + 1
+    assert row_reads(jobs) == 2 + 2 + 2
+
+
+def test_an_entry_alone_in_its_row_behind_padding_costs_one_more(timed):
+    """The byte in front of its escape might be an escape too."""
+    image, jobs = laid([escape(15), escape(15), escape(2), entry(3)], [entry(4)], at=5)
+    assert timed(image, jobs) == 2 + 1 + 1
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_the_next_column_begins_with_an_escape_behind_an_entry_alone_in_its_row(timed, single):
+    """That of a column without another entry costs one more."""
+    image, jobs = laid([*[entry(1)] * (not single), escape(2), entry(3)],
+                       [escape(4), entry(5)], [escape(6), entry(7)], at=6 + single)
+    assert timed(image, jobs) == 4
+
+
+@pytest.mark.parametrize("at", range(ROW))
+def test_a_filler_at_a_columns_end_is_nothing(timed, at):
+    """Also when it is alone in its row, which costs a cycle, as ``cycles_of`` says."""
+    image, jobs = laid(*[[entry(1), entry(2), escape(0)]] * 4, at=at)
+    timed(image, jobs)
+    assert [each["gap"] for each in entries_of(image, jobs, escapes=True)] == [1, 2] * 4
+
+
+@pytest.mark.parametrize("at", range(ROW))
+@pytest.mark.parametrize("fillers", range(5))
+def test_zero_bytes_at_a_columns_end_have_weight_zero(timed, at, fillers):
+    """As in a balanced layer: in pairs, padding; one that is left over is nothing."""
+    image, jobs = laid(*[[entry(1), *[0] * fillers]] * 3, at=at)
+    timed(image, jobs)
+    assert [(each["v"], each["gap"]) for each in entries_of(image, jobs, escapes=True)] == [
+        (5, 1), *[(0, 16)] * (fillers // 2)] * 3
+
+
+@pytest.mark.parametrize("at", range(ROW))
+def test_a_column_that_is_only_a_filler(timed, at):
+    """It costs a cycle."""
+    image, jobs = laid([entry(1)], [escape(0)], [entry(2)], [escape(9)], [escape(9)], [entry(3)],
+                       at=at)
+    assert timed(image, jobs) == 6
+    assert [each["gap"] for each in entries_of(image, jobs, escapes=True)] == [1, 2, 3]
+
+
+def test_a_filler_is_not_the_escape_of_the_next_column(timed):
+    image, jobs = laid([entry(1), escape(5)], [entry(2), entry(3)], at=6)
+    assert timed(image, jobs) == 3
+    assert [(each["gap"], each["first"]) for each in entries_of(image, jobs, escapes=True)] == [
+        (1, 1), (2, 1), (3, 0)]
+
+
+def test_a_padding_pair_is_one_entry_of_weight_zero(timed):
+    image, jobs = laid([entry(1), escape(15), escape(15), escape(0), entry(4)], at=6)
+    assert timed(image, jobs) == 3
+    assert [(each["v"], each["gap"]) for each in entries_of(image, jobs, escapes=True)] == [
+        (5, 1), (0, 271), (5, 20)]
+
+
+@pytest.mark.parametrize("at", range(ROW))
+def test_without_escapes_a_zero_is_an_entry_that_costs_a_cycle(timed, at):
+    image, jobs = laid([entry(1), escape(15), entry(2), escape(15)], [escape(3)], at=at)
+    assert timed(image, jobs, escapes=False) == 5
+    assert [(each["v"], each["gap"], each["first"])
+            for each in entries_of(image, jobs, escapes=False)] == [
+        (5, 1, 1), (0, 15, 0), (5, 2, 0), (0, 15, 0), (0, 3, 1)]
+
+
+@MODES
+@pytest.mark.parametrize("blanks", [1, 2, 5])
+def test_a_job_without_bytes_takes_a_cycle_and_gives_nothing(timed, blanks, escapes):
+    positions = (0, 7, 11, ROW * ROWS)
+    jobs = [each for at in positions for each in
+            (job(3, 6), *[job(at, at)] * blanks, job(6, 9), job(9, 9), job(14, 18))]
+    assert timed(image_of(), jobs, escapes=escapes) == len(positions) * (3 + blanks + 3 + 1 + 4)
+
+
+def test_a_job_without_bytes_is_no_escape_whatever_byte_it_points_at(timed):
+    """The row in front of the walk ends in an escape, which belongs to nobody."""
+    image, _ = laid([escape(8)], at=7)
+    jobs = [job(2, 5), job(7, 7), job(8, 12), job(15, 15), job(4, 7), job(7, 7), job(3, 5)]
+    assert timed(image, jobs) == 3 + 1 + 4 + 1 + 3 + 1 + 2
+
+
+@MODES
+def test_only_jobs_without_bytes(timed, escapes):
+    assert timed(image_of(), [job(k, k) for k in (0, 7, 8, 48)], escapes=escapes) == 0
 
 
 def test_columns_within_one_row_read_it_once(walk):
-    _, _, reads = walk([job(8, 10), job(10, 11), job(11, 16)])
-    assert reads == 1
+    jobs = [job(8, 10), job(10, 11), job(11, 16)]
+    walk(image_of(), jobs)
+    assert row_reads(jobs) == 1
 
 
 def test_a_column_that_straddles_rows_reads_each_once(walk):
-    _, _, reads = walk([job(6, 27)])
-    assert reads == 4
+    walk(image_of(), [job(6, 27)])
+    assert row_reads([job(6, 27)]) == 4
 
 
-def test_a_row_is_held_while_nothing_comes(fill, watch):
-    dut, reads = SparseMatrixRead(CONFIG), []
+def test_a_row_is_read_again_when_another_came_between(walk):
+    jobs = [job(0, 1), job(8, 9), job(0, 1)]
+    walk(image_of(), jobs)
+    assert row_reads(jobs) == 3
+
+
+def test_a_job_without_bytes_does_not_make_a_row_be_read_again(walk):
+    jobs = [job(0, 3), job(20, 20), job(3, 8), job(48, 48), job(2, 4)]
+    walk(image_of(), jobs)
+    assert row_reads(jobs) == 1
+
+
+@pytest.mark.parametrize("size", [2, 5, 8])
+def test_a_row_waits_behind_a_long_one_while_the_next_is_read(timed, size):
+    """Three rows are inside: taken apart, in the output register, in the memory."""
+    jobs = [job(0, 8), job(16, 16 + size), job(32, 32 + size), job(0, 1), job(1, 2), job(16, 17)]
+    assert timed(image_of(), jobs) == 8 + 2 * size + 3
+
+
+@pytest.mark.parametrize("pauses", [[0, 0, 0], [1, 1, 1], [2, 1, 2], [0, 3, 1], [4, 0, 1]], ids=str)
+def test_jobs_that_come_late_close_up_behind_a_long_one(fill, record, pauses):
+    dut, left = SparseMatrixRead(CONFIGS[True]), []
+    jobs = [job(0, 8), job(16, 17), job(32, 34), job(40, 43)]
+
+    async def bench(ctx):
+        await fill(ctx, dut.load, words_of(image_of()))
+        await send(ctx, dut.i, jobs[:1])
+        for pause, each in zip(pauses, jobs[1:], strict=True):
+            for _ in range(pause):
+                await ctx.tick()
+            await send(ctx, dut.i, [each])
+
+    simulate(dut, bench, background=[record(left, dut.o)])
+    assert [each for _, each in left] == entries_of(image_of(), jobs, True)
+    assert left[-1][0] - left[0][0] + 1 == len(left)
+
+
+@MODES
+def test_a_row_is_held_while_nothing_comes(fill, record, watch, escapes):
+    dut, reads, left = SparseMatrixRead(CONFIGS[escapes]), [], []
 
     async def bench(ctx):
         await fill(ctx, dut.load, words_of(image_of()))
@@ -115,57 +413,71 @@ def test_a_row_is_held_while_nothing_comes(fill, watch):
             await send(ctx, dut.i, [job(16, 18)])
             await ctx.tick().repeat(20)
 
-    simulate(dut, bench, background=[watch(reads, dut.reads)])
+    simulate(dut, bench, background=[watch(reads, dut.reads), record(left, dut.o)])
     assert sum(read for read, in reads) == 1
+    assert [each for _, each in left] == entries_of(image_of(), [job(16, 18)] * 3, escapes)
 
 
-def test_a_row_is_read_again_when_another_came_between(walk):
-    _, _, reads = walk([job(0, 1), job(8, 9), job(0, 1)])
-    assert reads == 3
-
-
-def test_new_weights_are_seen_in_the_row_that_was_held(fill, record):
-    dut, left = SparseMatrixRead(CONFIG), []
+@pytest.mark.parametrize("half", [0, 1])
+def test_new_weights_are_seen_in_the_row_that_was_held(fill, record, half):
+    dut, left = SparseMatrixRead(CONFIGS[True]), []
+    old, new = image_of(), image_of(seed=2)
 
     async def bench(ctx):
-        for seed in (1, 2):
-            await fill(ctx, dut.load, words_of(image_of(seed=seed)))
-            await send(ctx, dut.i, [job(40, 48)])
-            await ctx.tick().repeat(20)
+        await fill(ctx, dut.load, words_of(old))
+        await send(ctx, dut.i, [job(40, 48)])
+        await ctx.tick().repeat(20)
+        await fill(ctx, dut.load, {10 + half: words_of(new)[10 + half]})
+        await send(ctx, dut.i, [job(40, 48)])
 
     simulate(dut, bench, background=[record(left, dut.o)])
-    assert [entry for _, entry in left] == [
-        entry for seed in (1, 2) for entry in entries_of(image_of(seed=seed), [job(40, 48)])]
-
-
-def test_a_half_of_a_row_is_loaded_alone(fill, record):
-    dut, left = SparseMatrixRead(CONFIG), []
-    image = image_of()[:12] + bytes(4) + image_of()[16:]
-
-    async def bench(ctx):
-        await fill(ctx, dut.load, {**words_of(image_of()), 3: 0})
-        await send(ctx, dut.i, [job(8, 16)])
-
-    simulate(dut, bench, background=[record(left, dut.o)])
-    assert [entry for _, entry in left] == entries_of(image, [job(8, 16)])
+    at = 40 + 4 * half
+    changed = old[:at] + new[at:at + 4] + old[at + 4:]
+    assert [each for _, each in left] == [
+        each for image in (old, changed) for each in entries_of(image, [job(40, 48)], True)]
 
 
 @pytest.mark.parametrize("rows", [2, 3, 8])
-def test_the_walk_reaches_the_last_entry(walk, rows):
-    config = EIEConfig(weight_rows=rows)
-    _, _, reads = walk([job(0, config.entries)], config=config)
-    assert reads == rows
+def test_the_walk_reaches_the_last_byte(timed, rows):
+    assert timed(image_of(rows), [job(0, ROW * rows)]) == ROW * rows
+    image = image_of(rows)[:-1] + bytes([escape(3)])
+    assert timed(image, [job(0, ROW * rows)]) == ROW * rows - 1
 
 
-def test_busy_from_the_job_to_its_last_entry(fill, watch, record):
-    dut, log, entered, left = SparseMatrixRead(CONFIG), [], [], []
+@pytest.mark.parametrize(("contents", "cycles"), [
+    ([entry(1)] * 6, range(1, LATENCY + 6)),
+    ([escape(1)], range(1, LATENCY - 1)),
+    ([], range(1, LATENCY)),
+], ids=["entries", "filler", "nothing"])
+def test_busy_from_the_job_to_its_last_entry(fill, watch, record, contents, cycles):
+    dut, log, entered = SparseMatrixRead(CONFIGS[True]), [], []
+    image, jobs = laid(contents, at=3)
 
     async def bench(ctx):
-        await fill(ctx, dut.load, words_of(image_of()))
-        await send(ctx, dut.i, [job(3, 9)])
+        await fill(ctx, dut.load, words_of(image))
+        await send(ctx, dut.i, jobs)
 
-    simulate(dut, bench, background=[watch(log, dut.busy), record(entered, dut.i),
-                                     record(left, dut.o)])
-    assert [cycle for cycle, (busy,) in enumerate(log) if busy] == list(
-        range(entered[0][0] + 1, left[-1][0] + 1))
+    simulate(dut, bench, background=[watch(log, dut.busy), record(entered, dut.i)])
+    start = entered[0][0]
+    assert [cycle - start for cycle, (busy,) in enumerate(log) if busy] == list(cycles)
 
+
+@MODES
+@given(image=IMAGES, jobs=st.lists(ANYWHERE, max_size=8))
+@settings(deadline=None, derandomize=True, max_examples=5)
+def test_busy_while_an_entry_is_still_to_come(fill, watch, stalls, escapes, image, jobs):
+    dut, log = SparseMatrixRead(CONFIGS[escapes]), []
+
+    async def bench(ctx):
+        await fill(ctx, dut.load, words_of(image))
+        await send(ctx, dut.i, jobs, stalls(2)[0])
+
+    simulate(dut, bench, quiet=len(image) + 50,
+             background=[watch(log, dut.busy, dut.i.valid, dut.i.ready, dut.o.valid)])
+    # Entries still to come of each job that has entered in an earlier cycle.
+    waiting, counts = 0, iter([len(steps_of(image, each, escapes)) for each in jobs])
+    for busy, valid, ready, sent in log:
+        assert busy or not waiting
+        waiting += (next(counts) if valid and ready else 0) - sent
+    assert not waiting
+    assert not busy

@@ -299,15 +299,16 @@ def test_json_of_an_all_zero_model(cli, tmp_path):
 # --- verify finds a planted bit ---
 
 def places(part):
-    """(PE, address, row, column) of every entry of the second layer, as the machine walks."""
-    segment = part.segments[1]
-    for pe, column in np.ndindex(part.config.pes, segment.limit - segment.first):
-        start, stop = part.pointers[pe, segment.first + column:][:2].tolist()
-        row = 0
-        for address in range(start, stop):
-            row += part.entries[pe, address] >> 4
-            yield pe, address, int(row) * part.config.pes + pe, column
-            row += 1
+    """(PE, address, output, input) of every entry of the second layer, as the machine walks; its
+    gaps need no escapes."""
+    before, own = np.split(part.order, [part.layers[0].slots])
+    starts, stops = part.spans(part.segments[1])
+    for pe, column in np.ndindex(starts.shape):
+        word = 0
+        for address in range(starts[pe, column], stops[pe, column]):
+            word += part.entries[pe, address] >> 4
+            yield pe, address, int(own[word * part.config.pes + pe]), int(before[column])
+            word += 1
 
 
 def plant(folder, name, at, bit):
@@ -344,15 +345,17 @@ def test_planted_bit_in_an_entry(cli, folder):
     check_found(cli, folder, row, pe)
 
 
-def test_planted_bit_in_a_pointer(cli, folder):
+def test_planted_bit_in_a_count(cli, folder):
     """A column of one entry loses it to its neighbour."""
-    (program,) = Program.load(folder / "model.zsk").parts
-    pe, column = next(
-        (pe, column) for pe, address, _, column in places(program)
-        if address % 2 == 0 and column < 8
-        and program.pointers[pe, 12 + column:][:2].tolist() == [address, address + 1])
-    plant(folder, "pointers", (pe, 12 + column + 1), 0)
-    check_found(cli, folder, f"[{pe}{pe + 4}]", pe)
+    (part,) = Program.load(folder / "model.zsk").parts
+    starts, stops = part.spans(part.segments[1])
+    used, address, *_ = used_entry(folder)
+    pe, column = next((pe, column) for pe, column in np.argwhere(stops - starts == 1)
+                      if (pe, starts[pe, column]) >= (used, address))
+    nibble = part.segments[1].first + column * part.layers[1].stride
+    word, at = divmod(int(nibble), 16)
+    plant(folder, "pointers", (pe, 3 * word + 1 + at // 8), 4 * (at % 8))
+    check_found(cli, folder, pe=pe)
 
 
 def test_planted_bit_in_the_codebook(cli, folder):
@@ -364,7 +367,8 @@ def test_planted_bit_in_the_codebook(cli, folder):
 
 def test_planted_bit_in_a_bias(cli, folder):
     plant(folder, "biases", (2, 3), 20)      # PE 2: three rows of the first layer, then its second
-    check_found(cli, folder, 2, 2)
+    (part,) = Program.load(folder / "model.zsk").parts
+    check_found(cli, folder, part.order[part.layers[0].slots + 2], 2)
 
 
 def test_difference_as_json(cli, folder):
@@ -417,7 +421,7 @@ def test_bit_flipped_program(refused, folder):
 
 def test_wrong_version(refused, folder):
     path = folder / "model.zsk"
-    text = safe_open(path, "numpy").metadata()["zeroskip"].replace('"version": 2', '"version": 7')
+    text = safe_open(path, "numpy").metadata()["zeroskip"].replace('"version": 3', '"version": 7')
     save_file(load_file(path), path, {"zeroskip": text, "crc32": str(zlib.crc32(text.encode()))})
     assert "version 7" in refused(*run_args(folder))
 
@@ -463,7 +467,7 @@ def test_layer_that_does_not_fit(refused, folder):
                bias=np.zeros(300, np.float32))
     message = refused(*compile_args(folder, "large.onnx", "x4.npy"), "--engine", "eie")
     assert "75 activations per PE and role (it has 64)" in message
-    assert "75 biases per PE (it has 64)" in message
+    assert "75 biases per cluster (it has 64)" in message
 
 
 def unsupported_model(folder):

@@ -20,15 +20,18 @@ from zeroskip.sw.quantize.fixed import FixedLayer
 CONFIGS = {
     "small": EIEConfig(pes=3, acc_depth=2, block=2),
     "one PE": EIEConfig(pes=1, act_depth=16),
+    "pointers": EIEConfig(pes=3, acc_depth=2, counts=False),
+    "groups": EIEConfig(pes=4, groups=2, acc_depth=4),
     "three words a descriptor": EIEConfig(pes=3, pointers=1 << 15, act_depth=1 << 9),
     "wide descriptors": EIEConfig(pes=3, acc_depth=2, pointers=1 << 20, act_depth=1 << 16,
                                   bias_depth=1 << 16),
 }
 
 
-def layer(name, outputs, inputs, activation, seed):
+def layer(name, outputs, inputs, activation, seed, density=0.4):
     rng = np.random.default_rng(seed)
-    indices = rng.integers(0, 16, (outputs, inputs), dtype=np.uint8)
+    indices = rng.integers(1, 16, (outputs, inputs), dtype=np.uint8)
+    indices[rng.random(indices.shape) >= density] = 0
     codebook = np.array([0, *rng.integers(-999, 999, 15)], np.int16)
     return FixedLayer(name, indices, codebook, rng.integers(-9999, 9999, outputs), 5 + seed,
                       activation, 1.0, 1.0)
@@ -36,7 +39,7 @@ def layer(name, outputs, inputs, activation, seed):
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def program(request):
-    return compile_layers((layer("a", 13, 10, "relu", 0), layer("b", 7, 13, "none", 1)),
+    return compile_layers((layer("a", 13, 15, "relu", 0), layer("b", 7, 13, "none", 1, 1)),
                           CONFIGS[request.param])
 
 
@@ -50,10 +53,10 @@ def image(program, target):
 
 
 def whole(program, target):
-    """The memories as lists; an address that is missing is a KeyError."""
+    """The memories of all PEs or clusters as lists; a number or an address that is missing is a
+    KeyError."""
     written = image(program, target)
-    return [[written[pe][at] for at in range(len(written[pe]))]
-            for pe in range(program.config.pes)]
+    return [[written[pe][at] for at in range(len(written[pe]))] for pe in range(len(written))]
 
 
 def test_no_word_is_written_twice(program):
@@ -78,12 +81,29 @@ def test_weights_are_four_entries_a_word_the_first_in_the_low_byte(program):
     assert found == program.entries.tolist()
 
 
-def test_pointers(program):
-    assert whole(program, LoadTarget.POINTERS) == program.pointers.tolist()
+def test_column_directory(program):
+    """Pointers one after another; words of counts, of three numbers, every four addresses."""
+    written, expected = image(program, LoadTarget.POINTERS), program.pointers.tolist()
+    assert len(written) == program.config.pes
+    for pe, own in enumerate(expected):
+        places = [4 * (at // 3) + at % 3 if program.config.counts else at
+                  for at in range(len(own))]
+        assert written[pe] == dict(zip(places, own, strict=True))
 
 
-def test_biases_in_twos_complement(program):
+def test_counts_of_a_column():
+    """Base, low and high nibbles at addresses 0, 1 and 2 of a word."""
+    indices = np.zeros((2, 20), np.uint8)
+    indices[0, [0, 9, 17]] = indices[1, 9] = 1
+    one = FixedLayer("a", indices, np.arange(16, dtype=np.int16), np.zeros(2, np.int64), 0, "none",
+                     1.0, 1.0)
+    part = compile_layers((one,), EIEConfig(pes=1))
+    assert image(part, LoadTarget.POINTERS) == {0: {0: 0, 1: 1, 2: 0x20, 4: 3, 5: 0x10, 6: 0}}
+
+
+def test_biases_of_each_cluster_in_twos_complement(program):
     assert np.any(program.biases < 0)
+    assert len(program.biases) == program.config.clusters
     assert whole(program, LoadTarget.BIASES) == [
         [value % (1 << 32) for value in own] for own in program.biases.tolist()]
 
@@ -108,7 +128,8 @@ def test_descriptors_decode_to_the_segments(program):
 
 def test_words_of_the_descriptors():
     assert [(descriptor_words(config), descriptor_stride(config))
-            for config in CONFIGS.values()] == [(2, 2), (2, 2), (3, 4), (4, 4)]
+            for config in CONFIGS.values()] == [(2, 2), (2, 2), (2, 2), (2, 2), (3, 4),
+                                                   (4, 4)]
 
 
 def test_addresses_fit_the_load_bus(program):

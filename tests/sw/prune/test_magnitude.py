@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.prune import magnitude
+from zeroskip.sw.prune.banks import bank_balanced
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.magnitude import RAMP, density_at, mask, prune
+from zeroskip.sw.prune.magnitude import RAMP, bank_mask, density_at, mask, prune
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((128, 16)).astype(np.float32)
@@ -97,6 +99,41 @@ def test_another_seed_differs():
     assert not torch.equal(first[0].weight, second[0].weight)
 
 
-def test_training_that_diverges():
+@pytest.mark.parametrize("banks", [None, 2])
+def test_training_that_diverges(banks):
     with pytest.raises(BadInput, match=r"the loss is (nan|inf) after epoch \d+; lower learning"):
-        prune(mlp(), 0.25, data=DATA, epochs=5, learning_rate=1e30)
+        prune(mlp(), 0.25, banks=banks, data=DATA, epochs=5, learning_rate=1e30)
+
+
+def test_bank_mask_keeps_the_number_that_comes_nearest_to_the_density():
+    weight = torch.randn(11, 4, generator=torch.Generator().manual_seed(0))
+    kept = bank_mask(weight, 0.3, 2)    # of six rows two, of five too
+    assert kept[::2].sum(dim=0).tolist() == kept[1::2].sum(dim=0).tolist() == [2] * 4
+    np.testing.assert_array_equal(kept, bank_balanced(weight.numpy(), 2, 2))
+
+
+def test_one_shot_in_banks():
+    module, dense = mlp(), mlp()
+    prune(module, {"0": 0.25}, banks=4)
+    np.testing.assert_array_equal(module[0].weight.detach() != 0,
+                                  bank_balanced(dense[0].weight.detach().numpy(), 4, 1))
+    assert torch.equal(module[2].weight, dense[2].weight)
+
+
+def test_training_in_banks_reaches_the_density_step_by_step_and_learns(monkeypatch):
+    counts = []
+
+    def counted(weight, density, banks):
+        result = bank_mask(weight, density, banks)
+        counts.append(int(result.sum()) if len(weight) == 12 else None)
+        return result
+    monkeypatch.setattr(magnitude, "bank_mask", counted)
+    module = mlp()
+    prune(module, 0.25, banks=2, data=DATA, epochs=80, learning_rate=1e-2)
+    first = module[0].weight.detach().numpy() != 0
+    assert first.reshape(6, 2, 16).sum(axis=0).tolist() == [[2] * 16] * 2    # of six rows two
+    counts = [count for count in counts if count is not None]
+    assert counts == sorted(counts, reverse=True)
+    assert set(counts) == {2 * 16 * k for k in range(2, 7)}
+    right = module(torch.from_numpy(DATA.x)).argmax(1).numpy() == DATA.y
+    assert right.mean() > 0.95

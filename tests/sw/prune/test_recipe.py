@@ -190,6 +190,56 @@ def test_pattern_holds_while_training():
     assert [stage.name for stage in stages] == ["dense", "pruned"]
 
 
+def test_banks_keep_equal_numbers_of_every_column_and_share(recipe):
+    read = read_recipe(recipe('density = 0.25\nbanks = 2\nshare_bits = 4\ndata = "train.npz"\n'
+                              'epochs = 80\nlearning_rate = 1e-2\n'))
+    assert read.banks == 2
+    result, stages = run_recipe(network(), read)
+    first, second = (layer.weight != 0 for layer in result.layers)
+    assert (first.reshape(6, 2, 16).sum(axis=0) == 2).all()     # 1.5 of six rows, rounded to even
+    assert second.all()                                         # one row a bank, at least one kept
+    assert [stage.name for stage in stages] == ["dense", "pruned", "shared"]
+    assert [stage.density for stage in stages[1:]] == [(64 + 24) / 216] * 2
+    assert stages[-1].accuracy > 0.9 > stages[0].accuracy
+    assert all(len(np.unique(layer.weight)) <= 16 for layer in result.layers)
+
+
+def test_banks_without_data_keep_the_largest():
+    given = network()
+    result, _ = run_recipe(given, Recipe({"fc1": 0.25}, banks=4))
+    before, after = given.layers[0].weight, result.layers[0].weight
+    np.testing.assert_array_equal(np.abs(after).reshape(3, 4, 16).sum(axis=0),
+                                  np.abs(before).reshape(3, 4, 16).max(axis=0))
+    np.testing.assert_array_equal(result.layers[1].weight, given.layers[1].weight)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("banks = 4", "banks needs a density, the fraction that each bank keeps; add for"),
+    ('pattern = "2:4"\nbanks = 4', "banks is for the EIE array and pattern for the tensor core"),
+    ("density = 0.5\nbanks = 0", "banks must be a whole number from 1, not 0"),
+    ("density = 0.5\nbanks = 4.0", "banks must be a whole number from 1, not 4.0"),
+    ("density = 0.5\nbanks = true", "banks must be a whole number from 1, not True"),
+])
+def test_banks_that_are_wrong(recipe, text, message):
+    with pytest.raises(BadInput, match=message):
+        read_recipe(recipe(text))
+
+
+def test_more_banks_than_a_layer_has_outputs():
+    with pytest.raises(BadInput, match="layer fc2 has 2 outputs, too few for 4 banks; lower banks"):
+        run_recipe(network(), Recipe(0.5, banks=4))
+    run_recipe(network(), Recipe({"fc1": 0.5}, banks=12))
+    with pytest.raises(BadInput, match="layer fc1 has 12 outputs, too few for 13 banks"):
+        run_recipe(network(), Recipe({"fc1": 0.5}, banks=13))
+
+
+def test_refuses_a_convolution_in_banks():
+    with pytest.raises(BadInput, match="layer conv is a convolution, and the EIE array, whose PEs"):
+        run_recipe(conv_network(), Recipe(0.5, banks=2))
+    result, _ = run_recipe(conv_network(), Recipe({"fc": 0.5}, banks=3))
+    assert result.layers[0].weight.all()
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ('pattern = "3:4"', "pattern must be '2:4' or '1:4', not '3:4'"),
     ('pattern = "2:4"\ndensity = 0.5', "either density or pattern"),

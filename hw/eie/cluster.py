@@ -1,0 +1,96 @@
+"""A cluster: the PEs that share an activation unit, wired."""
+
+from amaranth.hdl import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from zeroskip.hw.counters import WIDTH
+from zeroskip.hw.eie.activation import ActivationUnit
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.layouts import LoadTarget, activation, command, load_word, work
+from zeroskip.hw.eie.pe import PE
+from zeroskip.hw.share import shared
+from zeroskip.hw.stream import flow
+
+
+class Cluster(wiring.Component):
+    """PE c + K * g of every group g, for cluster c of K.
+
+    All clusters are the same module: what tells them apart is the ``identity`` at the port, and
+    those of the PEs.
+
+    Members
+    -------
+    identity : In
+        Number of this cluster.
+    identities : In, one per PE
+        Numbers of the PEs.
+    load : In(flow of ``load_word``)
+    command : In(``command``)
+    i : In(flow of ``work``), one per group
+        The broadcasts.
+    full : Out(groups)
+        Which broadcasts must stop.
+    found : Out(stream of ``activation``), one per group
+        To the LNZD trees.
+    scanning : Out(1)
+        Something is still to come from ``found``.
+    busy : Out(1)
+        Any PE is.
+    clear_counters : In(1)
+    select : In(4); counts : Out(32), one per PE
+        A counter (``PECounter``), one cycle later. Saturated outputs count in the first PE.
+    """
+
+    def __init__(self, config: EIEConfig):
+        self.config = config
+        groups = config.groups
+        super().__init__({
+            "identity": In(config.identity_width),
+            "identities": In(config.identity_width).array(groups),
+            "load": In(flow(load_word(config))),
+            "command": In(command(config)),
+            "i": In(flow(work(config))).array(groups),
+            "full": Out(groups),
+            "found": Out(stream.Signature(activation(config))).array(groups),
+            "scanning": Out(1),
+            "busy": Out(1),
+            "clear_counters": In(1),
+            "select": In(4),
+            "counts": Out(WIDTH).array(groups),
+        })
+
+    @shared
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        m.submodules.activation = act = ActivationUnit(config)
+        pes = [PE(config) for _ in range(config.groups)]
+        for k, pe in enumerate(pes):
+            m.submodules[f"pe_{k}"] = pe
+            m.d.comb += [
+                pe.identity.eq(self.identities[k]),
+                pe.load.payload.eq(self.load.payload), pe.load.valid.eq(self.load.valid),
+                pe.command.eq(self.command),
+                pe.i.payload.eq(self.i[k].payload), pe.i.valid.eq(self.i[k].valid),
+                pe.word.eq(act.word), act.values[k].eq(pe.value),
+                pe.clear_counters.eq(self.clear_counters),
+                pe.select.eq(self.select), self.counts[k].eq(pe.count),
+            ]
+            wiring.connect(m, act.clear[k], pe.clear)
+            wiring.connect(m, act.o[k], wiring.flipped(self.found[k]))
+
+        word = self.load.payload
+        m.d.comb += [
+            act.identity.eq(self.identity),
+            act.command.eq(self.command),
+            act.load_bias.en.eq(self.load.valid & (word.pe == self.identity)
+                                & (word.target == LoadTarget.BIASES)),
+            act.load_bias.address.eq(word.address),
+            act.load_bias.data.eq(word.data),
+            self.scanning.eq(act.scanning),
+            pes[0].saturated.eq(act.saturated),
+            self.full.eq(Cat(pe.full for pe in pes)),
+            self.busy.eq(Cat(pe.busy for pe in pes).any()),
+        ]
+        return m

@@ -1,0 +1,64 @@
+"""One module for many equal components: elaborated and written once, instantiated often."""
+
+import contextvars
+import functools
+from collections.abc import Iterator
+
+from amaranth.hdl import *
+from amaranth.lib import wiring
+
+_collected: contextvars.ContextVar[dict | None] = contextvars.ContextVar("collected", default=None)
+
+
+def shared(elaborate):
+    """Decorates ``elaborate`` of a component of which a design holds many copies.
+
+    All that makes two of them differ must be their class and their ``config``. While a
+    :class:`Collector` is at work they become instances of one module; otherwise, as in Amaranth's
+    simulator, nothing changes.
+    """
+    @functools.wraps(elaborate)
+    def instead(self, platform):
+        collector = _collected.get()
+        if collector is None or collector.top is self:
+            return elaborate(self, platform)
+        ports = {f"{flow}_{name}": value for name, flow, value in ports_of(self)}
+        return Instance(collector.name_of(self), i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
+    return instead
+
+
+def ports_of(component: wiring.Component) -> Iterator[tuple[str, str, Value]]:
+    """Name, ``"i"`` or ``"o"``, and value of each port, named as in RTLIL and Verilog:
+    ``inputs__payload``. The ready of a stream that always is is none."""
+    for path, member, value in component.signature.flatten(component):
+        value = Value.cast(value)
+        if not isinstance(value, Const):
+            yield "__".join(map(str, path)), "i" if member.flow is wiring.In else "o", value
+
+
+class Collector:
+    """Collects the shared components below ``top`` while it is elaborated; a context manager.
+
+    Attributes
+    ----------
+    components : dict of module name to component
+        In the order in which they were met, those below other shared components not included.
+    """
+
+    def __init__(self, top: wiring.Component, prefix: str):
+        self.top, self.components, self._prefix = top, {}, prefix
+
+    def name_of(self, component: wiring.Component) -> str:
+        """The module that stands for ``component``."""
+        name = f"{self._prefix}.{type(component).__name__.lower()}"
+        first = self.components.setdefault(name, component)
+        if first.config != component.config:
+            raise ValueError(f"two configurations of {type(component).__name__} in one design")
+        return name
+
+    def __enter__(self):
+        self._token = _collected.set(self)
+        return self
+
+    def __exit__(self, *_):
+        _collected.reset(self._token)

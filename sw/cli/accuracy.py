@@ -1,0 +1,89 @@
+"""Command ``bench accuracy``: what equal banks cost, beside pruning without a pattern."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from zeroskip.sw import digits
+from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.golden import eie
+from zeroskip.sw.network import Network
+from zeroskip.sw.prune.data import Data
+from zeroskip.sw.prune.recipe import Recipe, run_recipe
+from zeroskip.sw.quantize.fixed import quantize, to_integer
+
+BANKS = 4
+"""PEs of the demo's array."""
+DENSITIES = (0.25, 0.12, 0.06)
+"""Asked of the banks; they keep whole numbers, so others result."""
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One pruned network: ``density`` is the fraction of its weights that are not zero,
+    ``accuracy`` that of the test images which it classifies correctly in integers."""
+
+    pruning: str
+    density: float
+    accuracy: float
+
+
+def accuracy(screen: Screen) -> None:
+    """See ``zeroskip bench accuracy --help``."""
+    trials, ways = [], 1 + 2 * len(DENSITIES)
+    with screen.progress("training") as update:
+        for seed in SEEDS:
+            for trial in _trials(seed):
+                trials.append(trial)
+                update(len(trials), ways * len(SEEDS), f"training, seed {seed}")
+    rows = [_row(trials[way::ways]) for way in range(ways)]
+    shown = ["pruning", "density", "accuracy_mean", "accuracy_min", "accuracy_max"]
+    screen.table(f"digits in {BANKS} banks, 4-bit weights, {len(SEEDS)} seeds: accuracy of the "
+                 "integer reference", shown, [[row[key] for key in shown] for row in rows])
+    screen.result({"rows": rows})
+
+
+def _trials(seed: int) -> Iterator[Trial]:
+    """The ways of the rows in order, each pruned, fine-tuned and shared from the same network.
+
+    Without a pattern each layer keeps just as many weights as in banks.
+    """
+    train, test = digits.load()
+    start = digits.train_linear(train, seed)
+    recipe = Recipe(1.0, share_bits=4, data=train, seed=seed, **digits.LINEAR)
+
+    def trial(pruning: str, **changes) -> tuple[Network, Trial]:
+        network, stages = run_recipe(start, replace(recipe, **changes))
+        return network, Trial(pruning, stages[-1].density, _integer_accuracy(network, train, test))
+
+    yield trial("none")[1]
+    for density in DENSITIES:
+        network, balanced = trial("bank-balanced", density=density, banks=BANKS)
+        yield trial("unstructured", density={
+            layer.name: np.count_nonzero(layer.weight) / layer.weight.size
+            for layer in network.layers})[1]
+        yield balanced
+
+
+def _integer_accuracy(network: Network, train: Data, test: Data) -> float:
+    """Accuracy on the test images of the network in integers, its scales from the training's."""
+    fixed = quantize(network, train.x)
+    y, _ = to_integer(test.x, fixed.input_scale)
+    for layer in fixed.layers:
+        y, _ = eie.layer(y, layer.weight, layer.bias, layer.shift, layer.activation)
+    return float(np.mean(y.argmax(axis=1) == test.y))
+
+
+def _row(trials: list[Trial]) -> dict:
+    """What one way of pruning gives over the seeds."""
+    accuracies = [trial.accuracy for trial in trials]
+    return {
+        "pruning": trials[0].pruning,
+        "density": float(np.mean([trial.density for trial in trials])),
+        "accuracy_mean": float(np.mean(accuracies)),
+        "accuracy_min": min(accuracies),
+        "accuracy_max": max(accuracies),
+        "accuracies": accuracies,
+    }

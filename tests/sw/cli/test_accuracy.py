@@ -1,0 +1,87 @@
+"""``bench accuracy`` with one epoch of training."""
+
+import numpy as np
+import pytest
+
+from zeroskip.sw import digits
+from zeroskip.sw.cli import accuracy
+from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.prune.data import Data
+
+ROW = ["pruning", "density", "accuracy_mean", "accuracy_min", "accuracy_max", "accuracies"]
+
+
+@pytest.fixture
+def bench(cli, monkeypatch):
+    """``bench(*options)``, in which training is short."""
+    monkeypatch.setitem(digits.LINEAR, "epochs", 1)
+    monkeypatch.setattr(accuracy, "DENSITIES", (0.25, 0.06))
+    monkeypatch.setattr(accuracy, "SEEDS", (0, 3))
+    return lambda *options: cli("bench", "accuracy", *options)
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    """The network and the recipe of every run, and the network that results."""
+    runs = []
+
+    def run_recipe(network, recipe):
+        result, stages = run(network, recipe)
+        runs.append((network, recipe, result))
+        return result, stages
+    run = accuracy.run_recipe
+    monkeypatch.setattr(accuracy, "run_recipe", run_recipe)
+    return runs
+
+
+def test_as_json(bench):
+    done = bench("--json")
+    assert (done.code, done.stderr) == (0, "")
+    rows = done.json["rows"]
+    assert [list(row) for row in rows] == [ROW] * 5
+    assert [row["pruning"] for row in rows] == [
+        "none", *["unstructured", "bank-balanced"] * 2]
+    # of 32, 16 and 3 rows a bank keeps a quarter, and of the last at least one
+    weights = 64 * 128 + 128 * 64 + 64 * 10
+    quarter, least = ((64 * 4 * a + 128 * 4 * b + 64 * 4) / weights for a, b in ((8, 4), (2, 1)))
+    assert [row["density"] for row in rows] == pytest.approx(
+        [1, quarter, quarter, least, least])
+    for row in rows:
+        assert len(row["accuracies"]) == 2
+        assert row["accuracy_mean"] == pytest.approx(np.mean(row["accuracies"]))
+        assert row["accuracy_min"] == min(row["accuracies"])
+        assert row["accuracy_max"] == max(row["accuracies"])
+    assert 1 >= rows[0]["accuracy_mean"] > 0.5      # chance is 0.1
+
+
+def test_as_a_table(bench):
+    done = bench()
+    assert (done.code, done.stderr) == (0, "")
+    assert "digits in 4 banks, 4-bit weights, 2 seeds" in done.stdout
+    assert done.stdout.count("bank-balanced") == 2
+    assert bench("-q") == (0, "", "")
+
+
+def test_both_prunings_are_trained_alike_and_keep_equal_numbers_in_each_layer(bench, recipes):
+    bench("-q")
+    for number, seed in enumerate((0, 3)):
+        runs = recipes[5 * number:5 * number + 5]
+        assert len({id(network) for network, _, _ in runs}) == 1
+        assert {(recipe.seed, recipe.share_bits, recipe.epochs, recipe.learning_rate)
+                for _, recipe, _ in runs} == {(seed, 4, 1, digits.LINEAR["learning_rate"])}
+        assert [recipe.banks for _, recipe, _ in runs] == [None, 4, None, 4, None]
+        for (_, _, balanced), (_, _, free) in (runs[1:3], runs[3:5]):
+            for one, other in zip(balanced.layers, free.layers, strict=True):
+                assert np.count_nonzero(one.weight) == np.count_nonzero(other.weight)
+                assert not np.array_equal(one.weight != 0, other.weight != 0)
+
+
+def test_the_accuracy_is_that_of_integers():
+    """A network that picks the greatest of its inputs is right on all images but one."""
+    x = np.eye(5, dtype=np.float32)
+    network = Network((Linear("fc", np.eye(5, dtype=np.float32), np.zeros(5, np.float32), "none"),))
+    test = Data(x, np.array([0, 1, 2, 3, 0]))
+    assert accuracy._integer_accuracy(network, test, test) == 0.8
+    # an input that the training data do not reach saturates, and ties with another
+    test = Data(np.array([[1, 4, 0, 0, 0]], np.float32), np.array([1]))
+    assert accuracy._integer_accuracy(network, Data(x, test.y), test) == 0
