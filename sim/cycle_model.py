@@ -79,7 +79,7 @@ def work(part: EIEPart, vector: np.ndarray) -> Iterator[Work]:
 def _count(memory: np.ndarray, starts: np.ndarray, stops: np.ndarray,
            escapes: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Useful and padding entries and bubbles of the columns of one PE, int64 [columns] each."""
-    blank = np.append(memory & 15 == 0, [True, True])   # none before the first, none behind the last
+    blank = np.append(memory & 15 == 0, [True, True])   # stand before the first and behind the last
     if not escapes:
         padding = _sums(blank, starts, stops)
         return stops - starts - padding, padding, np.zeros_like(padding)

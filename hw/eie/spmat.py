@@ -134,18 +134,19 @@ class SparseMatrixRead(wiring.Component):
 
         escape = Cat(entry.v == 0 for entry in incoming) if self.config.escapes \
             else Const(0, ENTRIES_PER_ROW)
-        # The entry behind an escape in the last byte lies in the row that follows. Its byte is
-        # kept, so that a row with nothing more of the column can give way to the next column.
+        # The entry behind an escape in the last byte lies in the row that follows, which is always
+        # one step behind. Its byte is kept, so that a row with nothing more of the column can give
+        # way to the next column.
         follows, kept, kept_byte = Signal(), Signal(), Signal(8)
         across, spills = Signal(), Signal()
         m.d.comb += [
             follows.eq(new_valid & ~new.begin),
             across.eq(valid & (at == ENTRIES_PER_ROW - 1) & is_escape[-1]),
-            used.eq(follows & new.end & (new.last == 0) & spills),
+            used.eq(follows & (new.last == 0) & spills),
         ]
         with m.If(take):
             m.d.sync += kept.eq(0)
-        with m.Elif(follows & ~kept):
+        with m.Elif(follows):
             m.d.sync += [kept.eq(1), kept_byte.eq(word[:8])]
         filler = new.end & escape.bit_select(new.last, 1)
         first = Mux(across & follows, 1, new.first)
@@ -163,16 +164,15 @@ class SparseMatrixRead(wiring.Component):
         here = data.View(PACKED_ENTRY, row.word_select(at, 8))
         following = Mux(kept, kept_byte, word[:8])
         behind = data.View(PACKED_ENTRY, Cat(row[8:], following).word_select(at, 8))
-        escaped, waits = Signal(), Signal()
+        escaped = Signal()
         m.d.comb += [
             escaped.eq(is_escape.bit_select(at, 1)),
-            waits.eq(across & ~kept & ~follows),
-            done.eq(part.blank | (finishes.bit_select(at, 1) & ~waits)),
+            done.eq(part.blank | finishes.bit_select(at, 1)),
         ]
-        with m.If(valid & ~take & ~waits):
+        with m.If(valid & ~take):
             m.d.sync += [at.eq(at + 1 + escaped), fresh.eq(0)]
         m.d.sync += [
-            self.o.valid.eq(valid & ~waits & ~part.blank),
+            self.o.valid.eq(valid & ~part.blank),
             self.o.payload.v.eq(Mux(escaped, behind.v, here.v)),
             self.o.payload.gap.eq(Mux(escaped, Cat(behind.z, here.z + 1), here.z)),
             self.o.payload.first.eq(fresh),
