@@ -65,9 +65,8 @@ class LayerRun:
 def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig, engine: Engine, *,
               balance: bool = True) -> LayerRun:
     """Runs one layer on an array whose memories are at least as deep as ``config`` says, and as
-    the layer needs; codebook and biases are arbitrary but fixed."""
-    layer = FixedLayer("layer", indices, CODEBOOK, np.arange(len(indices), dtype=np.int64), 4,
-                       "relu", 1.0, 1.0)
+    the layer needs."""
+    layer = fixed_layer(indices)
     integers = reference.from_layers((layer,))
     part = _fitted(compile_layers((layer,), deepened(config), balance=balance), config)
     program = Program((part,), reference.digest(integers))
@@ -75,6 +74,12 @@ def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig, engine
     entries = sum(each.entries(part.config) for each in cycle_model.work(part, vector))
     return LayerRun(part, verdict.results[1][0].statistics, verdict.difference is None, entries,
                     cycle_model.predict(part, vector))
+
+
+def fixed_layer(indices: np.ndarray) -> FixedLayer:
+    """A layer of these codebook indices; codebook and biases are arbitrary but fixed."""
+    return FixedLayer("layer", indices, CODEBOOK, np.arange(len(indices), dtype=np.int64), 4,
+                      "relu", 1.0, 1.0)
 
 
 def _fitted(part: EIEPart, least: EIEConfig) -> EIEPart:
@@ -204,8 +209,7 @@ def cycles_per_second(engine: RtlEngine, pes: int, images: int) -> float:
     A 32 x 32 layer, half dense, on an array of ``pes``: loading it, then ``images`` vectors.
     Building the simulation is not in the figure.
     """
-    layer = FixedLayer("layer", random_indices("random", (32, 32), 0.5), CODEBOOK,
-                       np.zeros(32, np.int64), 4, "relu", 1.0, 1.0)
+    layer = fixed_layer(random_indices("random", (32, 32), 0.5))
     part = compile_layers((layer,), zeroskip(pes))
     model = engine.model(part)
     began = time.perf_counter()

@@ -166,6 +166,13 @@ def bench_clock(engine: Engine = None, json: Json = False, quiet: Quiet = False)
     run(engine, Screen(json, quiet))
 
 
+@bench.command("formats")
+def bench_formats(json: Json = False, quiet: Quiet = False) -> None:
+    """Bits per weight of the nine layers in other formats, with counts and with pointers."""
+    from zeroskip.sw.cli.formats import formats as run
+    run(Screen(json, quiet))
+
+
 @bench.command("accuracy")
 def bench_accuracy(json: Json = False, quiet: Quiet = False) -> None:
     """Accuracy of the digits model pruned in banks, and without a pattern at the same density."""
