@@ -110,7 +110,7 @@ def run_convolutional(
     """The convolutional network dense and 2:4 pruned; see :func:`run_linear`."""
     train, _ = load()
     return _run(train_convolutional(train, seed, progress), Recipe(
-        pattern="2:4", data=train, seed=seed, **CONVOLUTIONAL),
+        granularity="2:4", data=train, seed=seed, **CONVOLUTIONAL),
         progress)
 
 

@@ -60,7 +60,8 @@ def _trials(seed: int) -> Iterator[Trial]:
 
     yield trial("none")[1]
     for density in DENSITIES:
-        network, balanced = trial("bank-balanced", density=density, banks=BANKS)
+        network, balanced = trial(
+            "bank-balanced", density=density, granularity="banks", size=BANKS)
         yield trial("unstructured", density={
             layer.name: np.count_nonzero(layer.weight) / layer.weight.size
             for layer in network.layers})[1]

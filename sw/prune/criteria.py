@@ -69,6 +69,7 @@ CRITERIA = {
 }
 
 
+@torch.no_grad()
 def scores(
     criterion: str,
     module: nn.Module,
@@ -131,7 +132,7 @@ def curvature(
         refuse_groups(name, layer)
     sums = {name: torch.zeros_like(layer.weight, dtype=torch.float64)
             for name, layer in layers.items()}
-    calls, samples, reached = [], 0, set()
+    calls, samples = [], 0
 
     def hook(name):
         def probe(layer, inputs, output):
@@ -150,16 +151,22 @@ def curvature(
                 raise BadInput(f"the outputs of a batch are {list(outputs.shape)}, not [samples, "
                                "outputs]; let run return a matrix.")
             samples += len(outputs)
-            reached.update(name for name, _, _ in calls)
+            _refuse_unreached(layers, [name for name, _, _ in calls])
             for factor in factors(outputs.detach()):
                 deltas = torch.autograd.grad(outputs, [zero for _, _, zero in calls], factor,
-                                             retain_graph=True)
+                                             retain_graph=True, materialize_grads=True)
                 for (name, x, _), delta in zip(calls, deltas, strict=True):
                     delta = output_rows(layers[name], delta)
                     sums[name] += _squared_gradient(delta, x).view_as(sums[name])
-    for name in layers.keys() - reached:
-        raise unreached(name)
+    if not samples:
+        _refuse_unreached(layers, [])
     return {name: (each / samples).float() for name, each in sums.items()}
+
+
+def _refuse_unreached(layers, reached):
+    for name in layers:
+        if name not in reached:
+            raise unreached(name)
 
 
 def _squared_gradient(delta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

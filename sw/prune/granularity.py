@@ -1,7 +1,7 @@
 """Granularities: which weights of a layer stay or go together, and how many.
 
-A *score* is a float32 tensor like the weight, [out, in] of a Linear or [out, in, kh, kw] of a
-Conv2d layer: what the loss is thought to gain by each weight, 0 or more. A *mask* is a bool tensor
+A *score* is a float32 array like the weight, [out, in] of a Linear or [out, in, kh, kw] of a
+Conv2d layer: what the loss is thought to gain by each weight, 0 or more. A *mask* is a bool array
 like it, true at what stays. Both are seen as matrices [out, K], the flattened input along K.
 
 ============ ====== ================================================================
@@ -12,12 +12,13 @@ vector       width  so many neighbours along K
 block        side   a square of the matrix
 kernel              kh x kw of one filter, for one input channel; Conv2d only
 row                 an output neuron or a filter, all its weights
-2:4 1:4 4:8         one weight; so many of each group along K stay
-banks        PEs    one weight; of each PE and column as many stay; Linear only
+2:4 1:4 4:8         one weight; so many of each group of neighbours along K stay
+banks        PEs    one weight; equally many of each PE and column stay; Linear only
 ============ ====== ================================================================
 
-Units at an edge are what is left there; so is a last group, which may keep all of it. The 4:8 here
-is of single weights; that of :mod:`zeroskip.sw.pack.nm` is of pairs.
+A unit at an edge has the weights that are left there; a last group that is not full counts as
+filled with zeros that lose. This 4:8 is of single weights, that of :mod:`zeroskip.sw.pack.nm` of
+pairs.
 
 Sources: Mao et al., "Exploring the Granularity of Sparsity in Convolutional Neural Networks"
 (arXiv 1705.08922), section 3, for elements, vectors, kernels and filters; Narang et al.,
@@ -31,10 +32,9 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-import torch
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.prune.banks import bank_balanced, entries
+from zeroskip.sw.prune.banks import bank_balanced
 
 SIZED = ("vector", "block", "banks")
 """The granularities that take a size."""
@@ -67,17 +67,17 @@ class Granularity(ABC):
         """Fraction of the weights that stay, where the pattern says it; None: choose one."""
         return None
 
-    def check(self, what: str, shape: Sequence[int]) -> None:
-        """Raises BadInput where a weight of ``shape`` has no such units; ``what`` is its layer."""
+    def check(self, what: str, shape: Sequence[int]) -> None:   # noqa: B027 - most suit any layer
+        """Raises BadInput where the weight of ``what``, of ``shape``, has no such units."""
 
     @abstractmethod
     def units(self, shape: Sequence[int]) -> int:
         """Of how many units ``round(density * units)``, at least one, stay.
 
-        They are those of the layer, of a group (N:M), or of the largest bank in a column.
+        All of the layer; for N:M those of a group, for banks those of the largest in a column.
         """
 
-    def mask(self, score: torch.Tensor, density: float | None = None) -> torch.Tensor:
+    def mask(self, score: np.ndarray, density: float | None = None) -> np.ndarray:
         """What stays: the units with the greatest sums of ``score``, of equal ones the first.
 
         ``density`` is above 0 and at most 1, or None where the pattern says it. A NaN counts as
@@ -93,8 +93,7 @@ class Granularity(ABC):
         if density is None or not 0 < density <= 1:
             raise BadInput(f"density must be above 0 and at most 1, not {density!r}.")
         keep = max(1, round(density * self.units(score.shape)))
-        kept = self._choose(torch.nan_to_num(score.detach()).numpy(), keep)
-        return torch.from_numpy(kept).view_as(score)
+        return self._choose(np.nan_to_num(score), keep).reshape(score.shape)
 
     @abstractmethod
     def _choose(self, score: np.ndarray, keep: int) -> np.ndarray:
@@ -143,7 +142,7 @@ class Pattern(Granularity):
         rows, columns = matrix.shape
         # what fills the last group loses to any other
         full = np.pad(matrix, ((0, 0), (0, -columns % of)), constant_values=-np.inf)
-        return _largest(full.reshape(-1, of), keep).reshape(rows, -1)[:, :columns].copy()
+        return _largest(full.reshape(-1, of), keep).reshape(rows, -1)[:, :columns]
 
 
 class Banks(Granularity):
@@ -175,7 +174,7 @@ def granularity(name: str, size: int | None = None) -> Granularity:
 
     Raises BadInput for an unknown name, and for a size that is missing, wrong or not taken.
     """
-    if name not in GRANULARITIES:
+    if not isinstance(name, str) or name not in GRANULARITIES:
         raise BadInput(f"there is no granularity {name!r}; choose one of "
                        f"{', '.join(GRANULARITIES)}.")
     return GRANULARITIES[name](name, size)
@@ -186,4 +185,4 @@ def _largest(values: np.ndarray, keep: int) -> np.ndarray:
     least = np.partition(values, -keep, axis=1)[:, -keep, None]
     above, equal = values > least, values == least
     left = keep - above.sum(axis=1, keepdims=True)
-    return above | equal & (np.cumsum(equal, axis=1) <= left)
+    return above | equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= left)

@@ -5,10 +5,13 @@
     density = 0.12              # fraction of the weights that stay; or a table, by layer:
                                 # [density]
                                 # fc1 = 0.1
-    pattern = "2:4"             # in place of density: two of each four, or "1:4"; for the
-                                # tensor core, in which it doubles the speed, or takes it times 4
-    banks = 16                  # with density: of every column equally many weights for each PE of
-                                # an EIE array of 16, which then needs no pointers
+    granularity = "element"     # what stays or goes together, as in prune/granularity.py: also
+                                # vector, block, kernel, row; banks, for an EIE array; 2:4, 1:4
+                                # and 4:8, which need no density: the first two are those of the
+                                # tensor core
+    size = 4                    # of a vector, of a block's side; of banks: the PEs of the array
+    criterion = "l1"            # which weights go first, as in prune/criteria.py: also l2, scale,
+                                # apoz, wanda, obd
     share_bits = 4              # 4: at most 15 values a layer beside zero; left out: no sharing
     data = "train.npz"          # arrays x and y; left out: one cut, no training
     epochs = 20                 # of training while pruning, and again while sharing
@@ -27,8 +30,7 @@ from zeroskip.sw.compiler.frontend import require_torch
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Conv2d, Network
 from zeroskip.sw.prune.data import Data, accuracy, check_fits, read_data
-
-PATTERNS = ("2:4", "1:4")
+from zeroskip.sw.prune.granularity import granularity
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Recipe:
 
     Attributes
     ----------
-    density : float or dict of float
+    density : float or dict of float, or None
         Fraction of the weights that stay, in (0, 1], for all layers or by layer name; a layer
-        that a dict leaves out stays as it is.
+        that a dict leaves out stays as it is. None for N:M, which is for all layers.
     share_bits : int or None
         4 for at most 15 distinct values a layer beside zero; None for no sharing.
     data : Data or None
@@ -50,40 +52,31 @@ class Recipe:
         First learning rate of each training, above 0.
     seed : int
         Of the order of the samples, 0 to 2**32 - 1.
-    pattern : str or None
-        ``"2:4"`` or ``"1:4"`` for all layers, in place of a density.
-    banks : int or None
-        PEs of an EIE array, each of which is to hold equally many weights of every column: the
-        number that comes nearest to the density, at least one. Not more than a layer's outputs.
+    granularity, size
+        As of :func:`zeroskip.sw.prune.granularity.granularity`.
+    criterion : str
+        A key of :data:`zeroskip.sw.prune.criteria.CRITERIA`.
     """
 
     density: float | dict[str, float] | None = None
+    granularity: str = "element"
+    size: int | None = None
+    criterion: str = "l1"
     share_bits: int | None = None
     data: Data | None = None
     epochs: int = 20
     learning_rate: float = 1e-3
     seed: int = 0
-    pattern: str | None = None
-    banks: int | None = None
 
     def __post_init__(self):
-        self._check_banks()
-        if (self.density is None) == (self.pattern is None):
-            raise BadInput("a recipe has either density or pattern; give one of them, for example "
-                           "density = 0.12.")
-        _check(self.pattern in (None, *PATTERNS), "pattern",
-               " or ".join(map(repr, PATTERNS)), self.pattern)
-        named = isinstance(self.density, dict)
-        densities = self.density.items() if named else [(None, self.density)]
-        densities = [] if self.density is None else densities
-        for layer, value in densities:
-            name = f"density.{layer}" if named else "density"
-            _check(_number(value) and 0 < value <= 1, name, "above 0 and at most 1", value)
+        unit = granularity(self.granularity, self.size)
+        self._check_density(unit)
+        _check(isinstance(self.criterion, str), "criterion", "a name in quotes", self.criterion)
         _check(self.share_bits is None or (_whole(self.share_bits) and self.share_bits == 4),
                "share_bits", "4, or left out", self.share_bits)
-        if self.share_bits is not None and self.pattern is not None:
-            raise BadInput("share_bits is for the EIE array and pattern for the tensor core; "
-                           "remove one of them.")
+        if self.share_bits is not None and unit.density is not None:
+            raise BadInput(f"share_bits is for the EIE array and {self.granularity} for the tensor "
+                           "core; remove one of them.")
         _check(_whole(self.epochs) and self.epochs >= 1, "epochs", "a whole number from 1",
                self.epochs)
         _check(_number(self.learning_rate) and 0 < self.learning_rate < float("inf"),
@@ -91,17 +84,19 @@ class Recipe:
         _check(_whole(self.seed) and 0 <= self.seed < 2**32, "seed",
                "a whole number from 0 to 4294967295", self.seed)
 
-    def _check_banks(self):
-        if self.banks is None:
+    def _check_density(self, unit):
+        if unit.density is not None:
+            if self.density is not None:
+                raise BadInput(f"granularity {self.granularity!r} says how many weights stay; "
+                               "remove density.")
             return
-        _check(_whole(self.banks) and self.banks >= 1, "banks", "a whole number from 1",
-               self.banks)
-        if self.pattern is not None:
-            raise BadInput("banks is for the EIE array and pattern for the tensor core; remove "
-                           "one of them.")
         if self.density is None:
-            raise BadInput("banks needs a density, the fraction that each bank keeps; add for "
-                           "example density = 0.12.")
+            raise BadInput("a recipe needs a density, or a granularity that says how many weights "
+                           "stay; add for example density = 0.12.")
+        named = isinstance(self.density, dict)
+        for layer, value in self.density.items() if named else [(None, self.density)]:
+            _check(_number(value) and 0 < value <= 1, f"density.{layer}" if named else "density",
+                   "above 0 and at most 1", value)
 
 
 @dataclass(frozen=True)
@@ -156,12 +151,12 @@ def run_recipe(
     """Prunes ``network`` and, if the recipe says so, shares its weights.
 
     Returns the final network and every stage. Raises BadInput where the recipe names a layer
-    that the network does not have, its data do not fit, or a layer is a convolution or has fewer
-    outputs than there are banks; ToolMissing without torch.
+    that the network does not have, its data do not fit, or a layer cannot be pruned or shared as
+    it says; ToolMissing without torch.
     """
     require_torch()
     from zeroskip.sw.compiler.torch_frontend import to_torch, with_weights
-    from zeroskip.sw.prune import magnitude, nm
+    from zeroskip.sw.prune.cut import prune
     from zeroskip.sw.prune.share import share
     from zeroskip.sw.prune.train import layers
 
@@ -169,20 +164,19 @@ def run_recipe(
         if isinstance(layer, Conv2d) and recipe.share_bits is not None:
             raise BadInput(f"layer {layer.name} is a convolution, and the EIE array, which shares "
                            "weights, takes fully-connected layers only; remove share_bits.")
-    if recipe.banks is not None:
-        _check_divides(network, recipe)
+    units, densities = granularity(recipe.granularity, recipe.size), _by_layer(network, recipe)
+    for layer in network.layers:
+        if layer.name in densities:
+            units.check(f"layer {layer.name}", layer.weight.shape)
     if recipe.data is not None:
         check_fits(recipe.data, network)
     module = to_torch(network)
-    modules = dict(zip([layer.name for layer in network.layers], layers(module), strict=True))
+    names = dict(zip([layer.name for layer in network.layers], layers(module), strict=True))
     training = {"data": recipe.data, "epochs": recipe.epochs, "seed": recipe.seed,
                 "learning_rate": recipe.learning_rate, "progress": progress}
     stages = [_stage("dense", network, recipe.data)]
-    if recipe.pattern is None:
-        magnitude.prune(module, _by_module(recipe.density, modules), banks=recipe.banks,
-                        **training)
-    else:
-        nm.prune(module, recipe.pattern, **training)
+    prune(module, units, {names[name]: density for name, density in densities.items()},
+          criterion=recipe.criterion, **training)
     stages.append(_stage("pruned", with_weights(network, module), recipe.data))
     if recipe.share_bits is not None:
         # entry 0 of the codebook is the zero of the padding
@@ -191,28 +185,16 @@ def run_recipe(
     return stages[-1].network, stages
 
 
-def _check_divides(network, recipe):
-    """Raises BadInput for the first layer to prune that has no row for each of the banks."""
-    for layer in network.layers:
-        if isinstance(recipe.density, dict) and layer.name not in recipe.density:
-            continue
-        if isinstance(layer, Conv2d):
-            raise BadInput(f"layer {layer.name} is a convolution, and the EIE array, whose PEs "
-                           "are the banks, takes fully-connected layers only; remove banks.")
-        if layer.outputs < recipe.banks:
-            raise BadInput(f"layer {layer.name} has {layer.outputs} outputs, too few for "
-                           f"{recipe.banks} banks; lower banks, or leave the layer out of a "
-                           "table of densities.")
-
-
-def _by_module(density, modules):
-    if not isinstance(density, dict):
-        return density
-    for name in density:
-        if name not in modules:
+def _by_layer(network, recipe) -> dict[str, float | None]:
+    """The density of every layer to prune, by its name in the network."""
+    names = [layer.name for layer in network.layers]
+    if not isinstance(recipe.density, dict):
+        return dict.fromkeys(names, recipe.density)
+    for name in recipe.density:
+        if name not in names:
             raise BadInput(f"density names the layer {name!r}, which the network does not have; "
-                           f"its layers are {', '.join(modules)}.")
-    return {modules[name]: value for name, value in density.items()}
+                           f"its layers are {', '.join(names)}.")
+    return recipe.density
 
 
 def _stage(name, network, data):

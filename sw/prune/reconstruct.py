@@ -20,12 +20,14 @@ RIDGE = 1e-6
 """What least squares adds to the diagonal, as part of its mean."""
 
 
+@torch.no_grad()
 def output_error(before: torch.Tensor, after: torch.Tensor, hessian: torch.Tensor) -> float:
     """Mean square of what changes in the output, summed over the outputs."""
     change = (after - before).double()
     return float(((change @ hessian.double()) * change).sum())
 
 
+@torch.no_grad()
 def sparsegpt(
     weight: torch.Tensor,
     hessian: torch.Tensor,
@@ -44,7 +46,7 @@ def sparsegpt(
     N:M. ``damping`` is what the diagonal gains, as part of its mean. Raises BadInput for shapes
     that do not fit, and a Hessian that has no inverse.
     """
-    weight = weight.double()
+    weight = weight.to(torch.float64, copy=True)
     factor = _cholesky(_damped(weight, hessian, damping))
     # row j of this upper factor is how the columns from j on make up for column j
     factor = _cholesky(torch.cholesky_inverse(factor)).T
@@ -61,6 +63,7 @@ def sparsegpt(
     return weight.masked_fill(~mask, 0).float(), mask
 
 
+@torch.no_grad()
 def least_squares(weight: torch.Tensor, hessian: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The weight [out, K], zero outside of ``mask``, whose output is nearest to that of ``weight``.
 
@@ -83,6 +86,7 @@ def least_squares(weight: torch.Tensor, hessian: torch.Tensor, mask: torch.Tenso
     return result.float()
 
 
+@torch.no_grad()
 def lasso_channels(
     weight: torch.Tensor,
     hessian: torch.Tensor,
@@ -102,11 +106,13 @@ def lasso_channels(
     if not 1 <= keep <= channels:
         raise BadInput(f"keep is {keep}, of {channels} channels; it must be from 1 to that.")
     matrix = weight.flatten(1)
-    _cholesky(damped := _damped(matrix, hessian, RIDGE))
+    # without a ridge, under which equal channels would share their factor
+    second = _damped(matrix, hessian, 0)
     # gram[a, b] is the mean product of what channels a and b add to the output
-    products = (matrix.double().T @ matrix.double()) * damped
+    products = (matrix.double().T @ matrix.double()) * second
     size = matrix.shape[1] // channels
     gram = products.reshape(channels, size, channels, size).sum(dim=(1, 3)).numpy()
+    gram /= gram.trace() or 1       # the path ends at an absolute tolerance
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)     # equal channels: one of them stays
         _, _, path = lars_path_gram(gram.sum(axis=1), gram, n_samples=1, method="lasso",
@@ -114,7 +120,7 @@ def lasso_channels(
     enough = np.count_nonzero(path, axis=0) >= keep
     step = enough.argmax() if enough.any() else -1
     kept = torch.zeros(channels, dtype=torch.bool)
-    kept[np.argsort(-np.abs(path[:, step]), kind="stable")[:keep].copy()] = True
+    kept[np.argsort(-np.abs(path[:, step]), kind="stable")[:keep]] = True
     mask = kept.repeat_interleave(size).expand(outputs, -1)
     return least_squares(matrix, hessian, mask).view_as(weight), kept
 
@@ -124,6 +130,9 @@ def _damped(weight, hessian, damping):
     if weight.ndim != 2 or list(hessian.shape) != [weight.shape[-1]] * 2:
         raise BadInput(f"weight is {list(weight.shape)} and its Hessian {list(hessian.shape)}; "
                        "they must be [out, K] and [K, K].")
+    if not (weight.isfinite().all() and hessian.isfinite().all()):
+        raise BadInput("the weight or its Hessian is not all finite; look for NaN and infinity in "
+                       "the weights and in the samples.")
     hessian = hessian.double()
     diagonal = hessian.diagonal()
     return hessian + torch.diag((damping * diagonal.mean()).expand_as(diagonal))
@@ -131,7 +140,6 @@ def _damped(weight, hessian, damping):
 
 def _cholesky(matrix):
     factor, wrong = torch.linalg.cholesky_ex(matrix)
-    if wrong or not factor.isfinite().all():
-        raise BadInput("the Hessian is not positive definite; collect it from more samples, "
-                       "without NaN, or raise the damping.")
+    if wrong:
+        raise BadInput("the Hessian is not positive definite; collect it from more samples.")
     return factor

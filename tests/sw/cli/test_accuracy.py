@@ -69,7 +69,7 @@ def test_both_prunings_are_trained_alike_and_keep_equal_numbers_in_each_layer(be
         assert len({id(network) for network, _, _ in runs}) == 1
         assert {(recipe.seed, recipe.share_bits, recipe.epochs, recipe.learning_rate)
                 for _, recipe, _ in runs} == {(seed, 4, 1, digits.LINEAR["learning_rate"])}
-        assert [recipe.banks for _, recipe, _ in runs] == [None, 4, None, 4, None]
+        assert [recipe.size for _, recipe, _ in runs] == [None, 4, None, 4, None]
         for (_, _, balanced), (_, _, free) in (runs[1:3], runs[3:5]):
             for one, other in zip(balanced.layers, free.layers, strict=True):
                 assert np.count_nonzero(one.weight) == np.count_nonzero(other.weight)

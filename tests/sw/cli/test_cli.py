@@ -203,7 +203,8 @@ def test_verilog_writes_three_files(cli, tmp_path):
 def test_doctor_lists_tools(cli):
     done = cli("doctor", "--json")
     assert done.code == 0
-    assert {"amaranth", "C++ compiler", "nextpnr-ecp5"} <= {row["tool"] for row in done.json["tools"]}
+    found = {row["tool"] for row in done.json["tools"]}
+    assert {"amaranth", "C++ compiler", "nextpnr-ecp5"} <= found
 
 
 # --- options of every command ---

@@ -36,11 +36,13 @@ def recipe(tmp_path):
 
 
 def test_every_key(recipe):
-    read = read_recipe(recipe('density = 0.25\nshare_bits = 4\ndata = "train.npz"\nepochs = 3\n'
+    read = read_recipe(recipe('density = 0.25\ngranularity = "block"\nsize = 2\ncriterion = "l2"\n'
+                              'share_bits = 4\ndata = "train.npz"\nepochs = 3\n'
                               'learning_rate = 1e-2\nseed = 5\n'))
     np.testing.assert_array_equal(read.data.x, DATA.x)
     np.testing.assert_array_equal(read.data.y, DATA.y)
-    assert replace(read, data=None) == Recipe(0.25, 4, None, 3, 1e-2, 5)
+    assert replace(read, data=None) == Recipe(
+        0.25, "block", 2, "l2", 4, None, 3, 1e-2, 5)
 
 
 def test_density_by_layer(recipe):
@@ -56,7 +58,8 @@ def test_run_with_data():
     calls = []
     given = network()
     before = given.layers[0].weight.copy()
-    result, stages = run_recipe(given, Recipe(0.25, 4, DATA, 80, 1e-2),
+    result, stages = run_recipe(given, Recipe(
+        0.25, share_bits=4, data=DATA, epochs=80, learning_rate=1e-2),
                                 lambda *call: calls.append(call))
     assert [stage.name for stage in stages] == ["dense", "pruned", "shared"]
     assert stages[0].network is given
@@ -71,8 +74,8 @@ def test_run_with_data():
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("density = 0.5\nspeed = 3", "unknown key 'speed'; the keys are density, share_bits, data"),
-    ("seed = 1", "a recipe has either density or pattern"),
+    ("density = 0.5\nspeed = 3", "unknown key 'speed'; the keys are density, granularity"),
+    ("seed = 1", "a recipe needs a density, or a granularity that says how many"),
     ("density = 0", "density must be above 0 and at most 1, not 0"),
     ("density = 1.5", "density must be above 0 and at most 1, not 1.5"),
     ("density = nan", "density must be above 0 and at most 1, not nan"),
@@ -169,7 +172,7 @@ def conv_network():
 @pytest.mark.parametrize(("pattern", "kept"), [("2:4", 2), ("1:4", 1)])
 def test_pattern_keeps_the_largest_of_each_group(pattern, kept):
     given = conv_network()
-    result, _ = run_recipe(given, Recipe(pattern=pattern))
+    result, _ = run_recipe(given, Recipe(granularity=pattern))
     for before, after in zip(given.layers, result.layers, strict=True):
         pad = ((0, 0), (0, -before.matrix.shape[1] % 4))
         groups, left = (np.pad(layer.matrix, pad).reshape(-1, 4) for layer in (before, after))
@@ -183,7 +186,7 @@ def test_pattern_keeps_the_largest_of_each_group(pattern, kept):
 def test_pattern_holds_while_training():
     data = Data(np.random.default_rng(3).normal(size=(64, 32)).astype(np.float32),
                 np.arange(64) % 3)
-    result, stages = run_recipe(conv_network(), Recipe(pattern="2:4", data=data, epochs=3))
+    result, stages = run_recipe(conv_network(), Recipe(granularity="2:4", data=data, epochs=3))
     matrix = result.layers[1].matrix
     assert np.count_nonzero(matrix.reshape(-1, 4), axis=1).max() == 2
     assert not np.array_equal(matrix[matrix != 0], conv_network().layers[1].matrix[matrix != 0])
@@ -191,9 +194,10 @@ def test_pattern_holds_while_training():
 
 
 def test_banks_keep_equal_numbers_of_every_column_and_share(recipe):
-    read = read_recipe(recipe('density = 0.25\nbanks = 2\nshare_bits = 4\ndata = "train.npz"\n'
+    read = read_recipe(recipe('density = 0.25\ngranularity = "banks"\nsize = 2\n'
+                              'share_bits = 4\ndata = "train.npz"\n'
                               'epochs = 80\nlearning_rate = 1e-2\n'))
-    assert read.banks == 2
+    assert (read.granularity, read.size) == ("banks", 2)
     result, stages = run_recipe(network(), read)
     first, second = (layer.weight != 0 for layer in result.layers)
     assert (first.reshape(6, 2, 16).sum(axis=0) == 2).all()     # 1.5 of six rows, rounded to even
@@ -206,45 +210,59 @@ def test_banks_keep_equal_numbers_of_every_column_and_share(recipe):
 
 def test_banks_without_data_keep_the_largest():
     given = network()
-    result, _ = run_recipe(given, Recipe({"fc1": 0.25}, banks=4))
+    result, _ = run_recipe(given, Recipe({"fc1": 0.25}, granularity="banks", size=4))
     before, after = given.layers[0].weight, result.layers[0].weight
     np.testing.assert_array_equal(np.abs(after).reshape(3, 4, 16).sum(axis=0),
                                   np.abs(before).reshape(3, 4, 16).max(axis=0))
     np.testing.assert_array_equal(result.layers[1].weight, given.layers[1].weight)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("banks = 4", "banks needs a density, the fraction that each bank keeps; add for"),
-    ('pattern = "2:4"\nbanks = 4', "banks is for the EIE array and pattern for the tensor core"),
-    ("density = 0.5\nbanks = 0", "banks must be a whole number from 1, not 0"),
-    ("density = 0.5\nbanks = 4.0", "banks must be a whole number from 1, not 4.0"),
-    ("density = 0.5\nbanks = true", "banks must be a whole number from 1, not True"),
-])
-def test_banks_that_are_wrong(recipe, text, message):
-    with pytest.raises(BadInput, match=message):
-        read_recipe(recipe(text))
-
-
 def test_more_banks_than_a_layer_has_outputs():
-    with pytest.raises(BadInput, match="layer fc2 has 2 outputs, too few for 4 banks; lower banks"):
-        run_recipe(network(), Recipe(0.5, banks=4))
-    run_recipe(network(), Recipe({"fc1": 0.5}, banks=12))
+    with pytest.raises(BadInput, match="layer fc2 has 2 outputs, too few for 4 banks; lower"):
+        run_recipe(network(), Recipe(0.5, granularity="banks", size=4))
+    run_recipe(network(), Recipe({"fc1": 0.5}, granularity="banks", size=12))
     with pytest.raises(BadInput, match="layer fc1 has 12 outputs, too few for 13 banks"):
-        run_recipe(network(), Recipe({"fc1": 0.5}, banks=13))
+        run_recipe(network(), Recipe({"fc1": 0.5}, granularity="banks", size=13))
 
 
 def test_refuses_a_convolution_in_banks():
-    with pytest.raises(BadInput, match="layer conv is a convolution, and the EIE array, whose PEs"):
-        run_recipe(conv_network(), Recipe(0.5, banks=2))
-    result, _ = run_recipe(conv_network(), Recipe({"fc": 0.5}, banks=3))
+    with pytest.raises(BadInput, match=r"layer conv is \[2, 2, 3, 3\], a convolution, and the EIE"):
+        run_recipe(conv_network(), Recipe(0.5, granularity="banks", size=2))
+    result, _ = run_recipe(conv_network(), Recipe({"fc": 0.5}, granularity="banks", size=3))
     assert result.layers[0].weight.all()
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ('pattern = "3:4"', "pattern must be '2:4' or '1:4', not '3:4'"),
-    ('pattern = "2:4"\ndensity = 0.5', "either density or pattern"),
-    ('pattern = "2:4"\nshare_bits = 4', "share_bits is for the EIE array and pattern for the"),
+    ('granularity = "3:4"', "there is no granularity '3:4'; choose one of element, vector"),
+    ("granularity = 4", "there is no granularity 4"),
+    ('granularity = ["row"]', "there is no granularity .'row'.;"),
+    ("density = 0.5\ncriterion = []", "criterion must be a name in quotes"),
+    ('granularity = "2:4"\ndensity = 0.5', "granularity '2:4' says how many .* remove density"),
+    ('granularity = "2:4"\nshare_bits = 4', "share_bits is for the EIE array and 2:4 for the"),
+    ('granularity = "banks"\ndensity = 0.5', "'banks' needs a size, a whole number from 1"),
+    ("density = 0.5\nsize = 4", "'element' takes no size; remove 4"),
+    ('granularity = "banks"\nsize = 4', "a recipe needs a density, or a granularity that"),
+    ('density = 0.5\ncriterion = "l3"', "unknown criterion 'l3'; choose one of l1, l2"),
 ])
-def test_pattern_that_is_wrong(recipe, text, message):
+def test_granularity_or_criterion_that_is_wrong(recipe, text, message):
     with pytest.raises(BadInput, match=message):
-        read_recipe(recipe(text))
+        run_recipe(network(), read_recipe(recipe(text)))
+
+
+def test_criterion_that_lacks_what_it_needs():
+    with pytest.raises(BadInput, match="criterion wanda needs samples; give data"):
+        run_recipe(network(), Recipe(0.5, criterion="wanda"))
+    with pytest.raises(BadInput, match="criterion scale needs the batch norm behind layer"):
+        run_recipe(network(), Recipe(0.5, criterion="scale"))
+
+
+@pytest.mark.parametrize(("criterion", "granularity", "size"), [
+    ("l2", "block", 2), ("l1", "vector", 4), ("apoz", "row", None), ("wanda", "2:4", None),
+    ("obd", "element", None), ("wanda", "banks", 2)])
+def test_criteria_and_granularities_combine(criterion, granularity, size):
+    density = None if granularity == "2:4" else 0.5     # a bank of one row keeps it
+    result, stages = run_recipe(network(), Recipe(
+        density, granularity, size, criterion, data=DATA, epochs=4))
+    assert stages[-1].density == ((96 + 24) / 216 if granularity == "banks" else 0.5)
+    if granularity == "row":
+        assert [int((layer.weight != 0).any(axis=1).sum()) for layer in result.layers] == [6, 1]

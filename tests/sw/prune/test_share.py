@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from zeroskip.sw.prune.cut import prune
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.magnitude import prune
+from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.share import share
 from zeroskip.sw.quantize import kmeans
 
@@ -18,7 +19,7 @@ DATA = Data(X, (X[:, 0] > X[:, 1]).astype(np.int64))
 def pruned():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 2))
-    prune(module, 0.5)
+    prune(module, granularity("element"), dict.fromkeys("02", 0.5))
     return module
 
 

@@ -1,0 +1,169 @@
+"""Pruning: the cubic schedule, masks that only shrink, zeros that stay zero."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.prune import cut
+from zeroskip.sw.prune.banks import bank_balanced
+from zeroskip.sw.prune.criteria import CRITERIA
+from zeroskip.sw.prune.cut import RAMP, density_at, prune
+from zeroskip.sw.prune.data import Data
+from zeroskip.sw.prune.granularity import Granularity, granularity
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((128, 16)).astype(np.float32)
+DATA = Data(X, (X[:, 0] > X[:, 1]).astype(np.int64))
+
+
+def mlp():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 2))
+
+
+ELEMENT = granularity("element")
+QUARTER = {"0": 0.25, "2": 0.25}
+
+
+def nonzeros(module):
+    return [int(module[i].weight.count_nonzero()) for i in (0, 2)]
+
+
+def test_schedule():
+    assert density_at(0, 0.1) == 1
+    assert density_at(RAMP / 2, 0.1) == pytest.approx(0.1 + 0.9 / 8)
+    assert density_at(RAMP, 0.1) == density_at(1, 0.1) == pytest.approx(0.1)
+    steps = [density_at(t / 100, 0.1) for t in range(101)]
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_one_shot():
+    module, dense = mlp(), mlp()
+    prune(module, ELEMENT, QUARTER)
+    assert nonzeros(module) == [48, 6]
+    kept = module[0].weight != 0
+    assert torch.equal(module[0].weight[kept], dense[0].weight[kept])
+    assert torch.equal(module[0].bias, dense[0].bias)
+
+
+def test_density_by_layer():
+    module, dense = mlp(), mlp()
+    prune(module, ELEMENT, {"0": 0.5})
+    assert nonzeros(module) == [96, 24]
+    assert torch.equal(module[2].weight, dense[2].weight)
+
+
+def test_training_reaches_the_density_and_learns():
+    module, calls = mlp(), []
+    prune(module, ELEMENT, QUARTER, data=DATA, epochs=80, learning_rate=1e-2,
+          progress=lambda *call: calls.append(call))
+    assert nonzeros(module) == [48, 6]
+    right = module(torch.from_numpy(DATA.x)).argmax(1).numpy() == DATA.y
+    assert right.mean() > 0.95
+    assert calls == [(epoch, 80, "prune") for epoch in range(1, 81)]
+
+
+def test_zeros_stay_zero_in_training():
+    module = mlp()
+    prune(module, ELEMENT, QUARTER)
+    zeros = module[0].weight == 0
+    prune(module, ELEMENT, QUARTER, data=DATA, epochs=3)
+    assert not module[0].weight[zeros].any()
+
+
+def test_same_seed_same_bytes_on_any_number_of_threads():
+    threads, results = torch.get_num_threads(), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        module = mlp()
+        prune(module, ELEMENT, QUARTER, data=DATA, epochs=2, seed=7)
+        results.append(module[0].weight.detach().numpy().tobytes())
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(threads)
+    assert results[0] == results[1]
+
+
+def test_another_seed_differs():
+    first, second = mlp(), mlp()
+    prune(first, ELEMENT, QUARTER, data=DATA, epochs=1, seed=1)
+    prune(second, ELEMENT, QUARTER, data=DATA, epochs=1, seed=2)
+    assert not torch.equal(first[0].weight, second[0].weight)
+
+
+@pytest.mark.parametrize("units", [ELEMENT, granularity("banks", 2)])
+def test_training_that_diverges(units):
+    with pytest.raises(BadInput, match=r"the loss is (nan|inf) after epoch \d+; lower learning"):
+        prune(mlp(), units, QUARTER, data=DATA, epochs=5, learning_rate=1e30)
+
+
+def test_one_shot_in_banks():
+    module, dense = mlp(), mlp()
+    prune(module, granularity("banks", 4), {"0": 0.25})
+    np.testing.assert_array_equal(module[0].weight.detach() != 0,
+                                  bank_balanced(dense[0].weight.detach().numpy(), 4, 1))
+    assert torch.equal(module[2].weight, dense[2].weight)
+
+
+def test_training_in_banks_reaches_the_density_step_by_step_and_learns(monkeypatch):
+    counts = []
+
+    def counted(self, score, density=None):
+        result = mask(self, score, density)
+        counts.append(int(result.sum()) if len(score) == 12 else None)
+        return result
+    mask = Granularity.mask
+    monkeypatch.setattr(Granularity, "mask", counted)
+    module = mlp()
+    prune(module, granularity("banks", 2), QUARTER, data=DATA, epochs=80, learning_rate=1e-2)
+    first = module[0].weight.detach().numpy() != 0
+    assert first.reshape(6, 2, 16).sum(axis=0).tolist() == [[2] * 16] * 2    # of six rows two
+    counts = [count for count in counts if count is not None]
+    assert counts == sorted(counts, reverse=True)
+    assert set(counts) == {2 * 16 * k for k in range(2, 7)}
+    right = module(torch.from_numpy(DATA.x)).argmax(1).numpy() == DATA.y
+    assert right.mean() > 0.95
+
+
+@pytest.mark.parametrize("criterion", ["l1", "wanda"])
+def test_masks_only_shrink_and_are_scored_anew(criterion, monkeypatch):
+    """After every step where weights are enough, after every epoch where samples are needed."""
+    taken = []
+
+    def counted(*args):
+        taken.append([int(layer.weight.count_nonzero()) for layer in args[2].values()])
+        return scores(*args)
+    scores = cut.scores
+    monkeypatch.setattr(cut, "scores", counted)
+    module = mlp()
+    prune(module, ELEMENT, QUARTER, criterion=criterion, data=DATA, epochs=8)
+    assert len(taken) == {"l1": 8 * 2, "wanda": 8}[criterion]   # two batches an epoch
+    assert taken == sorted(taken, reverse=True)
+    assert nonzeros(module) == [48, 6]
+
+
+def test_rows_that_went_stay_away():
+    """A row that is zero has outputs, by its bias, that APoZ would keep."""
+    module = mlp()
+    with torch.no_grad():
+        module[0].bias.fill_(1)
+    prune(module, granularity("row"), {"0": 0.5}, criterion="apoz", data=DATA, epochs=6,
+          learning_rate=1e-4)
+    assert int((module[0].weight != 0).any(dim=1).sum()) == 6
+
+
+def test_a_pattern_is_cut_at_the_start():
+    module, dense = mlp(), mlp()
+    prune(module, granularity("2:4"), {"0": None}, data=DATA, epochs=2)
+    kept = granularity("2:4").mask(dense[0].weight.detach().abs().numpy())
+    np.testing.assert_array_equal(module[0].weight.detach() != 0, kept)
+    assert not torch.equal(module[0].weight[kept], dense[0].weight[kept])
+    assert not torch.equal(module[2].weight, dense[2].weight)
+
+
+@pytest.mark.parametrize("criterion", [name for name in CRITERIA if name != "scale"])
+def test_every_criterion_reaches_the_density(criterion):
+    module = mlp()
+    prune(module, ELEMENT, QUARTER, criterion=criterion, data=DATA, epochs=4)
+    assert nonzeros(module) == [48, 6]
