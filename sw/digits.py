@@ -4,7 +4,7 @@ The data are scikit-learn's ``load_digits``: 1,797 images of 8 × 8 pixels from 
 UCI Optical Recognition of Handwritten Digits set.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
 
@@ -45,13 +45,7 @@ def train_linear(
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Network:
     """A 64-128-64-10 network with ReLU, trained on ``data``; raises ToolMissing without torch."""
-    require_torch()
-    from torch import nn
-
-    def layers():
-        first, second, last = (nn.Linear(i, o) for i, o in pairwise(WIDTHS))
-        return [first, nn.ReLU(), second, nn.ReLU(), last]
-    return _train(layers, LINEAR, data, seed, progress)
+    return train_widths(WIDTHS, LINEAR, data, seed, progress)
 
 
 def train_convolutional(
@@ -72,6 +66,24 @@ def train_convolutional(
         return [nn.Unflatten(1, IMAGE), *chain.from_iterable(convolutions), nn.Flatten(),
                 nn.Linear(flat, 10)]
     return _train(layers, CONVOLUTIONAL, data, seed, progress)
+
+
+def train_widths(
+    widths: Sequence[int],
+    training: dict,
+    data: Data,
+    seed: int,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Network:
+    """Fully-connected layers with ReLU between, ``widths`` from input to output, trained on
+    ``data`` with what ``training`` says to ``fit``; raises ToolMissing without torch."""
+    require_torch()
+    from torch import nn
+
+    def layers():
+        found = [(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(widths)]
+        return [*chain.from_iterable(found)][:-1]
+    return _train(layers, training, data, seed, progress)
 
 
 def _train(layers, training, data, seed, progress) -> Network:

@@ -180,6 +180,13 @@ def bench_accuracy(json: Json = False, quiet: Quiet = False) -> None:
     run(Screen(json, quiet))
 
 
+@bench.command("fashion")
+def bench_fashion(engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
+    """LeNet-300-100 on Fashion-MNIST: how far it shrinks, and that the RTL computes it."""
+    from zeroskip.sw.cli.fashion import bench as run
+    run(engine, Screen(json, quiet))
+
+
 @bench.command("sim")
 def bench_sim(json: Json = False, quiet: Quiet = False) -> None:
     """Cycles per second of each engine on arrays of 1, 4, 16 and 64 PEs."""

@@ -18,6 +18,9 @@ from zeroskip.sw.prune.train import fit, layers
 RAMP = 0.5
 """Fraction of the training during which the density falls; the rest recovers accuracy."""
 
+CUTS = 200
+"""Cuts over a training, at most; where scores need samples, an epoch's end is one."""
+
 BATCH = 512
 """Samples that are run at a time to score weights."""
 
@@ -46,8 +49,8 @@ def prune(
     granularity says it; other layers stay as they are. Without ``data`` all are cut at once and
     nothing is trained. With ``data`` the density falls step by step over ``epochs`` of training;
     N:M is cut at the start. A weight that went stays zero, but for banks, as
-    :mod:`zeroskip.sw.prune.banks` says. Scores are taken anew after each step, those that need
-    samples after each epoch. Raises BadInput where the criterion lacks what it needs.
+    :mod:`zeroskip.sw.prune.banks` says. Scores are taken anew at each of ``CUTS``. Raises BadInput
+    where the criterion lacks what it needs.
     """
     cut = _Cut(module, granularity, density, criterion, data)
     at_once = data is None or granularity.density is not None
@@ -55,15 +58,14 @@ def prune(
         cut.choose(1.0)
     if data is None:
         return
-    often, scored = CRITERIA[criterion].needs in ("nothing", "norm"), 0
+    cuts, done = CUTS if CRITERIA[criterion].needs in ("nothing", "norm") else epochs, 0
 
     def step(fraction):
-        nonlocal scored
-        epoch = int(fraction * epochs)
+        nonlocal done
         # training that diverges is reported by its loss
-        if not at_once and (often or epoch > scored) and cut.finite():
+        if not at_once and int(fraction * cuts) > done and cut.finite():
             cut.choose(fraction)
-            scored = epoch
+            done = int(fraction * cuts)
         cut.hold()
 
     fit(module, module.parameters(), data, epochs=epochs, learning_rate=learning_rate,
