@@ -57,11 +57,18 @@ def to_torch(network: Network) -> nn.Sequential:
 
 
 def with_weights(network: Network, module: nn.Module) -> Network:
-    """``network`` with the weights and biases of the layers of ``module``, in order."""
+    """``network`` with the weights and biases of the layers of ``module``, in order; these may
+    have fewer outputs and inputs."""
     products = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    return Network(tuple(
-        replace(layer, weight=_array(product.weight).copy(), bias=_array(product.bias).copy())
-        for layer, product in zip(network.layers, products, strict=True)))
+    return Network(tuple(_with(layer, _array(product.weight).copy(), _array(product.bias).copy())
+                         for layer, product in zip(network.layers, products, strict=True)))
+
+
+def _with(layer, weight, bias):
+    if not isinstance(layer, Conv2d):
+        return replace(layer, weight=weight, bias=bias)
+    return replace(layer, weight=weight, bias=bias,
+                   input_shape=(weight.shape[1], *layer.input_shape[1:]))
 
 
 def _modules(layer):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from zeroskip.sw.prune import structure
 from zeroskip.sw.prune.criteria import CRITERIA, scores
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.granularity import Granularity
@@ -70,6 +71,34 @@ def prune(
 
     fit(module, module.parameters(), data, epochs=epochs, learning_rate=learning_rate,
         seed=seed, after_step=step, progress=progress, text="prune")
+
+
+def remove(
+    module: nn.Module,
+    granularity: str,
+    density: dict[str, float],
+    *,
+    inputs: int,
+    criterion: str = "l1",
+    data: Data | None = None,
+    epochs: int = 20,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> nn.Module:
+    """A smaller copy of ``module``, which takes [batch, ``inputs``]: filters or neurons are gone.
+
+    They go at once, see :func:`zeroskip.sw.prune.structure.remove`; with ``data`` what is left is
+    trained. ``density`` has by the layer's name the fraction of units that stay.
+    """
+    batches = data and torch.from_numpy(data.x).split(BATCH)
+    example = torch.rand(2, inputs, generator=torch.Generator().manual_seed(seed))
+    found = scores(criterion, module, layers(module), batches)
+    smaller = structure.remove(module, example, granularity, density, found).module
+    if data is not None:
+        fit(smaller, smaller.parameters(), data, epochs=epochs, learning_rate=learning_rate,
+            seed=seed, progress=progress, text="prune")
+    return smaller
 
 
 class _Cut:

@@ -8,7 +8,8 @@
     granularity = "element"     # what stays or goes together, as in prune/granularity.py: also
                                 # vector, block, kernel, row; banks, for an EIE array; 2:4, 1:4
                                 # and 4:8, which need no density: the first two are those of the
-                                # tensor core
+                                # tensor core. Or channel, neuron, as in prune/structure.py: filters
+                                # and outputs leave the network, those of its last layer excepted
     size = 4                    # of a vector, of a block's side; of banks: the PEs of the array
     criterion = "l1"            # which weights go first, as in prune/criteria.py: also l2, scale,
                                 # apoz, wanda, obd
@@ -28,9 +29,12 @@ import numpy as np
 
 from zeroskip.sw.compiler.frontend import require_torch
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Conv2d, Network
+from zeroskip.sw.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.data import Data, accuracy, check_fits, read_data
 from zeroskip.sw.prune.granularity import granularity
+
+STRUCTURAL = {"channel": Conv2d, "neuron": Linear}
+"""Granularities whose units leave the network, and the layers that lose them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Recipe:
     seed : int
         Of the order of the samples, 0 to 2**32 - 1.
     granularity, size
-        As of :func:`zeroskip.sw.prune.granularity.granularity`.
+        As of :func:`zeroskip.sw.prune.granularity.granularity`, or a key of ``STRUCTURAL``.
     criterion : str
         A key of :data:`zeroskip.sw.prune.criteria.CRITERIA`.
     """
@@ -69,12 +73,12 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        unit = granularity(self.granularity, self.size)
-        self._check_density(unit)
+        fixed = self._check_granularity()
+        self._check_density(fixed)
         _check(isinstance(self.criterion, str), "criterion", "a name in quotes", self.criterion)
         _check(self.share_bits is None or (_whole(self.share_bits) and self.share_bits == 4),
                "share_bits", "4, or left out", self.share_bits)
-        if self.share_bits is not None and unit.density is not None:
+        if self.share_bits is not None and fixed:
             raise BadInput(f"share_bits is for the EIE array and {self.granularity} for the tensor "
                            "core; remove one of them.")
         _check(_whole(self.epochs) and self.epochs >= 1, "epochs", "a whole number from 1",
@@ -84,8 +88,16 @@ class Recipe:
         _check(_whole(self.seed) and 0 <= self.seed < 2**32, "seed",
                "a whole number from 0 to 4294967295", self.seed)
 
-    def _check_density(self, unit):
-        if unit.density is not None:
+    def _check_granularity(self) -> bool:
+        """Whether the granularity says how many weights stay."""
+        if self.granularity not in tuple(STRUCTURAL):
+            return granularity(self.granularity, self.size).density is not None
+        if self.size is not None:
+            raise BadInput(f"granularity {self.granularity!r} takes no size; remove {self.size!r}.")
+        return False
+
+    def _check_density(self, fixed):
+        if fixed:
             if self.density is not None:
                 raise BadInput(f"granularity {self.granularity!r} says how many weights stay; "
                                "remove density.")
@@ -103,8 +115,8 @@ class Recipe:
 class Stage:
     """A network on its way: ``"dense"`` (as given), ``"pruned"``, ``"shared"``.
 
-    ``density`` is the fraction of all weights that are not zero, ``accuracy`` the fraction of
-    the recipe's samples that are classified correctly, None without data.
+    ``density`` is the fraction of the dense network's weights that are there and not zero,
+    ``accuracy`` that of the recipe's samples which are classified correctly, None without data.
     """
 
     name: str
@@ -156,7 +168,7 @@ def run_recipe(
     """
     require_torch()
     from zeroskip.sw.compiler.torch_frontend import to_torch, with_weights
-    from zeroskip.sw.prune.cut import prune
+    from zeroskip.sw.prune.cut import prune, remove
     from zeroskip.sw.prune.share import share
     from zeroskip.sw.prune.train import layers
 
@@ -164,42 +176,55 @@ def run_recipe(
         if isinstance(layer, Conv2d) and recipe.share_bits is not None:
             raise BadInput(f"layer {layer.name} is a convolution, and the EIE array, which shares "
                            "weights, takes fully-connected layers only; remove share_bits.")
-    units, densities = granularity(recipe.granularity, recipe.size), _by_layer(network, recipe)
-    for layer in network.layers:
-        if layer.name in densities:
-            units.check(f"layer {layer.name}", layer.weight.shape)
+    densities = _by_layer(network, recipe)
+    units = None
+    if recipe.granularity not in STRUCTURAL:
+        units = granularity(recipe.granularity, recipe.size)
+        for layer in network.layers:
+            if layer.name in densities:
+                units.check(f"layer {layer.name}", layer.weight.shape)
     if recipe.data is not None:
         check_fits(recipe.data, network)
     module = to_torch(network)
     names = dict(zip([layer.name for layer in network.layers], layers(module), strict=True))
+    densities = {names[name]: density for name, density in densities.items()}
     training = {"data": recipe.data, "epochs": recipe.epochs, "seed": recipe.seed,
                 "learning_rate": recipe.learning_rate, "progress": progress}
-    stages = [_stage("dense", network, recipe.data)]
-    prune(module, units, {names[name]: density for name, density in densities.items()},
-          criterion=recipe.criterion, **training)
-    stages.append(_stage("pruned", with_weights(network, module), recipe.data))
+    stages = [_stage("dense", network, network, recipe.data)]
+    if units is None:
+        module = remove(module, recipe.granularity, densities, criterion=recipe.criterion,
+                        inputs=network.inputs, **training)
+    else:
+        prune(module, units, densities, criterion=recipe.criterion, **training)
+    stages.append(_stage("pruned", network, with_weights(network, module), recipe.data))
     if recipe.share_bits is not None:
         # entry 0 of the codebook is the zero of the padding
         share(module, 2**recipe.share_bits - 1, **training)
-        stages.append(_stage("shared", with_weights(network, module), recipe.data))
+        stages.append(_stage("shared", network, with_weights(network, module), recipe.data))
     return stages[-1].network, stages
 
 
 def _by_layer(network, recipe) -> dict[str, float | None]:
     """The density of every layer to prune, by its name in the network."""
+    named, kind = isinstance(recipe.density, dict), STRUCTURAL.get(recipe.granularity)
     names = [layer.name for layer in network.layers]
-    if not isinstance(recipe.density, dict):
-        return dict.fromkeys(names, recipe.density)
-    for name in recipe.density:
+    units = [layer.name for layer in network.layers[:-1] if kind and isinstance(layer, kind)]
+    if kind and not units:
+        raise BadInput(f"no layer but the last has units of granularity {recipe.granularity!r}; "
+                       "choose another.")
+    for name in recipe.density if named else ():
         if name not in names:
             raise BadInput(f"density names the layer {name!r}, which the network does not have; "
                            f"its layers are {', '.join(names)}.")
-    return recipe.density
+        if kind and name not in units:
+            raise BadInput(f"layer {name} has no {recipe.granularity} that could go: those of the "
+                           f"last layer stay; leave it out, or choose from {', '.join(units)}.")
+    return recipe.density if named else dict.fromkeys(units or names, recipe.density)
 
 
-def _stage(name, network, data):
-    nonzero = sum(np.count_nonzero(layer.weight) for layer in network.layers)
-    weights = sum(layer.weight.size for layer in network.layers)
+def _stage(name, dense, network, data):
+    nonzero, weights = (sum(count(layer.weight) for layer in each.layers)
+                        for each, count in ((network, np.count_nonzero), (dense, np.size)))
     return Stage(name, network, float(nonzero / weights), data and accuracy(network, data))
 
 

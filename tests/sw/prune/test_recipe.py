@@ -266,3 +266,37 @@ def test_criteria_and_granularities_combine(criterion, granularity, size):
     assert stages[-1].density == ((96 + 24) / 216 if granularity == "banks" else 0.5)
     if granularity == "row":
         assert [int((layer.weight != 0).any(axis=1).sum()) for layer in result.layers] == [6, 1]
+
+
+def test_neurons_and_channels_leave_the_network():
+    result, stages = run_recipe(network(), Recipe(0.5, "neuron", data=DATA, epochs=80,
+                                                  learning_rate=1e-2))
+    assert [layer.weight.shape for layer in result.layers] == [(6, 16), (2, 6)]
+    assert stages[-1].density == (96 + 12) / 216
+    assert [layer.name for layer in result.layers] == ["fc1", "fc2"]
+    assert stages[-1].accuracy > 0.9
+    given = conv_network()
+    result, _ = run_recipe(given, Recipe(0.5, "channel", criterion="l2"))
+    conv, fc = result.layers
+    assert (conv.weight.shape, conv.output_shape, fc.weight.shape) == (
+        (1, 2, 3, 3), (1, 4, 4), (3, 16))
+    kept = int(np.square(given.layers[0].weight).sum(axis=(1, 2, 3)).argmax())
+    x = np.random.default_rng(0).normal(size=(5, 32)).astype(np.float32)
+    zeroed = given.layers[0].weight * (np.arange(2) == kept)[:, None, None, None]
+    masked = Network((replace(given.layers[0], weight=zeroed), given.layers[1]))
+    np.testing.assert_allclose(result.forward(x)[-1], masked.forward(x)[-1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("recipe", "message"), [
+    (Recipe(0.5, "channel"), "no layer but the last has units of granularity 'channel'"),
+    (Recipe({"fc2": 0.5}, "neuron"), "layer fc2 has no neuron that could go: .* choose from fc1"),
+    (Recipe({"fc1": 0.5}, "channel"), "no layer but the last has units of granularity 'chan"),
+])
+def test_structure_that_cannot_go(recipe, message):
+    with pytest.raises(BadInput, match=message):
+        run_recipe(network(), recipe)
+
+
+def test_structure_takes_no_size():
+    with pytest.raises(BadInput, match="'neuron' takes no size; remove 4"):
+        Recipe(0.5, "neuron", 4)
