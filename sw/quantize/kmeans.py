@@ -32,13 +32,15 @@ class Shared:
     rms: float
 
 
-def share(weights: np.ndarray, centroids: int = 15, start: str = "density") -> Shared:
+def share(weights: np.ndarray, centroids: int = 15, start: str = "density",
+          seed: int = 0) -> Shared:
     """Share the non-zero ``weights`` among at most ``centroids`` values.
 
     ``weights`` is a float array of any shape; float64 is rounded to float32 first. Weights that
     take no more distinct values than there are centroids keep these values exactly. Others are
-    clustered by Lloyd's algorithm from a ``start`` at evenly spaced quantiles (``"density"``) or
-    at evenly spaced values from the least to the greatest (``"linear"``); sums are float64.
+    clustered by Lloyd's algorithm from a ``start`` at evenly spaced quantiles (``"density"``), at
+    evenly spaced values from the least to the greatest (``"linear"``), or at distinct weights drawn
+    with ``seed`` (``"random"``, Forgy's); sums are float64.
     Raises :class:`BadInput` for a NaN or an infinity.
     """
     if not 1 <= centroids <= 255:
@@ -51,7 +53,7 @@ def share(weights: np.ndarray, centroids: int = 15, start: str = "density") -> S
     ordered = np.sort(weights[weights != 0])
     centres, boundaries = _distinct(ordered, centroids)
     if len(centres) > centroids:
-        centres = _lloyd(ordered, STARTS[start](ordered, centroids))
+        centres = _lloyd(ordered, STARTS[start](ordered, centroids, seed))
         boundaries = _boundaries(centres)
 
     codebook = np.zeros(centroids + 1, np.float32)
@@ -68,16 +70,21 @@ def refuse_nonfinite(what: str, values: np.ndarray) -> None:
         raise BadInput(f"{what} {list(place)} is {values[place]}: it must be a finite float32")
 
 
-def _density(ordered: np.ndarray, count: int) -> np.ndarray:
+def _density(ordered: np.ndarray, count: int, _seed: int) -> np.ndarray:
     """The middles of ``count`` equally populated ranges."""
     return ordered[((np.arange(count) + 0.5) * len(ordered) / count).astype(int)]
 
 
-def _linear(ordered: np.ndarray, count: int) -> np.ndarray:
+def _linear(ordered: np.ndarray, count: int, _seed: int) -> np.ndarray:
     return np.linspace(ordered[0], ordered[-1], count, dtype=np.float64)
 
 
-STARTS = {"density": _density, "linear": _linear}
+def _random(ordered: np.ndarray, count: int, seed: int) -> np.ndarray:
+    distinct = ordered[np.append(True, ordered[1:] != ordered[:-1])]
+    return np.sort(np.random.default_rng(seed).choice(distinct, count, replace=False))
+
+
+STARTS = {"density": _density, "linear": _linear, "random": _random}
 
 
 def _distinct(ordered: np.ndarray, enough: int) -> tuple[np.ndarray, np.ndarray]:

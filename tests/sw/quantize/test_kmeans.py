@@ -21,10 +21,12 @@ def start_values(weights, start):
     ordered = np.sort(weights)
     if start == "linear":
         return np.linspace(ordered[0], ordered[-1], 15)
+    if start == "random":
+        return np.sort(np.random.default_rng(0).choice(np.unique(ordered), 15, replace=False))
     return ordered[((np.arange(15) + 0.5) * len(ordered) / 15).astype(int)]
 
 
-@pytest.mark.parametrize("start", ["density", "linear"])
+@pytest.mark.parametrize("start", ["density", "linear", "random"])
 @pytest.mark.parametrize("distribution", ["normal", "laplace", "uniform"])
 def test_inertia_of_scikit_learn_from_the_same_start(start, distribution):
     weights = getattr(np.random.default_rng(2), distribution)(size=5000).astype(np.float32)
@@ -34,14 +36,14 @@ def test_inertia_of_scikit_learn_from_the_same_start(start, distribution):
     assert ours == pytest.approx(reference, rel=0.01)
 
 
-@pytest.mark.parametrize("start", ["density", "linear"])
+@pytest.mark.parametrize("start", ["density", "linear", "random"])
 def test_start(start, monkeypatch):
     monkeypatch.setattr(kmeans, "ITERATIONS", 0)
     weights = normal()
     assert np.allclose(share(weights, start=start).codebook[1:], start_values(weights, start))
 
 
-@pytest.mark.parametrize("start", ["density", "linear"])
+@pytest.mark.parametrize("start", ["density", "linear", "random"])
 @pytest.mark.parametrize("weights", [
     pytest.param(normal(), id="normal"),
     *(pytest.param(np.arange(1, count, dtype=np.float32), id=f"ties_of_{count}")
@@ -112,9 +114,9 @@ def test_rms():
     assert 0 < shared.rms < 0.12
 
 
-@pytest.mark.parametrize("start", ["density", "linear"])
+@pytest.mark.parametrize("start", ["density", "linear", "random"])
 def test_no_dead_centroid(start):
-    """Both starts put several centroids where no weight is nearest."""
+    """Two of the starts put several centroids where no weight is nearest."""
     weights = np.concatenate([np.full(10000, 0.5), np.linspace(0.6, 0.7, 40), [1e6]])
     shared = share(weights.astype(np.float32), start=start)
     assert set(shared.indices) == set(range(1, 16))
@@ -138,7 +140,7 @@ def test_cluster_beside_a_huge_one_keeps_its_mean():
 
 
 @given(values=st.lists(st.floats(-2.0**100, 2.0**100, width=32), min_size=1, max_size=60),
-       centroids=st.integers(1, 15), start=st.sampled_from(["density", "linear"]))
+       centroids=st.integers(1, 15), start=st.sampled_from(["density", "linear", "random"]))
 @settings(deadline=None)
 def test_any_weights(values, centroids, start):
     weights = np.array(values, np.float32)
@@ -171,8 +173,15 @@ def test_refuses_what_is_not_finite(value, shown):
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"centroids": 0}, "centroids must be 1 to 255, not 0"),
     ({"centroids": 256}, "centroids must be 1 to 255, not 256"),
-    ({"start": "random"}, "start must be one of density, linear, not 'random'"),
+    ({"start": "best"}, "start must be one of density, linear, random, not 'best'"),
 ])
 def test_refuses(arguments, message):
     with pytest.raises(BadInput, match=message):
         share(np.ones(3, np.float32), **arguments)
+
+
+def test_another_seed_starts_elsewhere():
+    weights = normal(300)
+    first, second = (share(weights, start="random", seed=seed).codebook for seed in (1, 2))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, share(weights, start="random", seed=1).codebook)
