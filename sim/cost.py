@@ -1,8 +1,8 @@
 """What a network costs on an EIE array: costs for :mod:`zeroskip.sw.prune.ratios`.
 
 A layer of more than 15 values is shared by k-means first, without training, as
-:func:`zeroskip.sw.compiler.compile.compile_network` does it. The array is the given one with
-memories just deep enough for the network; its cycles do not depend on their depth.
+:func:`zeroskip.sw.compiler.compile.compile_network` does it. Where the network needs deeper
+memories than the array has, it gets them; its cycles do not depend on their depth.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
 from zeroskip.sim.cycle_model import predict
-from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
-from zeroskip.sw.compiler.eie import cut, deepened
+from zeroskip.sw.compiler.compile import compile_network, storage
+from zeroskip.sw.compiler.eie import deepened
 from zeroskip.sw.golden import eie as golden
 from zeroskip.sw.network import Network
 
@@ -25,7 +25,12 @@ def packed_bytes(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], 
     run on an EIE array, a convolution for example.
     """
     def cost(network: Network) -> float:
-        return float(storage(_compile(network, samples, config).program)["packed"])
+        compiled = compile_network(network, samples, deepened(config))
+        (part,) = compiled.program.parts
+        rows = max(config.weight_rows, part.entries.shape[1] // ENTRIES_PER_ROW)
+        # a pointer is as wide as the memory is deep
+        part = replace(part, config=replace(config, weight_rows=rows))
+        return float(storage(replace(compiled.program, parts=(part,)))["packed"])
     return cost
 
 
@@ -36,7 +41,7 @@ def cycles(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], float]
     cycles.
     """
     def cost(network: Network) -> float:
-        compiled = _compile(network, samples, config)
+        compiled = compile_network(network, samples, deepened(config))
         (part,) = compiled.program.parts
         x, _ = part.input.to_integer(samples.reshape(len(samples), -1))
         vectors, total = x, 0
@@ -50,10 +55,3 @@ def cycles(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], float]
             vectors[:, part.positions(number)] = x
         return total / len(samples)
     return cost
-
-
-def _compile(network: Network, samples: np.ndarray, config: EIEConfig) -> Compiled:
-    """The network on an array with memories that are just deep enough."""
-    compiled = compile_network(network, samples, deepened(config))
-    parts = tuple(cut(part) for part in compiled.program.parts)
-    return replace(compiled, program=replace(compiled.program, parts=parts))

@@ -5,7 +5,6 @@ UCI Optical Recognition of Handwritten Digits set.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import chain, pairwise
 
 import numpy as np
@@ -15,7 +14,8 @@ from sklearn.model_selection import train_test_split
 from zeroskip.sw.compiler.frontend import require_torch
 from zeroskip.sw.network import Network
 from zeroskip.sw.prune.data import Data, accuracy
-from zeroskip.sw.prune.recipe import Recipe, Stage, run_recipe
+from zeroskip.sw.prune.pipeline import Stage, prune
+from zeroskip.sw.prune.recipe import Recipe
 
 TEST_IMAGES = 360
 IMAGE = (1, 8, 8)
@@ -110,9 +110,8 @@ def run_linear(
     The same seed gives the same bytes on the same machine. Raises ToolMissing without torch.
     """
     train, _ = load()
-    return _run(train_linear(train, seed, progress), Recipe(
-        DENSITY, share_bits=4, data=train, seed=seed, **LINEAR),
-        progress)
+    return _run(train_linear(train, seed, progress),
+                Recipe(DENSITY, centroids=15, seed=seed, **LINEAR), progress)
 
 
 def run_convolutional(
@@ -121,12 +120,10 @@ def run_convolutional(
 ) -> list[Stage]:
     """The convolutional network dense and 2:4 pruned; see :func:`run_linear`."""
     train, _ = load()
-    return _run(train_convolutional(train, seed, progress), Recipe(
-        granularity="2:4", data=train, seed=seed, **CONVOLUTIONAL),
-        progress)
+    return _run(train_convolutional(train, seed, progress),
+                Recipe(granularity="2:4", seed=seed, **CONVOLUTIONAL), progress)
 
 
 def _run(network: Network, recipe: Recipe, progress) -> list[Stage]:
-    _, test = load()
-    _, stages = run_recipe(network, recipe, progress)
-    return [replace(stage, accuracy=accuracy(stage.network, test)) for stage in stages]
+    train, test = load()
+    return prune(network, recipe, train, lambda now: accuracy(now, test), progress=progress)[1]

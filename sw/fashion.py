@@ -7,7 +7,6 @@ on and 10,000 to test, of ten kinds. The network is that of Han et al., "Deep Co
 
 import gzip
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,10 @@ import numpy as np
 from zeroskip.sw.digits import train_widths
 from zeroskip.sw.errors import ToolMissing
 from zeroskip.sw.network import Network
+from zeroskip.sw.prune import pipeline
 from zeroskip.sw.prune.data import Data, accuracy
-from zeroskip.sw.prune.recipe import Recipe, Stage, run_recipe
+from zeroskip.sw.prune.pipeline import Stage
+from zeroskip.sw.prune.recipe import Recipe
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts it."""
@@ -62,6 +63,6 @@ def prune(
 
     ``density`` is by layer, ``"0"``, ``"2"`` and ``"4"``. Raises ToolMissing without torch.
     """
-    recipe = Recipe(density, share_bits=4, data=data, seed=seed, **TRAINING)
-    _, stages = run_recipe(network, recipe, progress)
-    return [replace(stage, accuracy=accuracy(stage.network, test)) for stage in stages]
+    recipe = Recipe(density, centroids=15, seed=seed, **TRAINING)
+    return pipeline.prune(network, recipe, data, lambda now: accuracy(now, test),
+                          progress=progress)[1]

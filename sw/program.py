@@ -14,15 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.parts.checks import check_choice
 from zeroskip.sw.parts.eie import EIEPart, LayerInfo
 from zeroskip.sw.parts.quantity import Quantity
 from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart
+from zeroskip.sw.tensorfile import parse_json, read_safetensors, write_safetensors
 
 VERSION = 3
 """Format version that this code writes and reads."""
@@ -94,12 +92,7 @@ class Program:
             "crc32": {name: zlib.crc32(tensor.tobytes()) for name, tensor in tensors.items()},
         }, sort_keys=True)
         metadata = {"zeroskip": header, "crc32": str(zlib.crc32(header.encode()))}
-        content = save_tensors(tensors, metadata)
-        # safetensors writes the metadata in any order; sorted, equal programs are equal files.
-        start = 8 + int.from_bytes(content[:8], "little")
-        text = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
-        text += b" " * (-len(text) % 8)
-        Path(path).write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
+        write_safetensors(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: Path) -> "Program":
@@ -162,39 +155,6 @@ def _part(number: int, described: dict, tensors: dict[str, np.ndarray]) -> Part:
     return _PARTS[engine].from_file(described, {
         name.removeprefix(prefix): tensor for name, tensor in tensors.items()
         if name.startswith(prefix)})
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Metadata and tensors of a safetensors file; :class:`BadInput` if it is none."""
-    path = Path(path)
-    if path.is_dir():
-        raise BadInput(f"{path}: this is a folder; give the path of a file")
-    if not path.is_file():
-        raise BadInput(f"{path}: there is no such file; give the path of an existing one")
-    content = path.read_bytes()
-    try:
-        length = int.from_bytes(content[:8], "little")
-        header = parse_json(content[8:8 + length].decode())
-        metadata = header.get("__metadata__", {})
-        if not isinstance(metadata, dict):
-            raise ValueError("its metadata is not an object")
-        return metadata, load_tensors(content)
-    except (SafetensorError, ValueError, AttributeError, KeyError) as error:
-        raise BadInput(f"{path}: not a readable safetensors file ({error}); it is truncated, "
-                       "damaged or of another kind") from None
-
-
-def parse_json(text: str):
-    """JSON in which a key may stand only once per object; ``ValueError`` otherwise."""
-    def unique(pairs):
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a key stands twice")
-        return result
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 def _header(path: Path, metadata: dict[str, str]) -> dict:

@@ -28,9 +28,9 @@ from safetensors.numpy import save as save_tensors
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.im2col import Geometry
-from zeroskip.sw.program import parse_json, read_safetensors
 from zeroskip.sw.quantize.fixed import FixedLayer
 from zeroskip.sw.quantize.int8 import Int8Layer
+from zeroskip.sw.tensorfile import parse_json, read_safetensors
 
 
 @dataclass(frozen=True, eq=False)

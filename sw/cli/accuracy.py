@@ -10,7 +10,8 @@ from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.golden import eie
 from zeroskip.sw.network import Network
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.recipe import Recipe, run_recipe
+from zeroskip.sw.prune.pipeline import prune
+from zeroskip.sw.prune.recipe import Recipe
 from zeroskip.sw.quantize.fixed import quantize, to_integer
 
 BANKS = 4
@@ -52,10 +53,10 @@ def _trials(seed: int) -> Iterator[Trial]:
     """
     train, test = digits.load()
     start = digits.train_linear(train, seed)
-    recipe = Recipe(1.0, share_bits=4, data=train, seed=seed, **digits.LINEAR)
+    recipe = Recipe(1.0, centroids=15, seed=seed, **digits.LINEAR)
 
     def trial(pruning: str, **changes) -> tuple[Network, Trial]:
-        network, stages = run_recipe(start, replace(recipe, **changes))
+        network, stages = prune(start, replace(recipe, **changes), train)
         return network, Trial(pruning, stages[-1].density, _integer_accuracy(network, train, test))
 
     yield trial("none")[1]

@@ -24,7 +24,7 @@ from zeroskip.sw.compiler.tensorcore import compile_layer
 from zeroskip.sw.parts.eie import EIEPart
 from zeroskip.sw.program import Part
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.recipe import Stage
+from zeroskip.sw.prune.pipeline import Stage
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.recipe import Stage
+from zeroskip.sw.prune.pipeline import Stage
 
 DENSITIES = {"0": 0.07, "2": 0.12, "4": 0.4}, {"0": 0.05, "2": 0.1, "4": 0.4}
 """By layer."""
 SEEDS = (0, 1, 2)
-CONFIG = zeroskip(4, weight_rows=1024, pointers=1536, act_depth=256, bias_depth=128)
+CONFIG = zeroskip(4, weight_rows=1024, pointers=2560, act_depth=256, bias_depth=128)
 IMAGES = 100
 """Test images that are run in RTL beside the integer reference, which takes all."""
 

@@ -22,6 +22,8 @@ app.add_typer(bench, name="bench")
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No table and no progress.")]
 Model = Annotated[Path, typer.Argument(help="An ONNX or .pt2 file.")]
+RecipeFile = Annotated[Path, typer.Option("--recipe", help="A recipe in TOML.")]
+Plot = Annotated[Path | None, typer.Option(help="A .svg or .html file.")]
 ProgramFile = Annotated[Path, typer.Argument(help="A compiled program, model.zsk.")]
 Input = Annotated[Path, typer.Option("--input", help="A .npy array, batch first.")]
 Raw = Annotated[bool, typer.Option(
@@ -49,12 +51,40 @@ def inspect(model: Model, json: Json = False, quiet: Quiet = False) -> None:
 
 
 @app.command()
-def prune(model: Model, recipe: Annotated[Path, typer.Option(help="A recipe in TOML.")],
-          out: Annotated[Path, typer.Option("-o", help="The pruned model, ONNX.")],
+def prune(model: Model, recipe: RecipeFile,
+          out: Annotated[Path | None, typer.Option(
+              "-o", help="The pruned model, .onnx or .pt2; its weights lie beside it as "
+              ".safetensors. Without: a dry run.")] = None,
           json: Json = False, quiet: Quiet = False) -> None:
-    """Prune a model by a recipe."""
+    """Prune a model by a recipe, or say what the recipe would do to each layer."""
     from zeroskip.sw.cli.models import prune as run
     run(model, recipe, out, Screen(json, quiet))
+
+
+@app.command()
+def scan(model: Model, recipe: RecipeFile,
+         plot: Plot = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Accuracy with each layer alone cut to some densities, by a recipe with data."""
+    from zeroskip.sw.cli.ratios import scan as run
+    run(model, recipe, plot, Screen(json, quiet))
+
+
+@app.command()
+def search(model: Model, recipe: RecipeFile,
+           method: Annotated[str, typer.Option(
+               help="uniform, sensitivity, netadapt, amc or random.")],
+           budget: Annotated[float, typer.Option(help="Of the model's own cost, 0 to 1.")],
+           out: Annotated[Path, typer.Option(
+               "-o", help="The recipe with the densities found, TOML.")],
+           cost: Annotated[str, typer.Option(help="cycles, bytes or macs.")] = "cycles",
+           target: Annotated[str | None, typer.Option(
+               help="A named configuration of the EIE array.")] = None,
+           evaluations: Annotated[int | None, typer.Option(
+               help="Networks that amc or random tries; 400.")] = None,
+           json: Json = False, quiet: Quiet = False) -> None:
+    """Find a density for each layer, so that the model costs no more than a budget."""
+    from zeroskip.sw.cli.ratios import search as run
+    run(model, recipe, method, budget, cost, target, evaluations, out, Screen(json, quiet))
 
 
 @app.command("compile")
@@ -114,7 +144,7 @@ def bench_eie(pes: Annotated[int, typer.Option(help="Processing elements.")] = 6
                   help="random, skewed, balanced; the first two.")] = None,
               matrix: Annotated[Path | None, typer.Option(
                   help=".npz of a scipy sparse matrix, [out, in].")] = None,
-              plot: Annotated[Path | None, typer.Option(help="A .svg or .html file.")] = None,
+              plot: Plot = None,
               engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
     """Cycles of the paper's nine layers in RTL, where they went, and the paper's beside."""
     from zeroskip.sw.cli.bench_eie import eie as run
@@ -180,11 +210,32 @@ def bench_accuracy(json: Json = False, quiet: Quiet = False) -> None:
     run(Screen(json, quiet))
 
 
+@bench.command("pruning")
+def bench_pruning(json: Json = False, quiet: Quiet = False) -> None:
+    """Every pruning method where it is at its best, on digits: accuracy, weights, MACs."""
+    from zeroskip.sw.cli.pruning import pruning as run
+    run(Screen(json, quiet))
+
+
 @bench.command("fashion")
 def bench_fashion(engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
     """LeNet-300-100 on Fashion-MNIST: how far it shrinks, and that the RTL computes it."""
     from zeroskip.sw.cli.fashion import bench as run
     run(engine, Screen(json, quiet))
+
+
+@bench.command("sentences")
+def bench_sentences(json: Json = False, quiet: Quiet = False) -> None:
+    """A sentence encoder at 2:4, pruned by three methods without training: what it still finds."""
+    from zeroskip.sw.cli.sentences import bench as run
+    run(Screen(json, quiet))
+
+
+@bench.command("search")
+def bench_search(json: Json = False, quiet: Quiet = False) -> None:
+    """Ways to choose densities for the digits model, at the same budget of cycles."""
+    from zeroskip.sw.cli.search_bench import search as run
+    run(Screen(json, quiet))
 
 
 @bench.command("sim")

@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import typer
+
 from zeroskip.sw.cli.files import array, check_writable, name_of, targets
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler import frontend
@@ -18,17 +20,23 @@ def inspect(model: Path, screen: Screen) -> None:
     screen.result({"layers": rows})
 
 
-def prune(model: Path, recipe: Path, out: Path, screen: Screen) -> None:
-    """See ``zeroskip prune --help``."""
-    from zeroskip.sw.prune.recipe import read_recipe, run_recipe
+def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:
+    """See ``zeroskip prune --help``; without ``out`` a dry run."""
+    from zeroskip.sw.prune import pipeline
+    from zeroskip.sw.prune.recipe import read_recipe
 
-    if out.suffix != ".onnx":
-        raise BadInput(f"{out}: a pruned model is written as ONNX; give a name that ends in .onnx")
-    check_writable(out)
+    if out is not None:
+        pipeline.check_name(out)
+        check_writable(out)
     network, steps = frontend.read(model), read_recipe(recipe)
+    data = steps.samples(recipe.parent)
+    if out is None:
+        _dry_run(model, pipeline.plan(network, steps), screen)
+        return
+    start = None if steps.rewind is None else frontend.read(recipe.parent / steps.rewind)
     with screen.progress("pruning") as update:
-        pruned, stages = run_recipe(network, steps, update)
-    frontend.to_onnx(pruned, out)
+        pruned, stages = pipeline.prune(network, steps, data, start=start, progress=update)
+    pipeline.save(pruned, steps, stages, out)
 
     before, after = frontend.inspect(network), frontend.inspect(pruned)
     screen.table(f"{model} -> {out}", ["layer", "shape", "density before", "density after"], [
@@ -40,6 +48,16 @@ def prune(model: Path, recipe: Path, out: Path, screen: Screen) -> None:
     screen.result({"before": before, "after": after, "stages": [
         {"name": stage.name, "density": stage.density, "accuracy": stage.accuracy}
         for stage in stages]})
+
+
+def _dry_run(model: Path, rows: list[dict], screen: Screen) -> None:
+    """Shows what would be pruned; exit code 1 where a layer cannot be."""
+    columns = ["layer", "shape", "units", "kept", "reason"]
+    screen.table(f"{model}, dry run", columns, [
+        ["-" if row[column] is None else row[column] for column in columns] for row in rows])
+    screen.result({"layers": rows})
+    if any(row["reason"] for row in rows):
+        raise typer.Exit(1)
 
 
 def compile_model(model: Path, calibration: Path | None, out: Path, machine: str | None,

@@ -1,5 +1,6 @@
 """Pictures of benchmarks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -22,9 +23,27 @@ def check(path: Path) -> None:
 def write(path: Path, rows: list[dict]) -> None:
     """Writes where the PE-cycles went in the rows of ``bench eie``: a picture, or a page with it,
     as the suffix of ``path`` says."""
-    picture = svg(_utilisation(rows))
+    _write(path, "Where the cycles of the EIE array go", _utilisation(rows))
+
+
+def write_scan(path: Path, densities: Sequence[float], accuracies: dict[str, list[float]]) -> None:
+    """Writes the curves of ``scan``, one a layer, like :func:`write`."""
+    figure = Figure(figsize=(7, 4.5))
+    axes = figure.subplots()
+    for layer, values in accuracies.items():
+        axes.plot(densities, values, marker="o", markersize=3, label=layer)
+    axes.set_xscale("log")
+    axes.set_xlabel("density of the layer, the others as they are")
+    axes.set_ylabel("accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend(title="layer", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    _write(path, "Sensitivity of each layer", figure)
+
+
+def _write(path: Path, title: str, figure: Figure) -> None:
+    picture = svg(figure)
     if path.suffix == ".html":
-        picture = PAGE.format(title="Where the cycles of the EIE array go", sections=picture)
+        picture = PAGE.format(title=title, sections=picture)
     path.write_text(picture)
 
 

@@ -15,6 +15,20 @@ SURVEYS = {".onnx": onnx_frontend.survey, ".pt2": pt2_frontend.survey}
 to_onnx = onnx_frontend.to_onnx
 
 
+def to_pt2(network: Network, path: str | Path, notes: dict[str, str] | None = None):
+    """Writes ``network`` as ``torch.export.save`` does, for float32 samples [batch, inputs].
+
+    ``notes`` become extra files. Raises BadInput where a layer is quantised, ToolMissing without
+    torch.
+    """
+    require_torch()
+    from zeroskip.sw.compiler import torch_frontend
+    torch_frontend.to_pt2(network, path, notes)
+
+
+WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
+
+
 def read(path: str | Path) -> Network:
     """Reads a model file, ``.onnx`` or ``.pt2`` (``torch.export.save``).
 

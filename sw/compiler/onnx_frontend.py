@@ -47,12 +47,13 @@ def survey(content: bytes, source: str) -> Chain:
     return chain
 
 
-def to_onnx(network: Network, path: str | Path):
+def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = None):
     """Writes ``network`` as ONNX (opset 17): Gemm with ``transB = 1``, Conv, and Relu.
 
     The input is ``input`` float32 ``[batch, inputs]``, or ``[batch, channels, height, width]``
     before a convolution; the output is ``output`` in the same way; node names are the layers'
-    names. Raises BadInput where a layer is quantised, or where the file cannot be written.
+    names. ``notes`` become the file's metadata. Raises BadInput where a layer is quantised, or
+    where the file cannot be written.
     """
     nodes, initializers, current = [], [], "input"
     shape = first = _sample(network.layers[0], "input_shape", network.inputs)
@@ -85,6 +86,7 @@ def to_onnx(network: Network, path: str | Path):
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets,
                               ir_version=helper.find_min_ir_version_for(opsets))
+    helper.set_model_props(model, notes or {})
     onnx.checker.check_model(model)
     try:
         Path(path).write_bytes(model.SerializeToString(deterministic=True))

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -54,6 +55,16 @@ def to_torch(network: Network) -> nn.Sequential:
         modules += _modules(layer)
         image = getattr(layer, "output_shape", None)
     return nn.Sequential(*modules, *[nn.Flatten()] * (image is not None))
+
+
+def to_pt2(network: Network, path: str | Path, notes: dict[str, str] | None = None):
+    """Writes what :func:`to_torch` makes of ``network``; the batch may have any size."""
+    program = torch.export.export(
+        to_torch(network).eval(), (torch.zeros(2, network.inputs),),
+        dynamic_shapes=({0: torch.export.Dim("batch")},))
+    file = io.BytesIO()     # of a path torch would put the name into the file
+    torch.export.save(program, file, extra_files=notes or {})
+    Path(path).write_bytes(file.getvalue())
 
 
 def with_weights(network: Network, module: nn.Module) -> Network:

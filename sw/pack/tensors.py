@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.program import parse_json
+from zeroskip.sw.tensorfile import parse_json
 
 DTYPES = {"F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16),
           "F32": np.dtype(np.float32), "I8": np.dtype(np.int8), "U8": np.dtype(np.uint8),

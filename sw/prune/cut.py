@@ -1,11 +1,14 @@
-"""Pruning: the units with the least score go, bit by bit while training goes on, or in one cut.
+"""Pruning: the units with the least score go, bit by bit while training goes on, or in cuts.
 
-Sources: Zhu and Gupta, "To prune, or not to prune", 2017, for the cubic schedule; Mishra et al.,
+Sources: Zhu and Gupta, "To prune, or not to prune", 2017, for the cubic schedule; Han et al.,
+"Learning both Weights and Connections", 2015, section 3.4, for rounds of cut and training; Frankle
+and Carbin, "The Lottery Ticket Hypothesis", 2019, section 2, for rewinding; Mishra et al.,
 "Accelerating Sparse Deep Neural Networks" (arXiv 2104.08378), section 4, for N:M: one cut, then
 training with the mask held.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,6 +17,8 @@ from zeroskip.sw.prune import structure
 from zeroskip.sw.prune.criteria import CRITERIA, scores
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.granularity import Granularity
+from zeroskip.sw.prune.reconstruct import lasso_channels, least_squares, sparsegpt
+from zeroskip.sw.prune.statistics import collect
 from zeroskip.sw.prune.train import fit, layers
 
 RAMP = 0.5
@@ -24,6 +29,40 @@ CUTS = 200
 
 BATCH = 512
 """Samples that are run at a time to score weights."""
+
+SPARSEGPT_BLOCK = 128
+"""Columns that SparseGPT chooses from together, where no pattern says it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """How weights are trained while they are pruned: ``epochs`` and what :func:`fit` takes.
+
+    ``l1`` and ``l2`` are what the loss gains by each weight's absolute value and square.
+    """
+
+    data: Data
+    epochs: int = 20
+    learning_rate: float = 1e-3
+    seed: int = 0
+    l1: float = 0.0
+    l2: float = 0.0
+    progress: Callable[[int, int, str], None] | None = None
+
+    @property
+    def batches(self) -> tuple[torch.Tensor, ...]:
+        """The samples without their labels, to score weights by."""
+        return torch.from_numpy(self.data.x).split(BATCH)
+
+    def run(self, module: nn.Module, after_step: Callable[[float], None] | None = None):
+        """Trains all parameters of ``module``; ``after_step`` as of :func:`fit`."""
+        weights = [layer.weight for layer in layers(module).values()]
+
+        def penalty():
+            return sum(self.l1 * w.abs().sum() + self.l2 * w.square().sum() for w in weights)
+        fit(module, module.parameters(), self.data, epochs=self.epochs, text="prune",
+            learning_rate=self.learning_rate, seed=self.seed, after_step=after_step,
+            progress=self.progress, penalty=penalty if self.l1 or self.l2 else None)
 
 
 def density_at(fraction: float, final: float) -> float:
@@ -38,39 +77,48 @@ def prune(
     density: dict[str, float | None],
     *,
     criterion: str = "l1",
-    data: Data | None = None,
-    epochs: int = 20,
-    learning_rate: float = 1e-3,
-    seed: int = 0,
-    progress: Callable[[int, int, str], None] | None = None,
+    reconstruct: str | None = None,
+    rounds: int | None = None,
+    start: nn.Module | None = None,
+    training: Training | None = None,
 ):
     """Zeroes weights of Linear and Conv2d layers of ``module``, in place.
 
     ``density`` has by the layer's name the fraction of weights that stay, None where the
-    granularity says it; other layers stay as they are. Without ``data`` all are cut at once and
-    nothing is trained. With ``data`` the density falls step by step over ``epochs`` of training;
-    N:M is cut at the start. A weight that went stays zero, but for banks, as
-    :mod:`zeroskip.sw.prune.banks` says. Scores are taken anew at each of ``CUTS``. Raises BadInput
-    where the criterion lacks what it needs.
+    granularity says it; other layers stay as they are. A weight that went stays zero, but for
+    banks, as :mod:`zeroskip.sw.prune.banks` says. Raises BadInput where the criterion lacks what
+    it needs.
+
+    =============================  =============================================================
+    without ``training``           all are cut at once
+    ``rounds``                     so many cuts by equal factors, trained after each; each takes
+                                   the weights and biases of ``start`` first, where it is given
+    N:M, ``reconstruct``           one cut, then training
+    else                           the density falls step by step while training goes on
+    =============================  =============================================================
+
+    ``reconstruct``, a name in :data:`zeroskip.sw.prune.recipe.RECONSTRUCTIONS`, goes layer by
+    layer: each makes up for what it lost, with the inputs that the layers before it give now.
     """
-    cut = _Cut(module, granularity, density, criterion, data)
-    at_once = data is None or granularity.density is not None
-    if at_once:
-        cut.choose(1.0)
-    if data is None:
+    cut = _Cut(module, granularity, density, criterion, training and training.batches)
+    if reconstruct is not None:
+        cut.rebuild(reconstruct)
+    elif training is None or granularity.density is not None or not (rounds or training.epochs):
+        cut.choose()
+    elif rounds is not None:
+        for done in range(rounds):
+            cut.choose(lambda final, part=(done + 1) / rounds: final**part)
+            if start is not None:
+                module.load_state_dict(start.state_dict())
+                cut.hold()
+            training.run(module, lambda _: cut.hold())
         return
-    cuts, done = CUTS if CRITERIA[criterion].needs in ("nothing", "norm") else epochs, 0
-
-    def step(fraction):
-        nonlocal done
-        # training that diverges is reported by its loss
-        if not at_once and int(fraction * cuts) > done and cut.finite():
-            cut.choose(fraction)
-            done = int(fraction * cuts)
-        cut.hold()
-
-    fit(module, module.parameters(), data, epochs=epochs, learning_rate=learning_rate,
-        seed=seed, after_step=step, progress=progress, text="prune")
+    else:
+        cuts = CUTS if CRITERIA[criterion].needs in ("nothing", "norm") else training.epochs
+        training.run(module, cut.falling(cuts))
+        return
+    if training is not None:
+        training.run(module, lambda _: cut.hold())
 
 
 def remove(
@@ -80,47 +128,99 @@ def remove(
     *,
     inputs: int,
     criterion: str = "l1",
-    data: Data | None = None,
-    epochs: int = 20,
-    learning_rate: float = 1e-3,
+    reconstruct: str | None = None,
     seed: int = 0,
-    progress: Callable[[int, int, str], None] | None = None,
+    training: Training | None = None,
 ) -> nn.Module:
     """A smaller copy of ``module``, which takes [batch, ``inputs``]: filters or neurons are gone.
 
-    They go at once, see :func:`zeroskip.sw.prune.structure.remove`; with ``data`` what is left is
-    trained. ``density`` has by the layer's name the fraction of units that stay.
+    They go at once, see :func:`zeroskip.sw.prune.structure.remove`; with ``training`` what is left
+    is trained. ``density`` has by the layer's name the fraction of units that stay. The criterion
+    ``"lasso"`` chooses them by what the next layer makes of them, and that layer, like any with
+    ``reconstruct``, makes up for them by least squares. ``seed`` is that of the samples on which
+    the smaller copy is compared.
     """
-    batches = data and torch.from_numpy(data.x).split(BATCH)
     example = torch.rand(2, inputs, generator=torch.Generator().manual_seed(seed))
-    found = scores(criterion, module, layers(module), batches)
-    smaller = structure.remove(module, example, granularity, density, found).module
-    if data is not None:
-        fit(smaller, smaller.parameters(), data, epochs=epochs, learning_rate=learning_rate,
-            seed=seed, progress=progress, text="prune")
+    if criterion == "lasso" or reconstruct:
+        smaller = _rebuilt(module, granularity, density, criterion, example, training.batches)
+    else:
+        found = scores(criterion, module, layers(module), training and training.batches)
+        smaller = structure.remove(module, example, granularity, density, found).module
+    if training is not None:
+        training.run(smaller)
     return smaller
+
+
+def _rebuilt(module, granularity, density, criterion, example, batches) -> nn.Module:
+    """A copy of ``module`` from which units went layer by layer, each made up for by the next."""
+    for name, part in density.items():
+        parts = layers(module)
+        following = list(parts)[list(parts).index(name) + 1]
+        layer, after = parts[name], parts[following]
+        moment = collect(module, {following: after}, batches)[following].moment
+        outputs = len(layer.weight)
+        keep = max(1, round(part * outputs))
+        by_unit = after.weight.detach().reshape(len(after.weight), outputs, -1)
+        if criterion == "lasso":
+            weight, kept = lasso_channels(by_unit, moment, keep)
+        else:
+            score = scores(criterion, module, {name: layer}, batches)[name].flatten(1).sum(1)
+            kept = torch.zeros(outputs, dtype=torch.bool)
+            kept[score.argsort(descending=True, stable=True)[:keep]] = True
+            mask = kept.repeat_interleave(by_unit.shape[2]).expand(len(by_unit), -1)
+            weight = least_squares(by_unit.flatten(1), moment, mask)
+        with torch.no_grad():
+            after.weight.copy_(weight.view_as(after.weight))
+        module = structure.remove(module, example, granularity, {name: kept}).module
+    return module
 
 
 class _Cut:
     """The masks of some layers, as they shrink."""
 
-    def __init__(self, module, granularity, density, criterion, data):
+    def __init__(self, module, granularity, density, criterion, batches):
         self.module, self.granularity, self.density = module, granularity, density
-        self.criterion = criterion
+        self.criterion, self.batches = criterion, batches
         self.layers = {name: layers(module)[name] for name in density}
-        self.batches = data and torch.from_numpy(data.x).split(BATCH)
         self.masks = {name: torch.ones_like(layer.weight, dtype=torch.bool)
                       for name, layer in self.layers.items()}
 
-    def choose(self, fraction: float):
-        """Cuts to the densities after ``fraction`` of the training."""
-        found = scores(self.criterion, self.module, self.layers, self.batches)
-        for name, score in found.items():
-            final = self.density[name]
-            now = None if final is None else density_at(fraction, final)
-            score = (score * self.masks[name]).numpy()      # what went does not come back
-            self.masks[name] = torch.from_numpy(self.granularity.mask(score, now))
+    def choose(self, now: Callable[[float], float] = lambda final: final):
+        """Cuts to the densities that ``now`` makes of the final ones."""
+        for name, score in self._scores(self.layers).items():
+            self.masks[name] = self._mask(name, score, now)
         self.hold()
+
+    def falling(self, cuts: int) -> Callable[[float], None]:
+        """What to do after each step of a training, over which the density falls in ``cuts``."""
+        done = 0
+
+        def step(fraction):
+            nonlocal done
+            # training that diverges is reported by its loss
+            if int(fraction * cuts) > done and self._finite():
+                self.choose(lambda final: density_at(fraction, final))
+                done = int(fraction * cuts)
+            self.hold()
+        return step
+
+    @torch.no_grad()
+    def rebuild(self, method: str):
+        """Cuts layer by layer to the final densities; what stays makes up for what goes."""
+        for name, layer in self.layers.items():
+            moment = collect(self.module, {name: layer}, self.batches)[name].moment
+            matrix = layer.weight.flatten(1)
+            if method == "sparsegpt":
+                pattern = self.granularity.density is not None
+                weight, mask = sparsegpt(
+                    matrix, moment, lambda score, name=name: self._mask(name, score),
+                    block=self.granularity.units(()) if pattern else SPARSEGPT_BLOCK)
+            else:
+                score = self._scores({name: layer})[name]
+                mask = self._mask(name, score).flatten(1)
+                weight = least_squares(matrix, moment, mask)
+            layer.weight.copy_(weight.view_as(layer.weight))
+            self.masks[name] = mask.view_as(layer.weight)
 
     @torch.no_grad()
     def hold(self):
@@ -128,6 +228,15 @@ class _Cut:
         for name, layer in self.layers.items():
             layer.weight.masked_fill_(~self.masks[name], 0)
 
-    def finite(self) -> bool:
-        """Whether all weights are."""
+    def _scores(self, some):
+        """By layer, zero for what went: it does not come back."""
+        found = scores(self.criterion, self.module, some, self.batches)
+        return {name: score * self.masks[name] for name, score in found.items()}
+
+    def _mask(self, name, score, now=lambda final: final):
+        final = self.density[name]
+        return torch.from_numpy(self.granularity.mask(
+            score.numpy(), None if final is None else now(final)))
+
+    def _finite(self) -> bool:
         return all(layer.weight.isfinite().all() for layer in self.layers.values())

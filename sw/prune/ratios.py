@@ -25,7 +25,9 @@ import numpy as np
 from zeroskip.sw.compiler.frontend import require_torch
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Network
+from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.granularity import Granularity
+from zeroskip.sw.prune.search.lookup import LookUp
 
 Cost = Callable[[Network], float]
 Densities = dict[str, float]
@@ -33,8 +35,10 @@ Densities = dict[str, float]
 Progress = Callable[[int, int, str], None]
 """Called with the evaluations done, their number in all, and what they are for."""
 
-HALVINGS = 12
+HALVINGS = 16
 """Of the interval in which the answer that just meets a budget is sought."""
+LOW = 0.02
+"""The lowest density of a layer."""
 POINTS = 10
 """Densities of a scan."""
 BATCH = 512
@@ -149,11 +153,21 @@ class Task:
     cost: Cost
     budget: float
     evaluate: Callable[[Network], float]
-    low: float = 0.02
+    low: float = LOW
 
     def __post_init__(self):
         if not 0 < self.low < 1:
             raise BadInput(f"low must be above 0 and below 1, not {self.low!r}.")
+
+    @cached_property
+    def table(self) -> LookUp:
+        """Estimates :meth:`price`, at the budget exactly where all layers have one density.
+
+        It is measured when it is first asked for; BadInput where the budget cannot be met.
+        """
+        table, alike = LookUp(self.price, self.cut.names, self.low), uniform(self)
+        table.fit(alike, self.price(alike))
+        return table
 
     def price(self, densities: Densities) -> float:
         """What the network costs that is cut to ``densities``."""
@@ -183,7 +197,7 @@ class Task:
         least = price(family(0.0))
         if least > self.budget:
             raise BadInput(f"the budget of {self.budget:g} is below {least:g}, what the network "
-                           "costs at its lowest densities; raise the budget or lower low.")
+                           "costs at its lowest densities; raise the budget.")
         low, high = 0.0, 1.0
         for _ in range(HALVINGS):
             middle = (low + high) / 2
@@ -195,6 +209,20 @@ class Task:
 def uniform(task: Task, _progress: Progress | None = None) -> Densities:
     """The greatest density of all layers that meets the budget; BadInput where none does."""
     return task.scaled(dict.fromkeys(task.cut.names, 1.0))
+
+
+def halves(data: Data, seed: int) -> tuple[Data, Data]:
+    """The samples that a search evaluates on, and those that it may train on; drawn by ``seed``."""
+    if len(data.x) < 2:
+        raise BadInput("a search evaluates on one half of the data and may train on the other; "
+                       "give 2 samples or more.")
+    order = np.random.default_rng(seed).permutation(len(data.x))
+    return tuple(Data(data.x[rows], data.y[rows]) for rows in np.array_split(order, 2))
+
+
+def ladder(low: float = LOW) -> np.ndarray:
+    """The densities of a scan, from ``low`` to 1 by equal factors."""
+    return np.array([*np.geomspace(low, 1, POINTS)[:-1], 1])
 
 
 def scan(
@@ -220,8 +248,7 @@ def sensitivity(task: Task, progress: Progress | None = None) -> Densities:
     The threshold is the least that meets the budget; between two densities of the scan accuracy
     is taken to be linear. Raises BadInput where the budget cannot be met.
     """
-    densities = np.geomspace(task.low, 1, POINTS)
-    densities[-1] = 1
+    densities = ladder(task.low)
     table = scan(task.cut, densities, task.evaluate, progress)
     # what is lost at a density or one above it, from the lowest density up
     losses = {name: np.maximum.accumulate((each[-1] - np.array(each))[::-1])[::-1]

@@ -1,4 +1,4 @@
-"""Pruning by recipe: one TOML file, checked, that says everything about a run.
+"""A recipe: one TOML file, checked, that says everything about a pruning run.
 
 ::
 
@@ -12,29 +12,43 @@
                                 # and outputs leave the network, those of its last layer excepted
     size = 4                    # of a vector, of a block's side; of banks: the PEs of the array
     criterion = "l1"            # which weights go first, as in prune/criteria.py: also l2, scale,
-                                # apoz, wanda, obd
-    share_bits = 4              # 4: at most 15 values a layer beside zero; left out: no sharing
+                                # apoz, wanda, obd; of channels and neurons also lasso
+    reconstruct = "sparsegpt"   # how the weights that stay make up for those that go, as in
+                                # prune/reconstruct.py: also least_squares. One cut
+    rounds = 5                  # cuts, each followed by training; left out: bit by bit while
+                                # training goes on
+    rewind = "start.onnx"       # the model whose weights those that stay take back at each cut
+    l1 = 1e-5                   # what the loss gains by each |w|, and
+    l2 = 1e-4                   # by each w^2, while pruning
+    centroids = 15              # values a layer beside zero, shared by k-means: 15 for the EIE
+                                # array, 16 where zero needs no code; left out: no sharing
+    start = "density"           # of k-means, as in quantize/kmeans.py: also linear, random
+    weight_bits = 4             # of integers, one scale an output: 4 or 8; left out: floats
     data = "train.npz"          # arrays x and y; left out: one cut, no training
-    epochs = 20                 # of training while pruning, and again while sharing
+    epochs = 20                 # of training at each cut, or in all; again while sharing, rounding;
+                                # 0: none
     learning_rate = 1e-3
     seed = 0                    # of the order of the samples
 """
 
+import json
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
-
-from zeroskip.sw.compiler.frontend import require_torch
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Conv2d, Linear, Network
-from zeroskip.sw.prune.data import Data, accuracy, check_fits, read_data
+from zeroskip.sw.network import Conv2d, Linear
+from zeroskip.sw.prune.data import Data, read_data
 from zeroskip.sw.prune.granularity import granularity
+from zeroskip.sw.quantize.kmeans import STARTS
 
 STRUCTURAL = {"channel": Conv2d, "neuron": Linear}
 """Granularities whose units leave the network, and the layers that lose them."""
+
+RECONSTRUCTIONS = ("least_squares", "sparsegpt")
+
+NEED_DATA = ("reconstruct", "rounds", "rewind", "l1", "l2", "epochs", "learning_rate")
+"""Keys that say nothing without samples."""
 
 
 @dataclass(frozen=True)
@@ -46,52 +60,105 @@ class Recipe:
     density : float or dict of float, or None
         Fraction of the weights that stay, in (0, 1], for all layers or by layer name; a layer
         that a dict leaves out stays as it is. None for N:M, which is for all layers.
-    share_bits : int or None
-        4 for at most 15 distinct values a layer beside zero; None for no sharing.
-    data : Data or None
-        Samples to train on; None prunes and shares without training.
-    epochs : int
-        Passes over the data while pruning, and again while sharing; at least 1.
-    learning_rate : float
-        First learning rate of each training, above 0.
-    seed : int
-        Of the order of the samples, 0 to 2**32 - 1.
     granularity, size
         As of :func:`zeroskip.sw.prune.granularity.granularity`, or a key of ``STRUCTURAL``.
     criterion : str
-        A key of :data:`zeroskip.sw.prune.criteria.CRITERIA`.
+        A key of :data:`zeroskip.sw.prune.criteria.CRITERIA`; ``"lasso"`` with ``STRUCTURAL``.
+    reconstruct : str or None
+        One of ``RECONSTRUCTIONS``; ``"sparsegpt"`` has a criterion of its own.
+    rounds : int or None
+        Cuts with training after each, from 1; None for a density that falls while training.
+    rewind : str or None
+        Path of the model whose weights survivors take back at each of the ``rounds``.
+    l1, l2 : float
+        Penalty by each weight's absolute value and by its square, 0 or more.
+    centroids : int or None
+        15 or 16 distinct values a layer beside zero; None for no sharing.
+    start : str
+        A key of :data:`zeroskip.sw.quantize.kmeans.STARTS`.
+    weight_bits : int or None
+        4 or 8, of integers with a scale per output; None for floats.
+    data : str or None
+        Path of the samples, as :meth:`samples` reads it.
+    epochs : int
+        Passes over the data, from 0; of each round, of the sharing and of the rounding.
+    learning_rate : float
+        First learning rate of each training, above 0.
+    seed : int
+        Of the order of the samples and of a random ``start``, 0 to 2**32 - 1.
     """
 
     density: float | dict[str, float] | None = None
     granularity: str = "element"
     size: int | None = None
     criterion: str = "l1"
-    share_bits: int | None = None
-    data: Data | None = None
+    reconstruct: str | None = None
+    rounds: int | None = None
+    rewind: str | None = None
+    l1: float = 0.0
+    l2: float = 0.0
+    centroids: int | None = None
+    start: str = "density"
+    weight_bits: int | None = None
+    data: str | None = None
     epochs: int = 20
     learning_rate: float = 1e-3
     seed: int = 0
 
     def __post_init__(self):
-        fixed = self._check_granularity()
-        self._check_density(fixed)
+        self._check_density(self._check_granularity())
         _check(isinstance(self.criterion, str), "criterion", "a name in quotes", self.criterion)
-        _check(self.share_bits is None or (_whole(self.share_bits) and self.share_bits == 4),
-               "share_bits", "4, or left out", self.share_bits)
-        if self.share_bits is not None and fixed:
-            raise BadInput(f"share_bits is for the EIE array and {self.granularity} for the tensor "
-                           "core; remove one of them.")
-        _check(_whole(self.epochs) and self.epochs >= 1, "epochs", "a whole number from 1",
-               self.epochs)
+        _check(self.rounds is None or _whole(self.rounds, 1), "rounds", "a whole number from 1",
+               self.rounds)
+        for name in ("rewind", "data"):
+            value = getattr(self, name)
+            _check(value is None or isinstance(value, str), name, "a path in quotes", value)
+        for name in ("l1", "l2"):
+            value = getattr(self, name)
+            _check(_number(value) and 0 <= value < float("inf"), name, "a number from 0", value)
+        for name, choices in (("reconstruct", (None, *RECONSTRUCTIONS)),
+                              ("centroids", (None, 15, 16)), ("start", tuple(STARTS)),
+                              ("weight_bits", (None, 4, 8))):
+            value = getattr(self, name)
+            _check(value in choices and not isinstance(value, float), name,
+                   " or ".join(str(each) for each in choices if each) + (
+                       ", or left out" if None in choices else ""), value)
+        _check(_whole(self.epochs, 0), "epochs", "a whole number from 0", self.epochs)
         _check(_number(self.learning_rate) and 0 < self.learning_rate < float("inf"),
                "learning_rate", "a number above 0", self.learning_rate)
-        _check(_whole(self.seed) and 0 <= self.seed < 2**32, "seed",
+        _check(_whole(self.seed, 0) and self.seed < 2**32, "seed",
                "a whole number from 0 to 4294967295", self.seed)
+        self._check_together()
+
+    @property
+    def structural(self) -> bool:
+        """Whether units leave the network."""
+        return self.granularity in tuple(STRUCTURAL)
+
+    @property
+    def patterned(self) -> bool:
+        """Whether the granularity says how many weights stay."""
+        return not self.structural and granularity(self.granularity, self.size).density is not None
+
+    def samples(self, folder: Path) -> Data | None:
+        """What ``data`` names, a path from ``folder``; raises BadInput where it cannot be used."""
+        return None if self.data is None else read_data(folder / self.data)
+
+    def to_toml(self) -> str:
+        """The recipe as a file that :func:`read_recipe` reads: what is not at its default."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)
+                  if getattr(self, field.name) != field.default}
+        table = values.pop("density") if isinstance(self.density, dict) else {}
+        lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
+        if table:
+            lines += ["", "[density]", *(f"{_toml(key)} = {_toml(value)}"
+                                         for key, value in table.items())]
+        return "\n".join(lines) + "\n"
 
     def _check_granularity(self) -> bool:
         """Whether the granularity says how many weights stay."""
-        if self.granularity not in tuple(STRUCTURAL):
-            return granularity(self.granularity, self.size).density is not None
+        if not self.structural:
+            return self.patterned
         if self.size is not None:
             raise BadInput(f"granularity {self.granularity!r} takes no size; remove {self.size!r}.")
         return False
@@ -110,23 +177,35 @@ class Recipe:
             _check(_number(value) and 0 < value <= 1, f"density.{layer}" if named else "density",
                    "above 0 and at most 1", value)
 
+    def _check_together(self):
+        """Raises BadInput where two keys do not go together."""
+        if self.centroids is not None and self.patterned:
+            raise BadInput(f"centroids are for the EIE array and {self.granularity} for the tensor "
+                           "core; remove one of them.")
+        if self.centroids is not None and self.weight_bits is not None:
+            raise BadInput("weights are shared or rounded to integers, not both; remove centroids "
+                           "or weight_bits.")
+        if self.rewind is not None and self.rounds is None:
+            raise BadInput("rewind goes back at each of several cuts; add for example rounds = 5.")
+        at_once = {"granularity": self.granularity if self.structural or self.patterned else None,
+                   "reconstruct": self.reconstruct}
+        for key, value in at_once.items():
+            if value is not None and self.rounds is not None:
+                raise BadInput(f"{key} {value!r} cuts once; remove rounds.")
+        if self.criterion == "lasso" and not self.structural:
+            raise BadInput(f"criterion 'lasso' is for {' and '.join(STRUCTURAL)}, not for "
+                           f"granularity {self.granularity!r}; choose another.")
+        if self.reconstruct == "sparsegpt":
+            if self.granularity != "element" and not self.patterned:
+                raise BadInput("reconstruct 'sparsegpt' is for granularity 'element', 2:4, 1:4 and "
+                               f"4:8, not for {self.granularity!r}; take 'least_squares'.")
+            if self.criterion != "l1":
+                raise BadInput("reconstruct 'sparsegpt' has a criterion of its own; remove "
+                               f"criterion {self.criterion!r}.")
 
-@dataclass(frozen=True)
-class Stage:
-    """A network on its way: ``"dense"`` (as given), ``"pruned"``, ``"shared"``.
 
-    ``density`` is the fraction of the dense network's weights that are there and not zero,
-    ``accuracy`` that of the recipe's samples which are classified correctly, None without data.
-    """
-
-    name: str
-    network: Network
-    density: float
-    accuracy: float | None
-
-
-def read_recipe(path: str | Path) -> Recipe:
-    """Reads a recipe; ``data`` is a path from the folder of the recipe.
+def read_recipe(path: str | Path, density: float | None = None) -> Recipe:
+    """Reads a recipe; ``density``, if given, stands for what the file says.
 
     Raises BadInput that names the unknown key, the wrong value or the line that is no TOML.
     """
@@ -141,91 +220,14 @@ def read_recipe(path: str | Path) -> Recipe:
     for key in values:
         if key not in known:
             raise BadInput(f"{path}: unknown key {key!r}; the keys are {', '.join(known)}.")
-    if "data" in values:
-        if not isinstance(values["data"], str):
-            raise BadInput(f"{path}: data must be a path in quotes, not {values['data']!r}.")
-        values["data"] = read_data(Path(path).parent / values["data"])
-    else:
-        for key in ("epochs", "learning_rate"):
-            if key in values:
-                raise BadInput(f"{path}: {key} needs data to train on; add data or remove {key}.")
+        if key in NEED_DATA and "data" not in values:
+            raise BadInput(f"{path}: {key} needs data to work with; add data or remove {key}.")
+    if density is not None:
+        values["density"] = density
     try:
         return Recipe(**values)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
-
-
-def run_recipe(
-    network: Network,
-    recipe: Recipe,
-    progress: Callable[[int, int, str], None] | None = None,
-) -> tuple[Network, list[Stage]]:
-    """Prunes ``network`` and, if the recipe says so, shares its weights.
-
-    Returns the final network and every stage. Raises BadInput where the recipe names a layer
-    that the network does not have, its data do not fit, or a layer cannot be pruned or shared as
-    it says; ToolMissing without torch.
-    """
-    require_torch()
-    from zeroskip.sw.compiler.torch_frontend import to_torch, with_weights
-    from zeroskip.sw.prune.cut import prune, remove
-    from zeroskip.sw.prune.share import share
-    from zeroskip.sw.prune.train import layers
-
-    for layer in network.layers:
-        if isinstance(layer, Conv2d) and recipe.share_bits is not None:
-            raise BadInput(f"layer {layer.name} is a convolution, and the EIE array, which shares "
-                           "weights, takes fully-connected layers only; remove share_bits.")
-    densities = _by_layer(network, recipe)
-    units = None
-    if recipe.granularity not in STRUCTURAL:
-        units = granularity(recipe.granularity, recipe.size)
-        for layer in network.layers:
-            if layer.name in densities:
-                units.check(f"layer {layer.name}", layer.weight.shape)
-    if recipe.data is not None:
-        check_fits(recipe.data, network)
-    module = to_torch(network)
-    names = dict(zip([layer.name for layer in network.layers], layers(module), strict=True))
-    densities = {names[name]: density for name, density in densities.items()}
-    training = {"data": recipe.data, "epochs": recipe.epochs, "seed": recipe.seed,
-                "learning_rate": recipe.learning_rate, "progress": progress}
-    stages = [_stage("dense", network, network, recipe.data)]
-    if units is None:
-        module = remove(module, recipe.granularity, densities, criterion=recipe.criterion,
-                        inputs=network.inputs, **training)
-    else:
-        prune(module, units, densities, criterion=recipe.criterion, **training)
-    stages.append(_stage("pruned", network, with_weights(network, module), recipe.data))
-    if recipe.share_bits is not None:
-        # entry 0 of the codebook is the zero of the padding
-        share(module, 2**recipe.share_bits - 1, **training)
-        stages.append(_stage("shared", network, with_weights(network, module), recipe.data))
-    return stages[-1].network, stages
-
-
-def _by_layer(network, recipe) -> dict[str, float | None]:
-    """The density of every layer to prune, by its name in the network."""
-    named, kind = isinstance(recipe.density, dict), STRUCTURAL.get(recipe.granularity)
-    names = [layer.name for layer in network.layers]
-    units = [layer.name for layer in network.layers[:-1] if kind and isinstance(layer, kind)]
-    if kind and not units:
-        raise BadInput(f"no layer but the last has units of granularity {recipe.granularity!r}; "
-                       "choose another.")
-    for name in recipe.density if named else ():
-        if name not in names:
-            raise BadInput(f"density names the layer {name!r}, which the network does not have; "
-                           f"its layers are {', '.join(names)}.")
-        if kind and name not in units:
-            raise BadInput(f"layer {name} has no {recipe.granularity} that could go: those of the "
-                           f"last layer stay; leave it out, or choose from {', '.join(units)}.")
-    return recipe.density if named else dict.fromkeys(units or names, recipe.density)
-
-
-def _stage(name, dense, network, data):
-    nonzero, weights = (sum(count(layer.weight) for layer in each.layers)
-                        for each, count in ((network, np.count_nonzero), (dense, np.size)))
-    return Stage(name, network, float(nonzero / weights), data and accuracy(network, data))
 
 
 def _check(good, name, expected, value):
@@ -237,5 +239,10 @@ def _number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _whole(value):
-    return isinstance(value, int) and not isinstance(value, bool)
+def _whole(value, least):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _toml(value) -> str:
+    """A value of a recipe in TOML, whose strings and numbers JSON's are too."""
+    return json.dumps(value, ensure_ascii=False)

@@ -23,16 +23,19 @@ def fit(
     after_step: Callable[[float], None] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     text: str = "train",
+    penalty: Callable[[], torch.Tensor] | None = None,
 ):
     """Minimises the cross-entropy of ``forward`` over ``data`` with Adam, in place.
 
     ``forward`` maps float32 ``[batch, features]`` to logits ``[batch, classes]``. The learning
     rate falls to zero along a cosine; ``seed`` sets the order of the samples. ``after_step``
     gets the fraction of the steps that are done, ``progress`` the epochs done, their total and
-    ``text``. Raises BadInput where the loss becomes infinite or NaN.
+    ``text``. ``penalty`` returns a scalar that is added to each batch's loss. Raises BadInput
+    where the loss becomes infinite or NaN.
     """
-    with _one_thread():
-        _fit(forward, parameters, data, epochs, learning_rate, seed, after_step, progress, text)
+    with one_thread():
+        _fit(forward, parameters, data, epochs, learning_rate, seed, after_step, progress, text,
+             penalty)
 
 
 def layers(module: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
@@ -41,8 +44,9 @@ def layers(module: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
 
 
 @contextmanager
-def _one_thread():
-    # batches are small, so threads cost more than they gain; and sums keep one order
+def one_thread():
+    """Keeps torch on one thread: batches are small, so threads cost more than they gain; and sums
+    keep one order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -51,7 +55,8 @@ def _one_thread():
         torch.set_num_threads(threads)
 
 
-def _fit(forward, parameters, data, epochs, learning_rate, seed, after_step, progress, text):
+def _fit(forward, parameters, data, epochs, learning_rate, seed, after_step, progress, text,
+         penalty):
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
@@ -61,6 +66,8 @@ def _fit(forward, parameters, data, epochs, learning_rate, seed, after_step, pro
         for rows in torch.randperm(len(x), generator=order).split(BATCH):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(forward(x[rows]), y[rows])
+            if penalty:
+                loss = loss + penalty()
             loss.backward()
             optimizer.step()
             decay.step()

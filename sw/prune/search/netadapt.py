@@ -8,11 +8,9 @@ caller's.
 from dataclasses import replace
 
 from zeroskip.sw.compiler.frontend import require_torch
-from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.ratios import Densities, Progress, Task, Trial
-from zeroskip.sw.prune.search.lookup import LookUp
 
 LEAST = 0.1
 """The last step, over the others, at least: a smaller one may remove no weight at all."""
@@ -34,23 +32,22 @@ def search(
     costs of the trials are measured for the networks that were kept, and estimated for others.
     Raises BadInput where the budget cannot be met, ToolMissing without torch.
     """
-    table, network = LookUp(task), task.cut.network
+    table, network = task.table, task.cut.network
     densities, cost, trials, done = dict.fromkeys(task.cut.names, 1.0), table.dense, [], 0
     step = (cost - task.budget) / steps
     while cost > task.budget:
         wanted = min(step, max(cost - task.budget, LEAST * step))
         tried = []
-        for name, saving in ((name, table.saving(name, each)) for name, each in densities.items()):
-            if saving + wanted > table.most(name):
+        for name, density in densities.items():
+            saving = table.saving(name, density) + wanted
+            if saving > table.most(name):
                 continue
-            changed = {**densities, name: table.density(name, saving + wanted)}
+            changed = {**densities, name: table.density(name, saving)}
             tuned = fine_tune(replace(task.cut, network=network)(changed), data, epochs,
                               learning_rate, seed)
             tried.append((Trial(changed, cost - wanted, task.evaluate(tuned)), tuned))
-        if not tried:
-            raise BadInput(f"no layer can save {wanted:g} more, and the network costs {cost:g}, "
-                           f"above the budget of {task.budget:g}; raise the budget, lower low or "
-                           "take more steps.")
+        if not tried:   # the scaling of all layers does the rest
+            break
         best = max(range(len(tried)), key=lambda at: tried[at][0].accuracy)
         kept, network = tried[best]
         densities, cost = kept.densities, task.cost(network)

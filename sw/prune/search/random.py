@@ -3,7 +3,6 @@
 import numpy as np
 
 from zeroskip.sw.prune.ratios import Densities, Progress, Task, Trial
-from zeroskip.sw.prune.search.lookup import LookUp
 
 
 def search(
@@ -17,12 +16,11 @@ def search(
 
     Raises BadInput where the budget cannot be met.
     """
-    rng, table, trials = np.random.default_rng(seed), LookUp(task), []
+    rng, price, trials = np.random.default_rng(seed), task.table.price, []
     for done in range(1, evaluations + 1):
         drawn = rng.uniform(task.low, 1, len(task.cut.names)).tolist()
-        densities = task.scaled(dict(zip(task.cut.names, drawn, strict=True)), table.price)
-        trials.append(Trial(densities, table.price(densities),
-                            task.evaluate(task.cut(densities))))
+        densities = task.scaled(dict(zip(task.cut.names, drawn, strict=True)), price)
+        trials.append(Trial(densities, price(densities), task.evaluate(task.cut(densities))))
         if progress:
             progress(done, evaluations, "random search")
     return task.scaled(max(trials, key=lambda trial: trial.accuracy).densities), trials

@@ -25,12 +25,12 @@ def recipes(monkeypatch):
     """The network and the recipe of every run, and the network that results."""
     runs = []
 
-    def run_recipe(network, recipe):
-        result, stages = run(network, recipe)
+    def prune(network, recipe, data):
+        result, stages = run(network, recipe, data)
         runs.append((network, recipe, result))
         return result, stages
-    run = accuracy.run_recipe
-    monkeypatch.setattr(accuracy, "run_recipe", run_recipe)
+    run = accuracy.prune
+    monkeypatch.setattr(accuracy, "prune", prune)
     return runs
 
 
@@ -67,8 +67,8 @@ def test_both_prunings_are_trained_alike_and_keep_equal_numbers_in_each_layer(be
     for number, seed in enumerate((0, 3)):
         runs = recipes[5 * number:5 * number + 5]
         assert len({id(network) for network, _, _ in runs}) == 1
-        assert {(recipe.seed, recipe.share_bits, recipe.epochs, recipe.learning_rate)
-                for _, recipe, _ in runs} == {(seed, 4, 1, digits.LINEAR["learning_rate"])}
+        assert {(recipe.seed, recipe.centroids, recipe.epochs, recipe.learning_rate)
+                for _, recipe, _ in runs} == {(seed, 15, 1, digits.LINEAR["learning_rate"])}
         assert [recipe.size for _, recipe, _ in runs] == [None, 4, None, 4, None]
         for (_, _, balanced), (_, _, free) in (runs[1:3], runs[3:5]):
             for one, other in zip(balanced.layers, free.layers, strict=True):

@@ -188,8 +188,39 @@ def test_prune_without_data(cli, folder):
 
 
 def recipe(folder):
-    (folder / "recipe.toml").write_text("density = 0.25\nshare_bits = 4\n")
+    (folder / "recipe.toml").write_text("density = 0.25\ncentroids = 15\n")
     return folder / "recipe.toml"
+
+
+def test_prune_for_torch_with_rounds_and_rewinding(cli, folder):
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    np.savez(folder / "train.npz", x=rng.random((20, 12), np.float32), y=np.arange(20) % 5)
+    (folder / "recipe.toml").write_text(
+        'density = 0.25\nrounds = 2\nrewind = "model.onnx"\ndata = "train.npz"\nepochs = 1\n')
+    done = cli("prune", folder / "model.onnx", "--recipe", folder / "recipe.toml",
+               "-o", folder / "pruned.pt2", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert [stage["name"] for stage in done.json["stages"]] == ["dense", "pruned"]
+    pruned = frontend.read(folder / "pruned.pt2")
+    assert [np.count_nonzero(layer.weight) for layer in pruned.layers] == [27, 11]
+    weights = load_file(folder / "pruned.safetensors")
+    np.testing.assert_array_equal(weights["fc1.weight"], pruned.layers[0].weight)
+
+
+def test_dry_run_of_a_recipe(cli, folder):
+    before = sorted(folder.iterdir())
+    done = cli("prune", folder / "model.onnx", "--recipe", recipe(folder), "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert done.json["layers"][0] == {
+        "layer": "fc1", "shape": [9, 12], "units": 108, "kept": 27, "reason": None}
+    (folder / "recipe.toml").write_text('density = 0.5\ngranularity = "kernel"\n')
+    done = cli("prune", folder / "model.onnx", "--recipe", folder / "recipe.toml")
+    assert done.code == 1
+    assert "dry run" in done.stdout
+    assert "has no kernels" in " ".join(done.stdout.split())
+    (folder / "recipe.toml").unlink()
+    assert sorted(folder.iterdir()) == before
 
 
 def test_verilog_writes_three_files(cli, tmp_path):
@@ -571,6 +602,19 @@ def test_missing_recipe(refused, folder):
 def test_pruned_model_that_is_no_onnx(refused, folder):
     assert "new.txt" in refused("prune", folder / "model.onnx", "--recipe", recipe(folder),
                                 "-o", folder / "new.txt")
+
+
+def test_layers_that_cannot_be_pruned_so(refused, folder):
+    (folder / "recipe.toml").write_text('density = 0.5\ngranularity = "banks"\nsize = 8\n')
+    assert "layer fc2 has 5 outputs, too few for 8 banks" in refused(
+        "prune", folder / "model.onnx", "--recipe", folder / "recipe.toml",
+        "-o", folder / "new.onnx")
+    (folder / "recipe.toml").write_text(
+        'density = 0.5\nrounds = 1\nrewind = "none.onnx"\ndata = "train.npz"\n')
+    np.savez(folder / "train.npz", x=np.zeros((5, 12), np.float32), y=np.arange(5))
+    assert "none.onnx cannot be read" in refused(
+        "prune", folder / "model.onnx", "--recipe", folder / "recipe.toml",
+        "-o", folder / "new.onnx")
 
 
 def test_unknown_engine(refused, folder):

@@ -11,7 +11,7 @@ from zeroskip.sw.network import Linear, Network
 from zeroskip.sw.pack import nm
 from zeroskip.sw.program import Program
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.recipe import Stage
+from zeroskip.sw.prune.pipeline import Stage
 
 
 @pytest.fixture(autouse=True)
