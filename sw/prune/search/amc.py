@@ -6,8 +6,8 @@ reach (algorithm 1). The state has cost where the paper has FLOPs. The reward, m
 comes with the last layer; nothing is discounted, so that each layer's value is that reward.
 
 Otherwise than in the paper, an action is spread over the densities that leave the budget in reach,
-not clipped to them, and no moving average is taken off the reward: on the digits network the agent
-ended at worse densities with either.
+not clipped to them, and no moving average is taken off the reward: in a few trials on the digits
+network the agent's last densities were worse with either.
 """
 
 import random
