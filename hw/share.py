@@ -8,6 +8,7 @@ from amaranth.hdl import *
 from amaranth.lib import wiring
 
 _collected: contextvars.ContextVar[dict | None] = contextvars.ContextVar("collected", default=None)
+_reset: contextvars.ContextVar[Value | None] = contextvars.ContextVar("reset", default=None)
 
 
 def shared(elaborate):
@@ -23,8 +24,20 @@ def shared(elaborate):
         if collector is None or collector.top is self:
             return elaborate(self, platform)
         ports = {f"{flow}_{name}": value for name, flow, value in ports_of(self)}
-        return Instance(collector.name_of(self), i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
+        own = _reset.get()
+        reset = ResetSignal() if own is None else ResetSignal() | own
+        return Instance(collector.name_of(self), i_clk=ClockSignal(), i_rst=reset, **ports)
     return instead
+
+
+def resettable(component: wiring.Component, reset: Value, platform) -> Fragment:
+    """``component`` with a reset of its own, that of its domain aside; Amaranth's ``ResetInserter``
+    alone leaves out the instances that stand for :func:`shared` components."""
+    token = _reset.set(reset)
+    try:
+        return ResetInserter(reset)(Fragment.get(component, platform))
+    finally:
+        _reset.reset(token)
 
 
 def ports_of(component: wiring.Component) -> Iterator[tuple[str, str, Value]]:

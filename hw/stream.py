@@ -1,4 +1,5 @@
-"""Bricks for streams: a queue with a level, streams without flow control, plain delays."""
+"""Bricks for streams: a queue with a level, items of many words, streams without flow control,
+plain delays."""
 
 from amaranth.hdl import *
 from amaranth.lib import fifo, stream, wiring
@@ -44,6 +45,64 @@ class Queue(wiring.Component):
             queue.r_en.eq(self.o.ready),
             self.level.eq(queue.level),
         ]
+        return m
+
+
+class Gather(wiring.Component):
+    """Items of whole words of 32 bits, the lowest first.
+
+    An item is there a cycle after its last word, and the next one's words enter once it has left.
+
+    Members
+    -------
+    i : In(stream of 32)
+    o : Out(stream of ``shape``)
+    """
+
+    def __init__(self, shape):
+        super().__init__({"i": In(stream.Signature(32)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform):
+        m = Module()
+        payload = Value.cast(self.o.payload)
+        words = -(-len(payload) // 32)
+        held, count = Signal(32 * words), Signal(range(words))
+        m.d.comb += [self.i.ready.eq(~self.o.valid), payload.eq(held)]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [held.eq(Cat(held, self.i.payload)[32:]), count.eq(count + 1)]
+            with m.If(count == words - 1):
+                m.d.sync += [count.eq(0), self.o.valid.eq(1)]
+        return m
+
+
+class Scatter(wiring.Component):
+    """The words of 32 bits of each item, the lowest first.
+
+    The first word is there a cycle after its item, the others follow one a cycle; the next item
+    enters once all have left.
+
+    Members
+    -------
+    i : In(stream of ``shape``)
+    o : Out(stream of 32)
+    """
+
+    def __init__(self, shape):
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(32))})
+
+    def elaborate(self, platform):
+        m = Module()
+        payload = Value.cast(self.i.payload)
+        words = -(-len(payload) // 32)
+        held, count = Signal(32 * words), Signal(range(words + 1))
+        m.d.comb += [self.i.ready.eq(count == 0), self.o.valid.eq(count != 0),
+                     self.o.payload.eq(held[:32])]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [held.eq(payload.as_unsigned()), count.eq(words)]
+        with m.Elif(self.o.valid & self.o.ready):
+            m.d.sync += [held.eq(held >> 32), count.eq(count - 1)]
         return m
 
 

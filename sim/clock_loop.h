@@ -36,6 +36,50 @@ struct Stream {
     }
 };
 
+// A UART at two pins of a design, seen from the host: eight data bits, no parity, one stop bit.
+struct Serial {
+    Port rx, tx;             // the design's
+    uint64_t divisor;        // cycles of a bit
+    uint64_t sending, send_timer;        // bits that are left, the next lowest; cycles of this one
+    uint64_t receiving, receive_timer;   // bits that came; cycles to the middle of the next
+    uint64_t byte;
+
+    // Returns whether a byte was taken.
+    bool send(const uint8_t *next) {
+        bool taken = !sending && next;
+        if (taken) {
+            sending = *next << 1 | 0x200 | 0x400;    // start, data, stop, and a mark of the end
+            send_timer = divisor;
+        }
+        *static_cast<uint8_t *>(rx.in) = sending ? sending & 1 : 1;
+        if (sending && !--send_timer) {
+            sending = sending >> 1 == 1 ? 0 : sending >> 1;
+            send_timer = divisor;
+        }
+        return taken;
+    }
+
+    // Returns whether `byte` is a new one.
+    bool receive() {
+        bool pin = *static_cast<const uint8_t *>(tx.out) & 1;
+        if (!receiving) {
+            if (!pin) {
+                receiving = 1;
+                receive_timer = divisor + divisor / 2;
+                byte = 0;
+            }
+            return false;
+        }
+        if (--receive_timer)
+            return false;
+        receive_timer = divisor;
+        if (receiving <= 8)
+            byte |= static_cast<uint64_t>(pin) << (receiving - 1);
+        receiving = receiving == 9 ? 0 : receiving + 1;
+        return !receiving && pin;
+    }
+};
+
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 EXPORT Design *zeroskip_create() { return create(); }
@@ -89,4 +133,19 @@ EXPORT void zeroskip_run(Design *design, Stream *senders, uint64_t sender_count,
         still = moved ? 0 : still + 1;
         design->edge();
     }
+}
+
+// Runs `cycles` with bytes to and from the pins; returns how many of `in` were taken, and sets
+// `made` to how many came to `out`, which has room for one byte in every ten bits.
+EXPORT uint64_t zeroskip_serial(Design *design, Serial *line, const uint8_t *in, uint64_t count,
+                                uint8_t *out, uint64_t *made, uint64_t cycles) {
+    uint64_t taken = 0;
+    for (*made = 0; cycles; cycles--) {
+        taken += line->send(taken < count ? in + taken : nullptr);
+        design->settle();
+        if (line->receive())
+            out[(*made)++] = line->byte;
+        design->edge();
+    }
+    return taken;
 }

@@ -160,6 +160,13 @@ class _Stream(ctypes.Structure):
     )
 
 
+class _Serial(ctypes.Structure):
+    """``struct Serial`` of the clock loop."""
+
+    _fields_ = (("rx", _Port), ("tx", _Port), *((name, ctypes.c_uint64) for name in (
+        "divisor", "sending", "send_timer", "receiving", "receive_timer", "byte")))
+
+
 class Model:
     """One instance of a compiled design, with one clock ``clk``.
 
@@ -253,3 +260,22 @@ class Model:
 
     def _words(self, stream: str) -> int:
         return -(-self._port(f"{stream}__payload").width // 32)
+
+
+class SerialLine:
+    """A UART at two pins of a model, ``divisor`` clock cycles a bit."""
+
+    def __init__(self, model: Model, *, rx: str, tx: str, divisor: int):
+        self._model = model
+        self._line = _Serial(model._port(rx), model._port(tx), divisor)
+        self._serial = model._library.zeroskip_serial
+        self._serial.restype = ctypes.c_uint64
+
+    def run(self, data: bytes, cycles: int) -> tuple[int, bytes]:
+        """Advances the clock; how many bytes of ``data`` went to the model, and what came."""
+        received = ctypes.create_string_buffer(cycles // (10 * self._line.divisor) + 1)
+        made = ctypes.c_uint64()
+        sent = self._serial(
+            self._model._design, ctypes.byref(self._line), data, ctypes.c_uint64(len(data)),
+            received, ctypes.byref(made), ctypes.c_uint64(cycles))
+        return sent, received.raw[:made.value]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from zeroskip.sim import cxxrtl
+from zeroskip.sim import board_engine, cxxrtl
 from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sim.engine import Engine
 from zeroskip.sim.golden_engine import GoldenEngine
@@ -12,7 +12,7 @@ from zeroskip.sw.program import Program
 from zeroskip.sw.reference import Layer
 
 RTL = ("python", "cxxrtl", "verilator")
-NAMES = ("golden", *RTL)
+NAMES = ("golden", *RTL, "virtual")
 
 
 def default() -> str:
@@ -27,7 +27,12 @@ def default() -> str:
 def create(name: str, program: Program, layers: Callable[[], tuple[Layer, ...]]) -> Engine:
     """The engine called ``name`` for ``program``; ``layers`` is asked for the reference if the
     engine needs one."""
-    return GoldenEngine(program, layers()) if name == "golden" else rtl(name)
+    if name == "golden":
+        return GoldenEngine(program, layers())
+    if name == "virtual":
+        cxxrtl.compiler()
+        return board_engine.virtual(program)
+    return rtl(name)
 
 
 def rtl(name: str) -> RtlEngine:

@@ -33,6 +33,11 @@ side, which takes a model of the machine, the part, the inputs and the progress,
 ``Result``."""
 
 
+def host(part: Part) -> Callable:
+    """The host side of the machine of ``part``."""
+    return _MACHINES[type(part)]()[1]
+
+
 class RtlEngine:
     """A simulator under an engine's name."""
 
@@ -42,8 +47,7 @@ class RtlEngine:
 
     def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
         """See :class:`zeroskip.sim.engine.Engine`."""
-        _, host = _MACHINES[type(part)]()
-        return host(self.model(part), part, inputs, progress)
+        return host(part)(self.model(part), part, inputs, progress)
 
     def model(self, part: Part):
         """The machine of ``part`` just after reset, as :class:`zeroskip.sim.compiled.Model`

@@ -1,4 +1,4 @@
-"""The two ways in which a request can fail that are not a defect of this program."""
+"""The ways in which a request can fail that are not a defect of this program."""
 
 
 class BadInput(ValueError):
@@ -13,4 +13,11 @@ class ToolMissing(RuntimeError):
     """A tool or an optional package is not installed.
 
     The message says which, and how to get it. The command line exits with 3.
+    """
+
+
+class LinkError(RuntimeError):
+    """A board did not do what was asked.
+
+    The message is one sentence for the user. The command line prints it and exits with 1.
     """

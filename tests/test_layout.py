@@ -86,7 +86,7 @@ def test_wheel_holds_the_data_and_nothing_else(wheel):
     others = [name for name in ZipFile(wheel).namelist()
               if not name.endswith(".py") and ".dist-info/" not in name]
     assert sorted(others) == [f"zeroskip/{name}" for name in (
-        "sim/clock_loop.h", "sim/cxxrtl_driver.cc", "sim/nine_layers.csv",
+        "fpga/spram.v", "sim/clock_loop.h", "sim/cxxrtl_driver.cc", "sim/nine_layers.csv",
         "sim/verilator_driver.cc", "sw/sentences.tsv")]
 
 

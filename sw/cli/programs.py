@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import typer
 
+from zeroskip.sim import board_engine
 from zeroskip.sim import engines as registry
 from zeroskip.sim.engine import Engine, Result
 from zeroskip.sw import reference
@@ -16,17 +17,21 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.program import Program
 
 
-def run(path: Path, input_path: Path, output: Path, engine: str | None, raw: bool,
-        screen: Screen) -> None:
+def run(path: Path, input_path: Path, output: Path, engine: str | None, device: str | None,
+        raw: bool, screen: Screen) -> None:
     """See ``zeroskip run --help``."""
     from zeroskip.sim.chain import run_program
 
     check_writable(output)
     program = Program.load(path)
     x, saturated = inputs(input_path, program, raw)
-    name = chosen(engine, screen)
+    if engine and device:
+        raise BadInput("--engine and --device both say what runs the program; leave one out")
+    name = "virtual" if device == "virtual" else device or chosen(engine, screen)
     with screen.progress(name) as update:
-        results = run_program(program, _engine(name, program, path), x, update)
+        runner = (board_engine.serial(program, device) if device not in (None, "virtual")
+                  else _engine(name, program, path))
+        results = run_program(program, runner, x, update)
     y = results[-1].outputs[-1]
     # Sums of 32 bits are what the model itself gives; float32 would round them.
     as_integers = raw or program.output.dtype == np.int32

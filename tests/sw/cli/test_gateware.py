@@ -68,3 +68,22 @@ def test_configuration_of_another_machine(cli, tmp_path, machine, config, messag
     assert (done.code, done.stdout) == (2, "")
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_verilog_of_an_accelerator(cli, tmp_path):
+    done = cli("verilog", "accelerator", "-o", tmp_path / "a.v", "--config", "eie-4,tc-8", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.rdl", "a.v", "a.vlt"]
+    assert done.json["config"] == ["eie-4", "tc-8"]
+    assert done.json["registers"]["reset"] == 0
+    assert done.json["registers"]["done"] == 4
+    assert {"eie_load", "tensorcore_commands"} < set(done.json["registers"])
+    assert "bus__request__payload" in [port["name"] for port in done.json["ports"]]
+    assert r"\tensorcore_outputs @" in (tmp_path / "a.rdl").read_text()
+
+
+def test_accelerator_of_two_arrays(cli, tmp_path):
+    done = cli("verilog", "accelerator", "-o", tmp_path / "a.v", "--config", "eie-4,eie-16")
+    assert done.code == 2
+    assert "two configurations of eie" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,70 @@
+"""A virtual board: the whole top in compiled simulation, its serial pins on a pseudo-terminal."""
+
+import contextlib
+import os
+import select
+import threading
+import tty
+import weakref
+
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.hw.top import Top
+from zeroskip.sim import cxxrtl
+from zeroskip.sim.compiled import Model, SerialLine
+
+DIVISOR = 4
+"""Clock cycles of a bit: few, so that little time is spent on the line."""
+
+SLICE = 4000
+"""Cycles that are simulated between two looks at the terminal."""
+
+
+class VirtualBoard:
+    """A board that is simulated until it is closed, or nobody holds it any more.
+
+    Attributes
+    ----------
+    port : str
+        Path of the terminal, for whoever drives the board.
+    """
+
+    def __init__(self, eie: EIEConfig | None = None, tensorcore: TensorCoreConfig | None = None):
+        names = [config.digest() if config else "none" for config in (eie, tensorcore)]
+        model = Model(cxxrtl.build(lambda: Top(eie, tensorcore, divisor=DIVISOR), "top",
+                                   "-".join([*names, str(DIVISOR)])))
+        master, slave = os.openpty()
+        tty.setraw(slave)
+        self.port = os.ttyname(slave)
+        stop = threading.Event()
+        thread = threading.Thread(target=_run, args=(model, master, stop), daemon=True)
+        self._close = weakref.finalize(self, _end, stop, thread, master, slave)
+        thread.start()
+
+    def close(self) -> None:
+        """Pulls the plug."""
+        self._close()
+
+
+def _run(model: Model, terminal: int, stop: threading.Event) -> None:
+    """The board's life: cycles, and bytes to and from the line."""
+    line = SerialLine(model, rx="rx", tx="tx", divisor=DIVISOR)
+    waiting, idle = b"", 0
+    while not stop.is_set():
+        # at rest the board is simulated slowly, so that others get the processor
+        readable, _, _ = select.select([terminal], [], [], 0.001 if idle > 50 else 0)
+        if readable:
+            with contextlib.suppress(OSError):
+                waiting += os.read(terminal, 4096)
+        sent, received = line.run(waiting, SLICE)
+        idle = 0 if sent or received else idle + 1
+        waiting = waiting[sent:]
+        if received:
+            os.write(terminal, received)
+
+
+def _end(stop: threading.Event, thread: threading.Thread, *files: int) -> None:
+    stop.set()
+    thread.join()
+    for file in files:
+        os.close(file)

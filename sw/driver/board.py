@@ -1,0 +1,96 @@
+"""The machines of a board, behind a link, with the interface of the simulated ones."""
+
+import time
+
+import numpy as np
+
+from zeroskip.hw.accelerator import digest, item_words, machines, register_map
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.link.registers import addresses
+from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.hw.top import VERSION
+from zeroskip.sw.driver.link import Link, Refused
+
+CHUNK = 256
+"""Words that a frame carries."""
+
+
+class Board:
+    """A board that holds the given machines; identifies it, and resets them.
+
+    Raises LinkError where no board answers, or another one.
+    """
+
+    def __init__(self, link: Link, eie: EIEConfig | None, tensorcore: TensorCoreConfig | None):
+        self.link = link
+        found, wanted = link.identify(), digest(eie, tensorcore)
+        if found.version != VERSION:
+            raise Refused(f"the board's design is of version {found.version}, and this program "
+                          f"speaks {VERSION}; build the bitstream again")
+        if found.digest != wanted:
+            raise Refused(f"the board was built for a configuration with digest "
+                          f"{found.digest:016x}, and the program for {wanted:016x}; compile the "
+                          "program for the board's target, or load the bitstream of its own")
+        self._machines = machines(eie, tensorcore)
+        self._addresses = addresses(register_map(self._machines))
+
+    def machine(self, name: str) -> "Machine":
+        """``"eie"`` or ``"tensorcore"``, just after a reset."""
+        bit = 1 << list(self._machines).index(name)
+        self.link.write(self._addresses["reset"], np.array([bit]))
+        own = {port.removeprefix(f"{name}_"): address for port, address in self._addresses.items()
+               if port.startswith(f"{name}_")}
+        return Machine(self.link, own, item_words(self._machines[name]))
+
+
+class Machine:
+    """One machine of a board; see :class:`zeroskip.sim.compiled.Model` for the methods.
+
+    ``addresses`` has those of its ports, by the names of the Verilog, and ``words`` those of an
+    item of each of its streams.
+    """
+
+    def __init__(self, link: Link, addresses: dict[str, int], words: dict[str, int]):
+        self._link, self._addresses, self._words = link, addresses, words
+
+    def poke(self, name: str, value: int) -> None:
+        """Sets a port of the machine."""
+        self._link.write(self._addresses[name], np.array([value]))
+
+    def peek(self, name: str) -> int:
+        """The value of a port."""
+        return int(self._link.read(self._addresses[name], 1)[0])
+
+    def tick(self, cycles: int = 1) -> None:
+        """Nothing: a frame takes longer than any latency of the machine."""
+
+    def run(self, send: dict[str, np.ndarray], receive: dict[str, int],
+            patience: float = 10.0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Sends items uint32 [items, words], receives others, until all is done.
+
+        As of the simulated machines, but ``patience`` is in seconds, and the times of the items
+        are zero.
+        """
+        left = {name: np.ascontiguousarray(items, np.uint32).reshape(-1)
+                for name, items in send.items()}
+        got = {name: [np.zeros(0, np.uint32)] for name in receive}
+        open_ = {name: count * self._words[name] for name, count in receive.items()}
+        moved = time.monotonic()
+        while any(map(len, left.values())) or any(open_.values()):
+            for name, items in left.items():
+                if len(items):
+                    done = self._link.write(self._addresses[name], items[:CHUNK], fixed=True)
+                    left[name] = items[done:]
+                    moved = time.monotonic() if done else moved
+            for name, count in open_.items():
+                if count:
+                    found = self._link.read(self._addresses[name], min(count, CHUNK), fixed=True)
+                    got[name].append(found)
+                    open_[name] -= len(found)
+                    moved = time.monotonic() if len(found) else moved
+            if time.monotonic() - moved > patience:
+                raise TimeoutError(f"no word moved for {patience} seconds, with "
+                                   f"{sum(map(len, left.values()))} to send and "
+                                   f"{sum(open_.values())} to receive")
+        return {name: (np.concatenate(parts).reshape(-1, self._words[name]),
+                       np.zeros(receive[name], np.uint64)) for name, parts in got.items()}

@@ -1,0 +1,58 @@
+"""Programs over the serial pins of a simulated board."""
+
+import numpy as np
+import pytest
+
+from zeroskip.sim import engines, virtual
+from zeroskip.sim.verify import verify
+from zeroskip.sim.virtual import VirtualBoard
+from zeroskip.sw.driver.board import Board
+from zeroskip.sw.driver.link import Link
+from zeroskip.sw.driver.port import SerialPort
+from zeroskip.sw.errors import LinkError
+
+
+def test_a_program_gives_the_golden_outputs(digits_like):
+    engine = engines.create("virtual", digits_like.program, lambda: ())
+    verdict = verify(digits_like.program, digits_like.inputs, (digits_like.golden, engine))
+    assert verdict.difference is None
+    assert verdict.compared == 5 * (30 + 9)
+    again = engine.run(digits_like.part, digits_like.inputs[:2])
+    for found, expected in zip(again.outputs, digits_like.expected, strict=True):
+        np.testing.assert_array_equal(found, expected[:2])
+
+
+@pytest.fixture
+def board(digits_like):
+    board = VirtualBoard(digits_like.part.config)
+    yield board
+    board.close()
+
+
+def test_noise_on_the_line_changes_nothing(board, digits_like):
+    port = SerialPort(board.port)
+    port.write(bytes(np.random.default_rng(0).integers(0, 256, 300, np.uint8)))
+    machine = Board(Link(port), digits_like.part.config, None).machine("eie")
+    assert machine.peek("busy") == 0
+    port.close()
+
+
+def test_another_configuration_is_refused_and_named(board, digits_like):
+    port = SerialPort(board.port)
+    other = virtual.EIEConfig(pes=2)
+    with pytest.raises(LinkError, match="built for a configuration with digest .* and the program"):
+        Board(Link(port), other, None)
+    Board(Link(port), digits_like.part.config, None)
+    port.close()
+
+
+def test_the_plug_is_pulled_in_the_middle_and_another_board_goes_on(board, digits_like):
+    port = SerialPort(board.port)
+    machine = Board(Link(port, timeout=0.05, retries=1), digits_like.part.config, None
+                    ).machine("eie")
+    board.close()
+    with pytest.raises(LinkError):
+        machine.run({"load": np.zeros((600, 2), np.uint32)}, {})
+    engine = engines.create("virtual", digits_like.program, lambda: ())
+    assert verify(digits_like.program, digits_like.inputs,
+                  (digits_like.golden, engine)).difference is None

@@ -1,0 +1,52 @@
+"""``run --device``: a virtual board, and what is no board."""
+
+import os
+import tty
+
+import numpy as np
+import pytest
+
+from zeroskip.sim import board_engine
+from zeroskip.sw.driver.link import Link
+
+
+@pytest.fixture
+def args(compiled, tmp_path):
+    return ["run", compiled / "model.zsk", "--input", compiled / "x.npy",
+            "--output", tmp_path / "y.npy"]
+
+
+def test_virtual_board(cli, args, tmp_path):
+    done = cli(*args, "--device", "virtual", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert done.json["engine"] == "virtual"
+    assert done.json["cycles_per_image"] > 0
+    over_serial = np.load(tmp_path / "y.npy")
+    assert cli(*args, "--engine", "golden", "-q").code == 0
+    np.testing.assert_array_equal(over_serial, np.load(tmp_path / "y.npy"))
+
+
+def test_engine_and_device(cli, args):
+    done = cli(*args, "--device", "virtual", "--engine", "golden")
+    assert (done.code, done.stdout) == (2, "")
+    assert "leave one out" in done.stderr
+
+
+def test_no_such_port(cli, args, tmp_path):
+    done = cli(*args, "--device", tmp_path / "none")
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "none cannot be opened" in done.stderr
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_port_that_is_no_board(cli, args, tmp_path, monkeypatch):
+    monkeypatch.setattr(board_engine, "Link", lambda port: Link(port, timeout=0.01, retries=1))
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    done = cli(*args, "--device", os.ttyname(slave))
+    os.close(master)
+    os.close(slave)
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr.startswith("zeroskip: the board did not answer")
+    assert not (tmp_path / "y.npy").exists()
