@@ -169,9 +169,9 @@ _SMALL = {"queue_depth": 4, "runahead": 2, "broadcast_latency": 0, "counts": Fal
 
 DESIGNS = {
     "ulx3s-85f": {
-        "eie-16": (zeroskip(16), None, 75),
-        "tc-64": (None, TENSORCORES["tc-64"], 75),
-        "both": (zeroskip(16), TENSORCORES["tc-64"], 62.5),
+        "eie-16": (zeroskip(16), None, 50),
+        "tc-64": (None, TENSORCORES["tc-64"], 50),
+        "both": (zeroskip(16), TENSORCORES["tc-64"], 50),
     },
     "ulx3s-25f": {
         "eie-4": (zeroskip(4), None, 75),
@@ -182,7 +182,7 @@ DESIGNS = {
                            bias_depth=256), None, 24),
     },
     "tangnano9k": {
-        "eie-2": (zeroskip(2, weight_rows=2048, pointers=1024, act_depth=256, bias_depth=256),
+        "eie-1": (zeroskip(1, weight_rows=4096, pointers=1024, act_depth=256, bias_depth=256),
                   None, 54),
     },
 }

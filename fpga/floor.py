@@ -11,6 +11,7 @@ BLOCKS = 30
 """Blocks that a floor plan shows at most."""
 
 _BEL = re.compile(r"X(\d+)/?Y(\d+)/")
+_NUMBER = re.compile(r"_\d+$")
 
 
 def floor(folder: Path) -> list[tuple[int, int, str]]:
@@ -37,16 +38,19 @@ def _scope(cell: str, scopes: set[str]) -> tuple[str, ...]:
 
 def blocks(scopes: Sequence[tuple[str, ...]], most: int = BLOCKS) -> dict[tuple[str, ...], str]:
     """For the instance of each cell the block that stands for it: again and again the largest
-    block is split into those inside, as long as there are no more than ``most``."""
+    block, with those that differ from it by a number only, is split into those inside, as long as
+    there are no more than ``most``."""
     shown = dict.fromkeys(scopes, ())
     while True:
-        cells = {}
+        alike = {}
         for scope in scopes:
-            cells.setdefault(shown[scope], []).append(scope)
-        for block in sorted(cells, key=lambda block: -len(cells[block])):
-            inside = {scope: scope[:len(block) + 1] for scope in cells[block]}
-            parts = set(inside.values())
-            if parts != {block} and len(cells) + len(parts) - 1 <= most:
+            kind = tuple(_NUMBER.sub("", part) for part in shown[scope])
+            alike.setdefault(kind, []).append(scope)
+        count = len(set(shown.values()))
+        for kind in sorted(alike, key=lambda kind: -len(alike[kind])):
+            inside = {scope: scope[:len(kind) + 1] for scope in alike[kind]}
+            parts, wholes = set(inside.values()), {shown[scope] for scope in inside}
+            if parts != wholes and count + len(parts) - len(wholes) <= most:
                 shown |= inside
                 break
         else:
