@@ -189,6 +189,12 @@ DESIGNS = {
 """Board: configuration: its machines and its clock in MHz. The first is the board's default."""
 
 
+def machines() -> list[tuple[EIEConfig | None, TensorCoreConfig | None]]:
+    """Those of every design."""
+    return [(eie, tensorcore) for known in DESIGNS.values()
+            for eie, tensorcore, _ in known.values()]
+
+
 def design(board: str, config: str | None = None) -> Design:
     """A named configuration of a board, or its default."""
     if board not in BOARDS:

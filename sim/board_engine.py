@@ -1,6 +1,7 @@
 """Engines that reach the machines through a link: a virtual board, or one at a serial port."""
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.engine import Progress, Result
 from zeroskip.sim.rtl_engine import host
-from zeroskip.sw.driver.board import Board
+from zeroskip.sw.driver.board import Board, Machines
 from zeroskip.sw.driver.link import Link
 from zeroskip.sw.driver.port import SerialPort
 from zeroskip.sw.errors import BadInput
@@ -26,11 +27,15 @@ class BoardEngine:
     connect : function
         From these, of the EIE array and of the tensor core, to the name of a port, and what has
         to live as long as the engine.
+    known : sequence of pairs of configurations
+        Boards with more machines than the program needs.
+    timeout, patience : float
+        Seconds, of a :class:`Link` and of a :class:`Board`.
     """
 
     def __init__(self, name: str, program: Program,
                  connect: Callable[[EIEConfig | None, TensorCoreConfig | None], tuple[str, object]],
-                 ):
+                 known: Sequence[Machines] = (), *, timeout: float = 0.5, patience: float = 10.0):
         self.name = name
         configs = {engine: list({part.config.digest(): part.config for part in program.parts
                                  if part.engine == engine}.values())
@@ -40,8 +45,12 @@ class BoardEngine:
                 raise BadInput(f"the program has parts for {len(found)} configurations of "
                                f"{engine}, and a board has one; compile it for one target")
         pair = [found[0] if found else None for found in configs.values()]
+        larger = [machines for machines in known if all(
+            own in (None, other) for own, other in zip(pair, machines, strict=True))]
         port, self._holds = connect(*pair)
-        self._board = Board(Link(SerialPort(port)), *pair)
+        link = Link(SerialPort(port), timeout=timeout)
+        weakref.finalize(self, link.close)
+        self._board = Board(link, tuple(pair), *larger, patience=patience)
 
     def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
         """See :class:`zeroskip.sim.engine.Engine`; the times are zero."""
@@ -55,9 +64,10 @@ def virtual(program: Program) -> BoardEngine:
     def connect(eie, tensorcore):
         board = VirtualBoard(eie, tensorcore)
         return board.port, board
-    return BoardEngine("virtual", program, connect)
+    # a terminal loses nothing, and a simulation may be slow
+    return BoardEngine("virtual", program, connect, timeout=60, patience=600)
 
 
-def serial(program: Program, port: str) -> BoardEngine:
-    """The board at a serial port."""
-    return BoardEngine("serial", program, lambda *_: (port, None))
+def serial(program: Program, port: str, known: Sequence[Machines] = ()) -> BoardEngine:
+    """The board at a serial port: one with just the program's machines, or one of ``known``."""
+    return BoardEngine("serial", program, lambda *_: (port, None), known)

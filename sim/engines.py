@@ -43,7 +43,8 @@ def rtl(name: str) -> RtlEngine:
     if name not in NAMES:
         raise BadInput(f"there is no engine '{name}'; choose one of {', '.join(NAMES)}")
     if name not in RTL:
-        raise BadInput(f"the engine '{name}' runs no hardware; choose one of {', '.join(RTL)}")
+        reason = "runs no hardware" if name == "golden" else "runs whole programs only"
+        raise BadInput(f"the engine '{name}' {reason}; choose one of {', '.join(RTL)}")
     return RtlEngine(name, {"python": _python, "cxxrtl": _cxxrtl, "verilator": _verilator}[name]())
 
 

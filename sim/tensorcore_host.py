@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
-from zeroskip.sim.engine import Progress, Result
+from zeroskip.sim.engine import PATIENCE, Progress, Result
 from zeroskip.sw.driver.tensorcore import RAW, Schedule
 from zeroskip.sw.im2col import columns, fold
 from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart
@@ -111,9 +111,14 @@ def multiply(model, schedule: Schedule, values: np.ndarray, indices: np.ndarray,
 
 
 def counters(model) -> dict[str, int]:
-    """The core's counters by name (lower case), once it is idle; they start from zero again."""
-    while model.peek("busy"):
+    """The core's counters by name (lower case), once it is idle; they start from zero again.
+    ``TimeoutError`` if it does not fall idle."""
+    for _ in range(PATIENCE):
+        if not model.peek("busy"):
+            break
         model.tick()
+    else:
+        raise TimeoutError("the tensor core stays busy")
     counts = {}
     for which in CoreCounter:
         model.poke("stats__select", which.value)

@@ -35,6 +35,7 @@ class VirtualBoard:
                                    "-".join([*names, str(DIVISOR)])))
         master, slave = os.openpty()
         tty.setraw(slave)
+        os.set_blocking(master, False)
         self.port = os.ttyname(slave)
         stop = threading.Event()
         thread = threading.Thread(target=_run, args=(model, master, stop), daemon=True)
@@ -52,19 +53,21 @@ def _run(model: Model, terminal: int, stop: threading.Event) -> None:
     waiting, idle = b"", 0
     while not stop.is_set():
         # at rest the board is simulated slowly, so that others get the processor
-        readable, _, _ = select.select([terminal], [], [], 0.001 if idle > 50 else 0)
+        readable, _, _ = select.select([terminal], [], [], 0.05 if idle > 50 else 0)
         if readable:
             with contextlib.suppress(OSError):
                 waiting += os.read(terminal, 4096)
         sent, received = line.run(waiting, SLICE)
         idle = 0 if sent or received else idle + 1
         waiting = waiting[sent:]
-        if received:
+        # what nobody reads is lost, as on a wire
+        with contextlib.suppress(BlockingIOError):
             os.write(terminal, received)
 
 
 def _end(stop: threading.Event, thread: threading.Thread, *files: int) -> None:
     stop.set()
-    thread.join()
+    if thread is not threading.current_thread():
+        thread.join()
     for file in files:
         os.close(file)

@@ -38,7 +38,7 @@ def targets(machine: str | None, names: list[str]) -> list:
             known = ", ".join(name for configs in kinds.values() for name in configs)
             raise BadInput(f"there is no configuration '{name}'; choose one of {known}")
         if kind in found:
-            raise BadInput(f"--target names two configurations of {kind}; name one of each machine")
+            raise BadInput(f"two configurations of {kind} are named; name one of each machine")
         found[kind] = kinds[kind][name]
     return list(found.values()) or [next(iter(configs.values())) for configs in kinds.values()]
 

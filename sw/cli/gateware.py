@@ -31,12 +31,18 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
     from zeroskip.hw.link.rdl import systemrdl
     from zeroskip.hw.link.registers import addresses
 
+    if machine not in (*MACHINES, "accelerator"):
+        raise BadInput(f"there is no machine '{machine}'; choose one of {', '.join(MACHINES)}, "
+                       "accelerator")
     if out.suffix not in (".v", ".sv"):
         raise BadInput(f"{out}: Verilog goes into a file that ends in .v or .sv; its ports and "
                        "lint waivers are written beside it")
     described_in, waived_in, registers_in = (out.with_suffix(s) for s in (".json", ".vlt", ".rdl"))
+    files = [out, described_in, waived_in, *[registers_in] * (machine == "accelerator")]
+    for path in files:
+        check_writable(path)
     if machine == "accelerator":
-        configs = targets(None, config.split(",") if config else [])
+        configs = targets(None, [name.strip() for name in config.split(",")] if config else [])
         dut = Accelerator(**{next(name for name, known in CONFIGS.items()
                                   if each in known.values()): each for each in configs})
         facts = {"config": [name_of(each) for each in configs],
@@ -46,9 +52,6 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
         dut = MACHINES[machine](made)
         facts = {"config": name_of(made), "digest": made.digest(),
                  "memory_bits": made.memory_bits, "latency": {"stats": dut.STATS_LATENCY}}
-    files = [out, described_in, waived_in, *[registers_in] * (machine == "accelerator")]
-    for path in files:
-        check_writable(path)
     ports = emit.ports(dut)
     with screen.progress("Amaranth, Yosys"):
         text = emit.verilog(dut, machine)

@@ -23,6 +23,7 @@ def inspect(model: Path, screen: Screen) -> None:
 def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:
     """See ``zeroskip prune --help``; without ``out`` a dry run."""
     from zeroskip.sw.prune import pipeline
+    from zeroskip.sw.prune.data import check_fits
     from zeroskip.sw.prune.recipe import read_recipe
 
     if out is not None:
@@ -30,10 +31,14 @@ def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:
         check_writable(out)
     network, steps = frontend.read(model), read_recipe(recipe)
     data = steps.samples(recipe.parent)
+    start = None if steps.rewind is None else frontend.read(recipe.parent / steps.rewind)
     if out is None:
+        if data is not None:
+            check_fits(data, network)
+        if start is not None:
+            pipeline.check_start(start, network)
         _dry_run(model, pipeline.plan(network, steps), screen)
         return
-    start = None if steps.rewind is None else frontend.read(recipe.parent / steps.rewind)
     with screen.progress("pruning") as update:
         pruned, stages = pipeline.prune(network, steps, data, start=start, progress=update)
     pipeline.save(pruned, steps, stages, out)

@@ -20,6 +20,7 @@ from zeroskip.sw.program import Program
 def run(path: Path, input_path: Path, output: Path, engine: str | None, device: str | None,
         raw: bool, screen: Screen) -> None:
     """See ``zeroskip run --help``."""
+    from zeroskip.fpga.boards import machines
     from zeroskip.sim.chain import run_program
 
     check_writable(output)
@@ -29,7 +30,8 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
         raise BadInput("--engine and --device both say what runs the program; leave one out")
     name = "virtual" if device == "virtual" else device or chosen(engine, screen)
     with screen.progress(name) as update:
-        runner = (board_engine.serial(program, device) if device not in (None, "virtual")
+        runner = (board_engine.serial(program, device, machines())
+                  if device not in (None, "virtual")
                   else _engine(name, program, path))
         results = run_program(program, runner, x, update)
     y = results[-1].outputs[-1]

@@ -22,10 +22,10 @@ def pruning(screen: Screen) -> None:
     screen.table(f"handwritten digits, {len(SEEDS)} seeds: accuracy on the test images in percent, "
                  "mean and standard deviation",
                  ["model", "method", "trained", "weights", "MACs", "dense", "pruned", "spread",
-                  "loss"],
+                  "change"],
                  [[row["model"], row["method"], row["trained"], row["weights"], row["macs"],
                    100 * row["dense"], 100 * row["accuracy"], 100 * row["spread"],
-                   100 * (row["dense"] - row["accuracy"])] for row in rows])
+                   100 * (row["accuracy"] - row["dense"])] for row in rows])
     screen.result({"rows": rows})
 
 

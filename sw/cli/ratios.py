@@ -125,10 +125,7 @@ def _cost(kind: str, target: str | None) -> Callable[[np.ndarray], Cost]:
 def _read(model: Path, recipe: Path) -> tuple[Network, Recipe, Data]:
     """The network, the recipe and its samples."""
     network = frontend.read(model)
-    try:
-        steps = read_recipe(recipe)
-    except BadInput:    # its density says nothing here, and may be missing
-        steps = read_recipe(recipe, density=1.0)
+    steps = read_recipe(recipe, density=1.0)    # its own says nothing here, and may be missing
     if steps.structural:
         raise BadInput(f"{recipe}: granularity {steps.granularity!r} takes units out of the "
                        "network, and densities are found for weights that become zero; choose "

@@ -58,7 +58,14 @@ def to_torch(network: Network) -> nn.Sequential:
 
 
 def to_pt2(network: Network, path: str | Path, notes: dict[str, str] | None = None):
-    """Writes what :func:`to_torch` makes of ``network``; the batch may have any size."""
+    """Writes what :func:`to_torch` makes of ``network``; the batch may have any size, and layers
+    have torch's names. Raises BadInput for padding that differs by side, which cannot be read
+    back."""
+    for layer in network.layers:
+        top, left, bottom, right = getattr(layer, "padding", (0, 0, 0, 0))
+        if (top, left) != (bottom, right):
+            raise BadInput(f"layer {layer.name} pads its sides differently, which a .pt2 file does "
+                           "not say; write .onnx.")
     program = torch.export.export(
         to_torch(network).eval(), (torch.zeros(2, network.inputs),),
         dynamic_shapes=({0: torch.export.Dim("batch")},))

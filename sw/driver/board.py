@@ -15,23 +15,28 @@ CHUNK = 256
 """Words that a frame carries."""
 
 
-class Board:
-    """A board that holds the given machines; identifies it, and resets them.
+Machines = tuple[EIEConfig | None, TensorCoreConfig | None]
+"""What a board may hold."""
 
-    Raises LinkError where no board answers, or another one.
+
+class Board:
+    """A board that holds one of ``choices``; identifies it.
+
+    ``patience`` is in seconds, see :meth:`Machine.run`. Raises LinkError where no board answers,
+    or another one, which is compared with the first choice.
     """
 
-    def __init__(self, link: Link, eie: EIEConfig | None, tensorcore: TensorCoreConfig | None):
-        self.link = link
-        found, wanted = link.identify(), digest(eie, tensorcore)
+    def __init__(self, link: Link, *choices: Machines, patience: float = 10.0):
+        self.link, self._patience = link, patience
+        found, digests = link.identify(), [digest(*choice) for choice in choices]
         if found.version != VERSION:
             raise Refused(f"the board's design is of version {found.version}, and this program "
                           f"speaks {VERSION}; build the bitstream again")
-        if found.digest != wanted:
+        if found.digest not in digests:
             raise Refused(f"the board was built for a configuration with digest "
-                          f"{found.digest:016x}, and the program for {wanted:016x}; compile the "
-                          "program for the board's target, or load the bitstream of its own")
-        self._machines = machines(eie, tensorcore)
+                          f"{found.digest:016x}, and the program for {digests[0]:016x}; compile "
+                          "the program for the board's target, or load the bitstream of its own")
+        self._machines = machines(*choices[digests.index(found.digest)])
         self._addresses = addresses(register_map(self._machines))
 
     def machine(self, name: str) -> "Machine":
@@ -40,7 +45,7 @@ class Board:
         self.link.write(self._addresses["reset"], np.array([bit]))
         own = {port.removeprefix(f"{name}_"): address for port, address in self._addresses.items()
                if port.startswith(f"{name}_")}
-        return Machine(self.link, own, item_words(self._machines[name]))
+        return Machine(self.link, own, item_words(self._machines[name]), self._patience)
 
 
 class Machine:
@@ -50,8 +55,10 @@ class Machine:
     item of each of its streams.
     """
 
-    def __init__(self, link: Link, addresses: dict[str, int], words: dict[str, int]):
+    def __init__(self, link: Link, addresses: dict[str, int], words: dict[str, int],
+                 patience: float):
         self._link, self._addresses, self._words = link, addresses, words
+        self._patience = patience
 
     def poke(self, name: str, value: int) -> None:
         """Sets a port of the machine."""
@@ -64,12 +71,12 @@ class Machine:
     def tick(self, cycles: int = 1) -> None:
         """Nothing: a frame takes longer than any latency of the machine."""
 
-    def run(self, send: dict[str, np.ndarray], receive: dict[str, int],
-            patience: float = 10.0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def run(self, send: dict[str, np.ndarray],
+            receive: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Sends items uint32 [items, words], receives others, until all is done.
 
-        As of the simulated machines, but ``patience`` is in seconds, and the times of the items
-        are zero.
+        As of the simulated machines, but the times of the items are zero, and ``TimeoutError``
+        is raised when no word has moved for the seconds of the board's patience.
         """
         left = {name: np.ascontiguousarray(items, np.uint32).reshape(-1)
                 for name, items in send.items()}
@@ -88,8 +95,8 @@ class Machine:
                     got[name].append(found)
                     open_[name] -= len(found)
                     moved = time.monotonic() if len(found) else moved
-            if time.monotonic() - moved > patience:
-                raise TimeoutError(f"no word moved for {patience} seconds, with "
+            if time.monotonic() - moved > self._patience:
+                raise TimeoutError(f"no word moved for {self._patience} seconds, with "
                                    f"{sum(map(len, left.values()))} to send and "
                                    f"{sum(open_.values())} to receive")
         return {name: (np.concatenate(parts).reshape(-1, self._words[name]),

@@ -1,5 +1,7 @@
 """A serial port as the link's transport."""
 
+import re
+
 import serial
 
 from zeroskip.sw.errors import BadInput, LinkError
@@ -17,11 +19,11 @@ class SerialPort:
 
     def __init__(self, name: str, baud: int = BAUD):
         self.name = name
-        # a pty is no device that could be locked
+        # of a URL nothing can be locked
         locked = {} if "://" in name else {"exclusive": True}
         try:
             self._port = serial.serial_for_url(name, baud, timeout=0, write_timeout=10, **locked)
-        except (serial.SerialException, ValueError) as error:
+        except (serial.SerialException, ValueError, re.error) as error:
             raise BadInput(f"{name} cannot be opened ({_reason(error)}); give the port of a board "
                            "that no other program uses") from None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from zeroskip.sw.errors import BadInput
 from zeroskip.sw.prune import structure
 from zeroskip.sw.prune.criteria import CRITERIA, scores
 from zeroskip.sw.prune.data import Data
@@ -109,8 +110,7 @@ def prune(
         for done in range(rounds):
             cut.choose(lambda final, part=(done + 1) / rounds: final**part)
             if start is not None:
-                module.load_state_dict(start.state_dict())
-                cut.hold()
+                cut.rewind(start)
             training.run(module, lambda _: cut.hold())
         return
     else:
@@ -159,6 +159,9 @@ def _rebuilt(module, granularity, density, criterion, example, batches) -> nn.Mo
         layer, after = parts[name], parts[following]
         moment = collect(module, {following: after}, batches)[following].moment
         outputs = len(layer.weight)
+        if after.weight[0].numel() % outputs:
+            raise BadInput(f"layer {name} has {outputs} outputs, which are no channels of layer "
+                           f"{following} behind it; leave it out, or remove the reconstruction.")
         keep = max(1, round(part * outputs))
         by_unit = after.weight.detach().reshape(len(after.weight), outputs, -1)
         if criterion == "lasso":
@@ -221,6 +224,13 @@ class _Cut:
                 weight = least_squares(matrix, moment, mask)
             layer.weight.copy_(weight.view_as(layer.weight))
             self.masks[name] = mask.view_as(layer.weight)
+
+    @torch.no_grad()
+    def rewind(self, start: nn.Module):
+        """Takes weights and biases of ``start``, where they stay."""
+        for own, first in zip(layers(self.module).values(), layers(start).values(), strict=True):
+            own.load_state_dict(first.state_dict())
+        self.hold()
 
     @torch.no_grad()
     def hold(self):

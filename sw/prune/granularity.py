@@ -164,9 +164,12 @@ class Banks(Granularity):
         return bank_balanced(score, self.size, keep)
 
 
+PATTERNS = ("2:4", "1:4", "4:8")
+"""The granularities that say how many weights stay."""
+
 GRANULARITIES: dict[str, type[Granularity]] = {
     **dict.fromkeys(("element", "vector", "block", "kernel", "row"), Tiles),
-    **dict.fromkeys(("2:4", "1:4", "4:8"), Pattern), "banks": Banks}
+    **dict.fromkeys(PATTERNS, Pattern), "banks": Banks}
 
 
 def granularity(name: str, size: int | None = None) -> Granularity:

@@ -13,7 +13,7 @@ from zeroskip.sw.network import Conv2d, Network
 from zeroskip.sw.prune.data import Data, accuracy, check_fits
 from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.recipe import STRUCTURAL, Recipe
-from zeroskip.sw.tensorfile import write_safetensors
+from zeroskip.sw.tensorfile import read_safetensors, write_safetensors
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def prune(
     elif recipe.reconstruct or recipe.criterion == "lasso":
         raise BadInput(f"{recipe.reconstruct or recipe.criterion} needs samples; give data.")
     if start is not None:
-        _check_start(start, network)
+        check_start(start, network)
     module = to_torch(network)
     names = dict(zip([layer.name for layer in network.layers], layers(module), strict=True))
     densities = {names[name]: density for name, density in _by_layer(network, recipe).items()}
@@ -133,10 +133,15 @@ def plan(network: Network, recipe: Recipe) -> list[dict]:
 
 
 def check_name(path: Path):
-    """Raises BadInput where :func:`save` cannot write ``path`` by its name."""
+    """Raises BadInput where :func:`save` cannot write ``path`` by its name, or a file that is no
+    weights of such a model lies where it would write them."""
     if path.suffix not in WRITERS:
         raise BadInput(f"{path}: a pruned model is written as ONNX or for torch; give a name that "
                        f"ends in {' or '.join(WRITERS)}.")
+    weights = path.with_suffix(".safetensors")
+    if weights.exists() and (weights.is_dir() or "history" not in read_safetensors(weights)[0]):
+        raise BadInput(f"{weights} would be overwritten and was not written by prune; give another "
+                       "name, or move it.")
 
 
 def save(network: Network, recipe: Recipe, stages: list[Stage], path: Path):
@@ -144,8 +149,9 @@ def save(network: Network, recipe: Recipe, stages: list[Stage], path: Path):
 
     Both hold the recipe in TOML and the history in JSON, the stages with their densities and
     accuracies: ONNX and safetensors in their metadata, ``.pt2`` as extra files. The tensors are
-    named ``<layer>.weight`` and ``<layer>.bias``, float32, zeros and all. The same network, recipe
-    and stages are the same bytes. Raises BadInput like :func:`check_name`.
+    named ``<layer>.weight`` and ``<layer>.bias``, float32, zeros and all; a ``.pt2`` has torch's
+    names for the layers, in the same order. The same network, recipe and stages are the same bytes.
+    Raises BadInput like :func:`check_name`.
     """
     check_name(path)
     history = [{"stage": stage.name, "density": stage.density, "accuracy": stage.accuracy,
@@ -187,7 +193,8 @@ def _units(layer, recipe, density) -> tuple[int, float]:
     return rule.units(shape), density if rule.density is None else rule.density
 
 
-def _check_start(start, network):
+def check_start(start: Network, network: Network):
+    """Raises BadInput where ``network`` cannot rewind to ``start``."""
     shapes, wanted = ([layer.weight.shape for layer in each.layers] for each in (start, network))
     if shapes != wanted:
         raise BadInput(f"the model to rewind to has weights of {[list(s) for s in shapes]}, and "

@@ -11,8 +11,8 @@
                                 # tensor core. Or channel, neuron, as in prune/structure.py: filters
                                 # and outputs leave the network, those of its last layer excepted
     size = 4                    # of a vector, of a block's side; of banks: the PEs of the array
-    criterion = "l1"            # which weights go first, as in prune/criteria.py: also l2, scale,
-                                # apoz, wanda, obd; of channels and neurons also lasso
+    criterion = "l1"            # which weights go first, as in prune/criteria.py: also l2, apoz,
+                                # wanda, obd; of channels and neurons also lasso
     reconstruct = "sparsegpt"   # how the weights that stay make up for those that go, as in
                                 # prune/reconstruct.py: also least_squares. One cut
     rounds = 5                  # cuts, each followed by training; left out: bit by bit while
@@ -39,16 +39,20 @@ from pathlib import Path
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Conv2d, Linear
 from zeroskip.sw.prune.data import Data, read_data
-from zeroskip.sw.prune.granularity import granularity
+from zeroskip.sw.prune.granularity import PATTERNS, granularity
 from zeroskip.sw.quantize.kmeans import STARTS
 
 STRUCTURAL = {"channel": Conv2d, "neuron": Linear}
 """Granularities whose units leave the network, and the layers that lose them."""
 
+CRITERIA = ("l1", "l2", "apoz", "wanda", "obd", "lasso")
+"""Those of :mod:`zeroskip.sw.prune.criteria` that need no batch norm, for a network has none, and
+the LASSO's."""
+
 RECONSTRUCTIONS = ("least_squares", "sparsegpt")
 
 NEED_DATA = ("reconstruct", "rounds", "rewind", "l1", "l2", "epochs", "learning_rate")
-"""Keys that say nothing without samples."""
+"""Keys that say nothing without samples; so do the criteria behind the first two."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Recipe:
     granularity, size
         As of :func:`zeroskip.sw.prune.granularity.granularity`, or a key of ``STRUCTURAL``.
     criterion : str
-        A key of :data:`zeroskip.sw.prune.criteria.CRITERIA`; ``"lasso"`` with ``STRUCTURAL``.
+        One of ``CRITERIA``; ``"lasso"`` with ``STRUCTURAL``.
     reconstruct : str or None
         One of ``RECONSTRUCTIONS``; ``"sparsegpt"`` has a criterion of its own.
     rounds : int or None
@@ -107,7 +111,9 @@ class Recipe:
 
     def __post_init__(self):
         self._check_density(self._check_granularity())
-        _check(isinstance(self.criterion, str), "criterion", "a name in quotes", self.criterion)
+        if self.criterion not in list(CRITERIA):
+            raise BadInput(f"there is no criterion {self.criterion!r}; choose one of "
+                           f"{', '.join(CRITERIA)}.")
         _check(self.rounds is None or _whole(self.rounds, 1), "rounds", "a whole number from 1",
                self.rounds)
         for name in ("rewind", "data"):
@@ -145,7 +151,8 @@ class Recipe:
         return None if self.data is None else read_data(folder / self.data)
 
     def to_toml(self) -> str:
-        """The recipe as a file that :func:`read_recipe` reads: what is not at its default."""
+        """The recipe as a file: what is not at its default. :func:`read_recipe` reads it, unless
+        it has keys for data that it does not name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)
                   if getattr(self, field.name) != field.default}
         table = values.pop("density") if isinstance(self.density, dict) else {}
@@ -172,6 +179,8 @@ class Recipe:
         if self.density is None:
             raise BadInput("a recipe needs a density, or a granularity that says how many weights "
                            "stay; add for example density = 0.12.")
+        if self.density == {}:
+            raise BadInput("the table density names no layer; add one, or a number for all.")
         named = isinstance(self.density, dict)
         for layer, value in self.density.items() if named else [(None, self.density)]:
             _check(_number(value) and 0 < value <= 1, f"density.{layer}" if named else "density",
@@ -185,6 +194,8 @@ class Recipe:
         if self.centroids is not None and self.weight_bits is not None:
             raise BadInput("weights are shared or rounded to integers, not both; remove centroids "
                            "or weight_bits.")
+        if self.start != "density" and self.centroids is None:
+            raise BadInput("start is for centroids; add for example centroids = 15.")
         if self.rewind is not None and self.rounds is None:
             raise BadInput("rewind goes back at each of several cuts; add for example rounds = 5.")
         at_once = {"granularity": self.granularity if self.structural or self.patterned else None,
@@ -205,7 +216,8 @@ class Recipe:
 
 
 def read_recipe(path: str | Path, density: float | None = None) -> Recipe:
-    """Reads a recipe; ``density``, if given, stands for what the file says.
+    """Reads a recipe; ``density``, if given, stands for what the file says, unless the granularity
+    says it.
 
     Raises BadInput that names the unknown key, the wrong value or the line that is no TOML.
     """
@@ -222,12 +234,16 @@ def read_recipe(path: str | Path, density: float | None = None) -> Recipe:
             raise BadInput(f"{path}: unknown key {key!r}; the keys are {', '.join(known)}.")
         if key in NEED_DATA and "data" not in values:
             raise BadInput(f"{path}: {key} needs data to work with; add data or remove {key}.")
-    if density is not None:
+    if density is not None and values.get("granularity") not in list(PATTERNS):
         values["density"] = density
     try:
-        return Recipe(**values)
+        recipe = Recipe(**values)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
+    if recipe.criterion in CRITERIA[2:] and recipe.data is None:
+        raise BadInput(f"{path}: criterion {recipe.criterion!r} needs data to work with; add data "
+                       "or take l1.")
+    return recipe
 
 
 def _check(good, name, expected, value):

@@ -1,13 +1,16 @@
 """Programs over the serial pins of a simulated board."""
 
+import time
+
 import numpy as np
 import pytest
 
+from zeroskip.hw.link.frame import Op
 from zeroskip.sim import engines, virtual
 from zeroskip.sim.verify import verify
 from zeroskip.sim.virtual import VirtualBoard
 from zeroskip.sw.driver.board import Board
-from zeroskip.sw.driver.link import Link
+from zeroskip.sw.driver.link import Link, encode_request
 from zeroskip.sw.driver.port import SerialPort
 from zeroskip.sw.errors import LinkError
 
@@ -32,7 +35,7 @@ def board(digits_like):
 def test_noise_on_the_line_changes_nothing(board, digits_like):
     port = SerialPort(board.port)
     port.write(bytes(np.random.default_rng(0).integers(0, 256, 300, np.uint8)))
-    machine = Board(Link(port), digits_like.part.config, None).machine("eie")
+    machine = Board(Link(port), (digits_like.part.config, None)).machine("eie")
     assert machine.peek("busy") == 0
     port.close()
 
@@ -41,14 +44,14 @@ def test_another_configuration_is_refused_and_named(board, digits_like):
     port = SerialPort(board.port)
     other = virtual.EIEConfig(pes=2)
     with pytest.raises(LinkError, match="built for a configuration with digest .* and the program"):
-        Board(Link(port), other, None)
-    Board(Link(port), digits_like.part.config, None)
+        Board(Link(port), (other, None))
+    Board(Link(port), (digits_like.part.config, None))
     port.close()
 
 
 def test_the_plug_is_pulled_in_the_middle_and_another_board_goes_on(board, digits_like):
     port = SerialPort(board.port)
-    machine = Board(Link(port, timeout=0.05, retries=1), digits_like.part.config, None
+    machine = Board(Link(port, timeout=0.05, retries=1), (digits_like.part.config, None)
                     ).machine("eie")
     board.close()
     with pytest.raises(LinkError):
@@ -56,3 +59,13 @@ def test_the_plug_is_pulled_in_the_middle_and_another_board_goes_on(board, digit
     engine = engines.create("virtual", digits_like.program, lambda: ())
     assert verify(digits_like.program, digits_like.inputs,
                   (digits_like.golden, engine)).difference is None
+
+
+def test_what_nobody_reads_does_not_hold_the_board_up(board):
+    """The terminal's buffer overflows; the board goes on, and can be closed."""
+    port = SerialPort(board.port)
+    for seq in range(300):
+        port.write(b"\0" + encode_request(seq % 256, Op.IDENTIFY))
+    time.sleep(1)
+    board.close()
+    port.close()

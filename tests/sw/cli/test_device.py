@@ -41,7 +41,7 @@ def test_no_such_port(cli, args, tmp_path):
 
 
 def test_port_that_is_no_board(cli, args, tmp_path, monkeypatch):
-    monkeypatch.setattr(board_engine, "Link", lambda port: Link(port, timeout=0.01, retries=1))
+    monkeypatch.setattr(board_engine, "Link", lambda port, **_: Link(port, timeout=0.01, retries=1))
     master, slave = os.openpty()
     tty.setraw(slave)
     done = cli(*args, "--device", os.ttyname(slave))

@@ -7,6 +7,7 @@ import pytest
 
 from zeroskip.hw.accelerator import Accelerator, digest
 from zeroskip.hw.link.bus import REQUEST, RESPONSE, Status
+from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.top import VERSION
 from zeroskip.sim import cxxrtl
 from zeroskip.sim.cases import make_case, random_layers
@@ -69,14 +70,17 @@ def link(case):
     return BusLink(case.part.config)
 
 
+def board_of(link, case, **kinds):
+    return Board(link, (case.part.config, None), **kinds)
+
+
 def outputs_equal(case, result):
     for found, expected in zip(result.outputs, case.expected, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_a_job_through_the_registers(case, link):
-    result = host(case.part)(Board(link, case.part.config, None).machine("eie"), case.part,
-                             case.inputs)
+    result = host(case.part)(board_of(link, case).machine("eie"), case.part, case.inputs)
     outputs_equal(case, result)
     assert result.statistics.images == 3
     assert result.statistics.cycles > 0
@@ -84,7 +88,7 @@ def test_a_job_through_the_registers(case, link):
 
 @pytest.mark.timeout(900)
 def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link):
-    rng, board = np.random.default_rng(5), Board(link, case.part.config, None)
+    rng, board = np.random.default_rng(5), board_of(link, case)
     for _ in range(200 if CAMPAIGN else 15):
         machine = board.machine("eie")
         kind = rng.integers(3)
@@ -103,9 +107,9 @@ def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link):
 
 
 def test_a_machine_that_stands_still(case, link):
-    machine = Board(link, case.part.config, None).machine("eie")
+    machine = board_of(link, case, patience=0.01).machine("eie")
     with pytest.raises(TimeoutError, match=r"no word moved for 0.01 seconds, with 0 to send and 3"):
-        machine.run({}, {"outputs": 3}, patience=0.01)
+        machine.run({}, {"outputs": 3})
 
 
 @pytest.mark.parametrize(("identity", "message"), [
@@ -115,4 +119,10 @@ def test_a_machine_that_stands_still(case, link):
 def test_another_board(case, identity, message):
     other = BusLink(case.part.config, identity)
     with pytest.raises(LinkError, match=message):
-        Board(other, case.part.config, None)
+        board_of(other, case)
+
+
+def test_a_board_with_another_machine_too(case, link):
+    both = (case.part.config, TensorCoreConfig())
+    board = Board(link, both, (case.part.config, None))
+    outputs_equal(case, host(case.part)(board.machine("eie"), case.part, case.inputs))

@@ -5,7 +5,7 @@ import pytest
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.recipe import Recipe, read_recipe
+from zeroskip.sw.prune.recipe import CRITERIA, Recipe, read_recipe
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((96, 16)).astype(np.float32)
@@ -47,6 +47,11 @@ def test_every_key(recipe):
     np.testing.assert_array_equal(samples.x, DATA.x)
     np.testing.assert_array_equal(samples.y, DATA.y)
     assert Recipe(0.5).samples(path.parent) is None
+
+
+def test_criteria_are_those_of_the_registry():
+    registry = pytest.importorskip("zeroskip.sw.prune.criteria").CRITERIA
+    assert set(CRITERIA) == set(registry) - {"scale"} | {"lasso"}
 
 
 @pytest.mark.parametrize("given", [
@@ -96,7 +101,12 @@ def test_another_density(recipe):
     ('granularity = "3:4"', "there is no granularity '3:4'; choose one of element, vector"),
     ("granularity = 4", "there is no granularity 4"),
     ('granularity = ["row"]', "there is no granularity .'row'.;"),
-    ("density = 0.5\ncriterion = []", "criterion must be a name in quotes"),
+    ("density = 0.5\ncriterion = []", r"there is no criterion \[\]; choose one of l1, l2, apoz"),
+    ('density = 0.5\ncriterion = "l3"', "there is no criterion 'l3'; choose one of l1, l2, apoz"),
+    ('density = 0.5\ncriterion = "scale"', "there is no criterion 'scale'"),
+    ('density = 0.5\ncriterion = "obd"', "criterion 'obd' needs data to work with; add data or"),
+    ('density = 0.5\nstart = "random"', "start is for centroids; add for example centroids = 15"),
+    ("[density]", "the table density names no layer; add one, or a number for all"),
     ('granularity = "2:4"\ndensity = 0.5', "granularity '2:4' says how many .* remove density"),
     ('granularity = "2:4"\ncentroids = 15', "centroids are for the EIE array and 2:4 for the"),
     ('granularity = "banks"\ndensity = 0.5', "'banks' needs a size, a whole number from 1"),
