@@ -27,6 +27,8 @@ SEEDS = 3
 
 _USED = re.compile(r"Info:\s+(\w+):\s*(\d+)/\s*(\d+)\s+\d+%")
 _SPRAM = Path(__file__).with_name("spram.v")
+_MACHINES = "*.accelerator.eie *.accelerator.tensorcore"
+"""The machines' modules, in Yosys."""
 _WEIGHTS = "c:*.spmat.half_*.memory"
 """The weight memories of an EIE array, in Yosys."""
 
@@ -202,7 +204,11 @@ def synthesise(top: wiring.Component, board: Board, folder: Path) -> None:
     source, synthesis = folder / "design.il", FAMILIES[board.family].synthesis + " -top board"
     source.write_text(rtlil(top, "board"))
     steps = [synthesis]
-    if board.family == "ice40":
+    if board.family == "ecp5":
+        # Yosys 0.70 stops at an assertion in abc9 where the tensor core's borders are gone.
+        steps = [f"setattr -mod -set keep_hierarchy 1 {_MACHINES}", synthesis,
+                 f"setattr -mod -unset keep_hierarchy {_MACHINES}", "flatten", "clean"]
+    elif board.family == "ice40":
         steps = [f"{synthesis} -run begin:map_ram",
                  f"techmap -map {_SPRAM} {_WEIGHTS} t:$mem_v2 %i", f"{synthesis} -run map_ram:"]
     yosys(f"read_rtlil {source}", *steps, f"write_json {folder / 'design.json'}")
