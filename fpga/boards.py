@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from zeroskip.hw.eie.config import EIEConfig, zeroskip
+from zeroskip.hw.eie.config import CONFIGS as ARRAYS
+from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import CONFIGS as TENSORCORES
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.errors import BadInput
@@ -162,28 +163,21 @@ class Design:
         return self.tensorcore.multipliers if self.tensorcore else 0
 
 
-# Little logic, so that one PE is left with nearly all of it: short queues, because the iCE40 has
-# no distributed RAM, and pointers rather than sums of counts.
-_SMALL = {"queue_depth": 4, "runahead": 2, "broadcast_latency": 0, "counts": False,
-          "counters": False}
-
 DESIGNS = {
     "ulx3s-85f": {
-        "eie-16": (zeroskip(16), None, 50),
+        "eie-16": (ARRAYS["eie-16"], None, 50),
         "tc-64": (None, TENSORCORES["tc-64"], 50),
-        "both": (zeroskip(16), TENSORCORES["tc-64"], 50),
+        "both": (ARRAYS["eie-16"], TENSORCORES["tc-64"], 50),
     },
     "ulx3s-25f": {
-        "eie-4": (zeroskip(4), None, 75),
+        "eie-4": (ARRAYS["eie-4"], None, 75),
     },
     "icebreaker": {
         # The weights fill the four single-port RAMs, all else the block RAMs.
-        "eie-1": (zeroskip(1, **_SMALL, weight_rows=16384, pointers=1024, act_depth=512,
-                           bias_depth=256), None, 24),
+        "eie-icebreaker": (ARRAYS["eie-icebreaker"], None, 24),
     },
     "tangnano9k": {
-        "eie-1": (zeroskip(1, weight_rows=4096, pointers=1024, act_depth=256, bias_depth=256),
-                  None, 54),
+        "eie-tangnano9k": (ARRAYS["eie-tangnano9k"], None, 54),
     },
 }
 """Board: configuration: its machines and its clock in MHz. The first is the board's default."""

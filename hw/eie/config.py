@@ -204,6 +204,12 @@ CONFIGS = {
     # counts; vectors of 32 K.
     "eie-64": zeroskip(64, weight_rows=16384, pointers=53248, act_depth=512, bias_depth=2048,
                        descriptors=32),
+    # What two small boards hold. The iCE40 has no distributed RAM: short queues, and pointers, not
+    # sums of counts, leave nearly all of its logic to one PE.
+    "eie-icebreaker": zeroskip(1, weight_rows=16384, pointers=1024, act_depth=512, bias_depth=256,
+                               queue_depth=4, runahead=2, broadcast_latency=0, counts=False,
+                               counters=False),
+    "eie-tangnano9k": zeroskip(1, weight_rows=4096, pointers=1024, act_depth=256, bias_depth=256),
     # Per PE as in the paper: 128 KB of weights, 32 KB of pointers at 16 bits, a register file
     # of 64, queue 8. (Biases and codebooks per layer are this project's.)
     "eie-paper-64": paper(64, weight_rows=16384, pointers=16384, act_depth=512, bias_depth=512,

@@ -6,7 +6,7 @@ from zeroskip.fpga import build, floor
 from zeroskip.fpga.build import BuildError, TimingMissed
 from zeroskip.sw.errors import ToolMissing
 
-REPORT = {"board": "icebreaker", "config": "eie-1", "pes": 1, "multipliers": 0, "fmax_mhz": 30.5,
+REPORT = {"board": "icebreaker", "config": "eie-icebreaker", "pes": 1, "multipliers": 0, "fmax_mhz": 30.5,
           "target_mhz": 24, "lut": 4700, "ff": 2700, "dsp": 2, "bram": 30, "spram": 4,
           "available": {"lut": 5280, "ff": 5280, "dsp": 8, "bram": 30, "spram": 4},
           "bitstream": "design.bin", "seconds": 60.0, "seed": 1,
@@ -33,7 +33,7 @@ def test_report(cli, built, tmp_path):
     done = cli("build", "--board", "icebreaker", "-o", tmp_path / "new", "--json")
     assert (done.code, done.stderr, done.json) == (0, "", REPORT)
     (design,) = built[0]
-    assert (design.board.name, design.name) == ("icebreaker", "eie-1")
+    assert (design.board.name, design.name) == ("icebreaker", "eie-icebreaker")
     page = (tmp_path / "new" / "report.html").read_text()
     assert "30.5 MHz" in page
     assert '<td>LUTs</td><td class="n">4,700</td><td class="n">5,280</td><td class="n">89%' in page
