@@ -150,9 +150,9 @@ def test_a_convolution_goes_to_the_tensor_core(cli, folder):
     (["--engine", "tensorcore", *targets("tc-9")], "'tc-9'; choose one of tc-64, "),
     (["--engine", "tensorcore", *targets("eie-4")], "'eie-4'; choose one of tc-64, "),
     (["--engine", "eie", *targets("tc-8")], "'tc-8'; choose one of eie-4, "),
-    (targets("tc-8", "tc-64"), "--target names two configurations of tensorcore; name one"),
-    (targets("eie-4", "tc-8", "eie-16"), "--target names two configurations of eie; name one"),
-    (targets("eie-4", "eie-4"), "--target names two configurations of eie; name one"),
+    (targets("tc-8", "tc-64"), "two configurations of tensorcore are named; name one"),
+    (targets("eie-4", "tc-8", "eie-16"), "two configurations of eie are named; name one"),
+    (targets("eie-4", "eie-4"), "two configurations of eie are named; name one"),
     (["--engine", "gpu"], "there is no machine 'gpu'; choose one of eie, tensorcore"),
 ])
 def test_targets_that_do_not_go_together(refused, folder, options, message):
