@@ -6,9 +6,9 @@ from zeroskip.fpga import build, floor
 from zeroskip.fpga.build import BuildError, TimingMissed
 from zeroskip.sw.errors import ToolMissing
 
-REPORT = {"board": "icebreaker", "config": "eie-icebreaker", "pes": 1, "multipliers": 0, "fmax_mhz": 30.5,
-          "target_mhz": 24, "lut": 4700, "ff": 2700, "dsp": 2, "bram": 30, "spram": 4,
-          "available": {"lut": 5280, "ff": 5280, "dsp": 8, "bram": 30, "spram": 4},
+REPORT = {"board": "icebreaker", "config": "eie-icebreaker", "pes": 1, "multipliers": 0,
+          "fmax_mhz": 30.5, "target_mhz": 24, "lut": 4700, "ff": 2700, "dsp": 2, "bram": 30,
+          "spram": 4, "available": {"lut": 5280, "ff": 5280, "dsp": 8, "bram": 30, "spram": 4},
           "bitstream": "design.bin", "seconds": 60.0, "seed": 1,
           "critical_path": "a to b, 1.0 ns of logic and 2.0 ns of routing"}
 
