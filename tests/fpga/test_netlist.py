@@ -74,7 +74,7 @@ def test_netlist_gives_the_same_bits():
     model.poke("button", 1)
     model.poke("rx", 1)
     model.tick(300)
-    machine = Board(Link(Pins(model)), CONFIG, None).machine("eie")
+    machine = Board(Link(Pins(model)), (CONFIG, None)).machine("eie")
     result = host(part)(machine, part, inputs, None)
     for found, wanted in zip(result.outputs, expected.outputs, strict=True):
         np.testing.assert_array_equal(found, wanted)
