@@ -6,14 +6,11 @@ import numpy as np
 
 from zeroskip.hw.accelerator import digest, item_words, machines, register_map
 from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.link.frame import WORDS
 from zeroskip.hw.link.registers import addresses
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.top import VERSION
 from zeroskip.sw.driver.link import Link, Refused
-
-CHUNK = 256
-"""Words that a frame carries."""
-
 
 Machines = tuple[EIEConfig | None, TensorCoreConfig | None]
 """What a board may hold."""
@@ -86,12 +83,12 @@ class Machine:
         while any(map(len, left.values())) or any(open_.values()):
             for name, items in left.items():
                 if len(items):
-                    done = self._link.write(self._addresses[name], items[:CHUNK], fixed=True)
+                    done = self._link.write(self._addresses[name], items[:WORDS], fixed=True)
                     left[name] = items[done:]
                     moved = time.monotonic() if done else moved
             for name, count in open_.items():
                 if count:
-                    found = self._link.read(self._addresses[name], min(count, CHUNK), fixed=True)
+                    found = self._link.read(self._addresses[name], min(count, WORDS), fixed=True)
                     got[name].append(found)
                     open_[name] -= len(found)
                     moved = time.monotonic() if len(found) else moved
