@@ -106,10 +106,11 @@ class Scatter(wiring.Component):
         return m
 
 
-def delay(m: Module, signal, cycles: int):
-    """``signal`` as it was ``cycles`` clock cycles ago; zero after reset."""
+def delay(m: Module, signal, cycles: int, *, reset_less: bool = False):
+    """``signal`` as it was ``cycles`` clock cycles ago; zero after reset, but for registers without
+    one, which is what multipliers have inside."""
     for _ in range(cycles):
-        later = Signal.like(signal)
+        later = Signal.like(signal, reset_less=reset_less)
         m.d.sync += later.eq(signal)
         signal = later
     return signal

@@ -48,7 +48,8 @@ class ArithmeticUnit(wiring.Component):
         for signals in (valid, row):
             for _ in range(6):
                 signals.append(delay(m, signals[-1], 1))
-        product = delay(m, delay(m, op.weight, 1) * delay(m, op.value, 1), 2)
+        weight, value = (delay(m, each, 1, reset_less=True) for each in (op.weight, op.value))
+        product = delay(m, delay(m, weight * value, 1, reset_less=True), 1)
         m.d.comb += self.address.eq(row[0])
         assert ActivationRegisters.LATENCY == 2
 

@@ -73,7 +73,9 @@ class Broadcast(wiring.Component):
             with m.If(apart):
                 m.d.comb += [item.eq(tree.payload), take.eq(tree.valid & ~full),
                              tree.ready.eq(~full)]
-            place = delay(m, delay(m, item.column, 1) * self.stride, 1)
+            column, stride = (delay(m, each, 1, reset_less=True)
+                              for each in (item.column, self.stride))
+            place = delay(m, column * stride, 1, reset_less=True)
             m.d.comb += [
                 port.valid.eq(delay(m, take, PLACE_LATENCY)),
                 port.payload.place.eq(delay(m, self.first + place, PLACE_LATENCY - 2)),

@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from zeroskip.hw.memory import BlockRAM
+from zeroskip.hw.stream import delay
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import (
     CHANNEL,
-    COLUMN_BITS,
     gemm,
     panel,
     strip,
@@ -58,23 +58,46 @@ class Ring(wiring.Component):
             self.write.eq(self.write + self.filled),
             self.read.eq(self.read + self.released),
         ]
-        m.d.comb += [self.full.eq(count == self.parts), self.ready.eq(count != 0)]
+        # What is asked of the count is known when the cycle begins.
+        m.d.sync += [
+            self.full.eq(Mux(self.filled & ~self.released, count >= self.parts - 1,
+                             ~self.released & self.full)),
+            self.ready.eq(Mux(self.released & ~self.filled, count > 1, self.filled | self.ready)),
+        ]
         return m
+
+
+_DEEPEST = 2048
+"""Words of a bank. A memory that takes several blocks for its depth chooses between them in front
+of its output register, which is then not the one that blocks have inside."""
 
 
 def _memory(m: Module, buffer: wiring.Component, ring: Ring, take: Value, address: Value):
     """The memory of a buffer: ``take`` writes its stream's item at ``address`` of the part that
-    is filled; its own address reads in the part that is read."""
-    m.submodules.memory = memory = BlockRAM(
-        buffer.o.shape(), depth=ring.parts << len(buffer.address))
-    m.d.comb += [
-        memory.write.en.eq(take),
-        memory.write.address.eq(Cat(address, ring.write)),
-        memory.write.data.eq(buffer.i.payload),
-        memory.en.eq(1),
-        memory.address.eq(Cat(buffer.address, ring.read)),
-        buffer.o.eq(memory.data),
-    ]
+    is filled; its own address reads in the part that is read. Many blocks stand far apart: there is
+    a register on every way to them and from them. A bank is a part, or all of them."""
+    depth = 1 << len(buffer.address)
+    banks = ring.parts if ring.parts * depth > _DEEPEST else 1
+    into, out = Cat(address, ring.write), Cat(buffer.address, ring.read)
+    words = []
+    for number in range(banks):
+        memory = BlockRAM(buffer.o.shape(), depth=ring.parts * depth // banks)
+        m.submodules[f"memory_{number}"] = memory
+        mine = ring.write == number if banks > 1 else 1
+        m.d.comb += [
+            memory.write.en.eq(delay(m, take & mine, 1)),
+            memory.write.address.eq(delay(m, into, 1)),
+            memory.write.data.eq(delay(m, buffer.i.payload, 1)),
+            memory.en.eq(1),
+            memory.address.eq(delay(m, out, 1)),
+        ]
+        words.append(Value.cast(memory.data))
+    chosen = delay(m, ring.read, 1 + BlockRAM.LATENCY) if banks > 1 else 0
+    m.d.sync += Value.cast(buffer.o).eq(Array(words)[chosen])
+
+
+_LATENCY = 1 + BlockRAM.LATENCY + 1
+"""Of a buffer, from an address to its word."""
 
 
 class WeightBuffer(wiring.Component):
@@ -97,7 +120,7 @@ class WeightBuffer(wiring.Component):
     o : Out(``panel``)
     """
 
-    LATENCY = BlockRAM.LATENCY
+    LATENCY = _LATENCY
 
     def __init__(self, config: TensorCoreConfig):
         self.config = config
@@ -115,17 +138,20 @@ class WeightBuffer(wiring.Component):
         m = Module()
         m.submodules.walk = walk = Walk(self.config)
         m.submodules.halves = halves = Ring(2)
-        word, take, filled = Signal(self.config.weight_address), Signal(), Signal()
+        word, last = Signal(self.config.weight_address), Signal()
+        take, filled = Signal(), Signal()
         m.d.comb += [
             walk.gemm.eq(self.gemm), walk.start.eq(self.start), walk.next.eq(filled),
             halves.filled.eq(filled), halves.released.eq(self.release),
             self.ready.eq(halves.ready),
             self.i.ready.eq(walk.active & ~halves.full),
             take.eq(self.i.valid & self.i.ready),
-            filled.eq(take & (word + 1 == self.gemm.steps)),
+            filled.eq(take & last),
         ]
-        with m.If(take):
-            m.d.sync += word.eq(Mux(filled, 0, word + 1))
+        with m.If(self.start | filled):
+            m.d.sync += [word.eq(0), last.eq(self.gemm.steps == 1)]
+        with m.Elif(take):
+            m.d.sync += [word.eq(word + 1), last.eq(word + 2 == self.gemm.steps)]
 
         _memory(m, self, halves, take, word)
         return m
@@ -143,17 +169,19 @@ class ActivationBuffer(wiring.Component):
     -------
     gemm : In(``gemm``), start : In(1)
     i : In(stream of ``strip``)
-    tile : In
-        Number of the strip in the block.
     ready : Out(1)
-        It is there.
+        The strip is there.
     address : In
+    tile_done : In(1)
+        From now on the next strip is wanted.
+    block_done : In(1)
+        And that is the first of a block: of the same one, unless it is released.
     release : In(1)
-        The block is not needed after this cycle's read; ``tile`` is its last strip.
+        The block is not needed after this cycle's read.
     o : Out(``strip``)
     """
 
-    LATENCY = BlockRAM.LATENCY
+    LATENCY = _LATENCY
 
     def __init__(self, config: TensorCoreConfig):
         self.config = config
@@ -161,9 +189,10 @@ class ActivationBuffer(wiring.Component):
             "gemm": In(gemm(config)),
             "start": In(1),
             "i": In(stream.Signature(strip(config))),
-            "tile": In(config.activation_address),
             "ready": Out(1),
             "address": In(config.activation_address),
+            "tile_done": In(1),
+            "block_done": In(1),
             "release": In(1),
             "o": Out(strip(config)),
         })
@@ -179,29 +208,39 @@ class ActivationBuffer(wiring.Component):
             m.d.comb += walk.gemm.rows.eq(1)
 
         address, word = (Signal(config.activation_address) for _ in range(2))
-        column = Signal(COLUMN_BITS)
-        take, placed, filled = Signal(), Signal(), Signal()
+        last_word, take, placed, filled = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            walk.start.eq(self.start), walk.next.eq(filled),
+            walk.start.eq(self.start), walk.tile.eq(placed), walk.next.eq(filled),
             halves.filled.eq(filled), halves.released.eq(self.release),
             self.i.ready.eq(walk.active & ~halves.full),
             take.eq(self.i.valid & self.i.ready),
-            placed.eq(take & (word + 1 == self.gemm.words)),
-            filled.eq(placed & (column + config.columns >= walk.columns)),
+            placed.eq(take & last_word),
+            filled.eq(take & (last_word & walk.last_tile)),
         ]
-        with m.If(take):
-            m.d.sync += [address.eq(address + 1), word.eq(word + 1)]
-        with m.If(placed):
-            m.d.sync += [word.eq(0), column.eq(column + config.columns)]
         with m.If(filled):
-            m.d.sync += [address.eq(0), column.eq(0)]
+            m.d.sync += address.eq(0)
+        with m.Elif(take):
+            m.d.sync += address.eq(address + 1)
+        with m.If(self.start | placed):
+            m.d.sync += [word.eq(0), last_word.eq(self.gemm.words == 1)]
+        with m.Elif(take):
+            m.d.sync += [word.eq(word + 1), last_word.eq(word + 2 == self.gemm.words)]
 
         _memory(m, self, halves, take, address)
 
-        # Strips that were placed and not yet released, in both halves.
+        # Strips that were placed and not yet released, in both halves; the number of the one that
+        # is wanted: if it is not among them, it is the next one.
         strips = Signal(config.activation_address + 2)
-        m.d.sync += strips.eq(strips + placed - Mux(self.release, self.tile + 1, 0))
-        m.d.comb += self.ready.eq(strips > self.tile)
+        tile = Signal(config.activation_address)
+        m.d.sync += [
+            strips.eq(strips + placed - Mux(self.release, tile + 1, 0)),
+            self.ready.eq(placed | Mux(self.tile_done, (strips > tile + 1)
+                                       | (self.block_done & ~self.release), strips > tile)),
+        ]
+        with m.If(self.block_done):
+            m.d.sync += tile.eq(0)
+        with m.Elif(self.tile_done):
+            m.d.sync += tile.eq(tile + 1)
         return m
 
 
@@ -228,7 +267,7 @@ class ChannelBuffer(wiring.Component):
         ``LATENCY`` cycles after its address.
     """
 
-    LATENCY = BlockRAM.LATENCY
+    LATENCY = _LATENCY
     PANELS = 4
 
     def __init__(self, config: TensorCoreConfig):
