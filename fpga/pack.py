@@ -15,8 +15,9 @@ _OUTPUTS = 18
 def pack(netlist: Path) -> int:
     """Rewrites the JSON of Yosys' ``synth_ecp5``; returns how many cells took registers in.
 
-    A flip-flop is moved if the cell is all that it is connected to on that side, and if it has no
-    set or reset. All of a port move, or none; in a block RAM they may share an enable.
+    A flip-flop behind a cell is moved if nothing else reads the cell; one in front of a multiplier
+    is copied if others read it too. None has a set or reset. All of a port move, or none; in a
+    block RAM they may share an enable.
     """
     design, packed = json.loads(netlist.read_text()), 0
     for module in design["modules"].values():

@@ -19,8 +19,9 @@ class Sequencer(wiring.Component):
 
     A step is issued only when all that follows from it can happen without waiting, so that
     nothing behind it needs to be able to stop: both operands are in their buffers, and for the
-    step that finishes a tile there is room for the tile's rows in the output queue, and the
-    tile before, finished at least ``rows`` cycles ago, has given its own away.
+    step that finishes a tile there was room a cycle ago for all rows that a tile can have in the
+    output queue, and the tile before, finished at least ``rows`` cycles ago, has given its own
+    away.
 
     Parameters
     ----------
