@@ -15,6 +15,7 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
+from zeroskip.fpga.pack import pack
 from zeroskip.fpga.shell import Shell
 from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.sw.errors import ToolMissing
@@ -151,6 +152,7 @@ def _synthesise(shell: Shell, folder: Path) -> None:
     yosys(f"read_rtlil {source}", f"setattr -mod -set keep_hierarchy 1 {inside}",
           "synth_ecp5 -top shell", f"setattr -mod -unset keep_hierarchy {inside}",
           "flatten", "clean", f"write_json {folder / 'design.json'}")
+    pack(folder / "design.json")
 
 
 def _route(command: list[str], folder: Path) -> dict:

@@ -17,8 +17,9 @@ class WritePort(wiring.Signature):
 class BlockRAM(wiring.Component):
     """A memory with a registered output.
 
-    Throughput is one read and one write a cycle. A read sees the writes of earlier cycles,
-    not the one of its own cycle.
+    Throughput is one read and one write a cycle. A read sees the writes of earlier cycles. What it
+    gives of a word that is written in its own cycle is the old word in simulation and unknown in a
+    device.
 
     Parameters
     ----------
@@ -54,15 +55,21 @@ class BlockRAM(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[])
-        write, read = memory.write_port(), memory.read_port()
+        # Without "no_rw_check" Yosys builds a bypass around the memory for a read of the word that
+        # is written. Registers without a reset fit into the memory's own.
+        m.submodules.memory = memory = Memory(shape=self.shape, depth=self.depth, init=[],
+                                              attrs={"no_rw_check": 1})
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        word, held = (Signal.like(self.data, reset_less=True) for _ in range(2))
         m.d.comb += [
             write.en.eq(self.write.en),
             write.addr.eq(self.write.address),
             write.data.eq(self.write.data),
-            read.en.eq(self.en),
             read.addr.eq(self.address),
+            self.data.eq(held),
         ]
+        with m.If(self.en):
+            m.d.sync += word.eq(read.data)
         with m.If(~self.hold):
-            m.d.sync += self.data.eq(read.data)
+            m.d.sync += held.eq(word)
         return m

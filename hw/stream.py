@@ -106,10 +106,12 @@ class Scatter(wiring.Component):
         return m
 
 
-def delay(m: Module, signal, cycles: int):
-    """``signal`` as it was ``cycles`` clock cycles ago; zero after reset."""
+def delay(m: Module, signal, cycles: int, go: ValueLike = 1):
+    """``signal`` as it was ``cycles`` clock cycles ago, of those in which ``go`` was high; zero
+    after reset."""
     for _ in range(cycles):
         later = Signal.like(signal)
-        m.d.sync += later.eq(signal)
+        with m.If(go):
+            m.d.sync += later.eq(signal)
         signal = later
     return signal

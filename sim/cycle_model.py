@@ -10,21 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from amaranth.utils import ceil_log2
 
-from zeroskip.hw.eie.activation import _UNDER_WAY as UNDER_WAY
-from zeroskip.hw.eie.activation import Requantise
+from zeroskip.hw.eie.activation import ActivationUnit
+from zeroskip.hw.eie.arithmetic import ArithmeticUnit
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, PLACE_LATENCY, EIEConfig
-from zeroskip.hw.eie.directory import CountedColumns, PointerBanks
+from zeroskip.hw.eie.decoder import WeightDecoder
 from zeroskip.hw.eie.lnzd import FAN_IN
-from zeroskip.hw.eie.registers import ActivationRegisters
+from zeroskip.hw.eie.pointer import PointerRead
+from zeroskip.hw.eie.spmat import SparseMatrixRead
 from zeroskip.hw.memory import BlockRAM
 from zeroskip.sw.parts.eie import EIEPart
 
-WALK = 3
-"""Columns that the sparse-matrix read has under way to the one that it takes apart."""
-
-TAIL = 6
+TAIL = SparseMatrixRead.APART - 1 + WeightDecoder.LATENCY + ArithmeticUnit.LATENCY - 1
 """Cycles from the one in which an entry is taken apart to the one in which its PE is idle."""
 
 
@@ -37,16 +34,17 @@ class Work:
     grouped : bool
     found : int [slots, clusters]
         The column of each input that is not zero, -1 of one that is.
-    useful, padding, bubbles : int [pes, columns]
-        Entries that carry a weight; entries that only bridge a gap; cycles at a column's end in
-        which a row of the weight memory has bytes of it, but gives no entry.
+    useful, padding, rows, late : int [pes, columns]
+        Entries that carry a weight; entries that only bridge a gap; rows of the weight memory in
+        which a column has bytes; whether no entry ends in the first of them.
     """
 
     grouped: bool
     found: np.ndarray
     useful: np.ndarray
     padding: np.ndarray
-    bubbles: np.ndarray
+    rows: np.ndarray
+    late: np.ndarray
 
     def entries(self, config: EIEConfig) -> np.ndarray:
         """Useful and padding entries of each PE in the columns that are found, int [pes, 2]."""
@@ -77,12 +75,15 @@ def work(part: EIEPart, vector: np.ndarray) -> Iterator[Work]:
 
 
 def _count(memory: np.ndarray, starts: np.ndarray, stops: np.ndarray,
-           escapes: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Useful and padding entries and bubbles of the columns of one PE, int64 [columns] each."""
+           escapes: bool) -> tuple[np.ndarray, ...]:
+    """Useful and padding entries, rows, and whether the first is late, of the columns of one PE,
+    int64 [columns] each."""
     blank = np.append(memory & 15 == 0, [True, True])   # stand before the first and behind the last
+    rows = np.where(stops > starts, (stops - 1) // ENTRIES_PER_ROW - starts // ENTRIES_PER_ROW + 1,
+                    0)
     if not escapes:
         padding = _sums(blank, starts, stops)
-        return stops - starts - padding, padding, np.zeros_like(padding)
+        return stops - starts - padding, padding, rows, np.zeros_like(rows)
 
     # Of blank bytes in a row, counted from the column's start, each second one is an entry.
     at = np.arange(len(blank))
@@ -90,16 +91,9 @@ def _count(memory: np.ndarray, starts: np.ndarray, stops: np.ndarray,
     begin = starts[stops > starts]
     before[begin] = np.maximum(before[begin], begin - 1)
     even = (at - np.maximum.accumulate(before)) % 2 == 0
-    escape = blank & ~even
-
-    # The last row of a column holds, besides entries that begin there, the end of one whose escape
-    # is the last byte of the row before, and a filler.
-    row = np.maximum(starts, (stops - 1) // ENTRIES_PER_ROW * ENTRIES_PER_ROW)
-    across = (row > starts) & escape[row - 1]
-    free = across & (stops == row + 1) & (row > starts + 1) & ~blank[row - 2]
-    bubbles = (stops > starts) & (stops - row <= across + escape[stops - 1]) & ~free
-    return (_sums(~blank, starts, stops), _sums(blank & even, starts, stops),
-            bubbles.astype(np.int64))
+    late = (rows > 1) & (starts % ENTRIES_PER_ROW == ENTRIES_PER_ROW - 1) & (blank & ~even)[starts]
+    return (_sums(~blank, starts, stops), _sums(blank & even, starts, stops), rows,
+            late.astype(np.int64))
 
 
 def _sums(bits: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
@@ -151,7 +145,8 @@ class _Search:
     def __init__(self, config: EIEConfig, each: Work):
         self.streams = config.groups if each.grouped else 1
         self._way, self._groups = config.broadcast_latency, config.groups
-        self._latency = ActivationRegisters.LATENCY + ceil_log2(config.groups) + Requantise.LATENCY
+        self._latency, self._ahead = ActivationUnit.latency(config), ActivationUnit.ahead(config)
+        self._room = np.ones(config.clusters, bool)
         levels = 1
         while FAN_IN ** levels < config.clusters:
             levels += 1
@@ -180,11 +175,11 @@ class _Search:
 
     def step(self, now: int, full: np.ndarray) -> None:
         """One cycle; ``full`` [streams] stops a broadcast."""
-        room = (self._level < UNDER_WAY).all(axis=0)
+        room, self._room = self._room, (self._level < self._ahead).all(axis=0)
         for stream, tree in enumerate(self._tree):
             if tree and tree[0][0] <= now and not full[stream]:
                 self._send(now, stream, tree.popleft()[1])
-            if len(tree) < self._depth:
+            if len(tree) < 2 * self._depth:     # a node holds two
                 self._pick(now, stream, tree)
         found = np.zeros_like(self._level)
         reads = room & (self._slot < len(self._hits) - 1) & (now > self._way)
@@ -228,20 +223,27 @@ class _Elements:
         self._streams = config.groups if each.grouped else 1
         self._stream = self._pe * self._streams // config.pes
         entries = each.useful + each.padding
-        hollow = each.bubbles if config.drops_empty else np.maximum(each.bubbles, entries == 0)
-        # Of a column: all its cycles, and those at its end that give no entry.
-        self._cycles = np.stack([entries + hollow, hollow], axis=-1)
-        self._jobs = np.zeros((config.pes, (each.found >= 0).sum() + 1, 2), int)
-        directory = CountedColumns if config.counts else PointerBanks
-        self._lookup = directory.LATENCY + 1
+        # Of a column: cycles of its entries, rows to walk, those before its first entry, whether it
+        # has any.
+        cycles = entries if config.drops_empty else np.maximum(entries, 1)
+        self._columns = np.stack([cycles, np.maximum(each.rows, 1), each.late, entries > 0],
+                                 axis=-1)
+        self._jobs = np.zeros((config.pes, (each.found >= 0).sum() + 1, 4), int)
+        self._lookup = PointerRead.latency(config)
 
         none = np.zeros(config.pes, int)
-        self._accepted, self._kept, self._taken, self._begun = none, none, none, none
-        self._left, self._hollow = none, none
+        # Columns accepted, kept, taken by the sparse-matrix read, walked, begun.
+        self._accepted, self._kept, self._taken, self._reached, self._begun = (none,) * 5
+        # The column being walked: its rows to come, and those before its first entry. The one that
+        # waits for it, and the one being taken apart: whether there is one, cycles to come.
+        self._rows, self._late, self._waits, self._left = (none,) * 4
+        self._walked, self._gone, self._per_row = none, none, none + 1
+        self._room = self._go = np.ones(config.pes, bool)
         self._sent = _history(PLACE_LATENCY + config.broadcast_latency + 1,
                               np.zeros(self._streams, int))
         self._pushed = _history(self._lookup, none)
-        self._walked = _history(WALK, none)
+        # Parts and columns that were walked, by the steps that are still between them and the queue.
+        self._parts = np.zeros((SparseMatrixRead.DECODE + 1, 2, config.pes), int)
         self.idle = 0
 
     @property
@@ -259,26 +261,52 @@ class _Elements:
         """One cycle, after that of ``search``."""
         self._sent.append(search.sent.copy())
         arrived = self._sent.popleft()[self._stream]
-        pushed, walked = self._pushed.popleft(), self._walked.popleft()
+        pushed = self._pushed.popleft()
+        room, self._room = self._room, pushed - self._taken < self._config.runahead
+        self._take_apart(now)
+        self._walk(pushed)
 
-        begins = (self._left <= 1) & (walked > self._begun)
-        job = self._jobs[self._pe, self._begun]
-        self._left = np.where(begins, job[:, 0], np.maximum(self._left - 1, 0))
-        self._hollow = np.where(begins, job[:, 1], self._hollow)
-        takes = (pushed > self._taken) & (self._taken - self._begun < WALK + begins)
-        accepts = (arrived > self._accepted) & (pushed - self._taken < self._config.runahead)
-        column = self._cycles[self._pe, search.order[self._stream, self._accepted]]
+        accepts = (arrived > self._accepted) & room
+        column = self._columns[self._pe, search.order[self._stream, self._accepted]]
         keeps = accepts & (column[:, 0] > 0)
         self._jobs[self._pe[keeps], self._kept[keeps]] = column[keeps]
-
-        self._begun = self._begun + begins
-        self._taken = self._taken + takes
         self._accepted = self._accepted + accepts
         self._kept = self._kept + keeps
-        self._walked.append(self._taken)
         self._pushed.append(self._kept)
         if accepts.any():
             self.idle = max(self.idle, now + self._lookup)
+
+    def _take_apart(self, now: int) -> None:
+        """An entry of the column whose parts are in the queue."""
+        parts, reached = self._parts[0]
+        begins = (self._left <= 1) & (reached > self._begun)
+        cycles, rows, late, _ = self._jobs[self._pe, self._begun].T
+        self._left = np.where(begins, cycles, np.maximum(self._left - 1, 0))
+        self._per_row = np.where(begins, -(-cycles // np.maximum(rows - late, 1)), self._per_row)
+        self._gone = self._gone + begins * (rows - late)
+        self._begun = self._begun + begins
+        # Of the column being taken apart, the parts behind the first are still in the queue.
+        waiting = np.minimum(np.maximum(-(-self._left // self._per_row) - 1, 0), parts)
+        self._stop = parts - self._gone + waiting >= SparseMatrixRead.ahead(self._config)
         if self._left.any():
-            gives = (self._left > self._hollow).any()
-            self.idle = max(self.idle, now + 1 + (TAIL if gives else 1))
+            gives = self._jobs[self._pe, np.maximum(self._begun - 1, 0), 3]
+            self.idle = max(self.idle, now + 1 + (TAIL if (gives * self._left).any() else 1))
+
+    def _walk(self, pushed: np.ndarray) -> None:
+        """A row of the column being walked; then the one that waits, and one of those pushed."""
+        go, self._go = self._go, ~self._stop
+        walks = go & (self._rows > 0)
+        self._rows = self._rows - walks
+        self._walked = self._walked + (walks & (self._late <= 0))
+        self._reached = self._reached + (walks & (self._late == 0))
+        self._late = self._late - walks
+        steps = np.concatenate([self._parts[1:], [[self._walked, self._reached]]])
+        self._parts = np.where(go, steps, self._parts)
+
+        takes = (self._rows == 0) & (self._waits > 0)
+        job = self._jobs[self._pe, np.maximum(self._taken - 1, 0)]
+        self._rows = np.where(takes, job[:, 1], self._rows)
+        self._late = np.where(takes, job[:, 2], self._late)
+        enters = (takes | (self._waits == 0)) & (pushed > self._taken)
+        self._waits = self._waits - takes + enters
+        self._taken = self._taken + enters

@@ -12,11 +12,11 @@ from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.memory import BlockRAM, WritePort
 from zeroskip.hw.stream import Queue, delay, flow
 
-OUTPUT = data.StructLayout({"value": signed(16), "saturated": 1})
-"""A finished output: its value, and whether it had to be saturated to 16 bits."""
+OUTPUT = data.StructLayout({"value": signed(16), "saturated": 1, "zero": 1})
+"""A finished output: its value, whether it had to be saturated to 16 bits, and whether it is 0."""
 
-_UNDER_WAY = 8
-"""At least as many words as are between the walk and the queues."""
+_SLOTS = 16
+"""Slots of a queue of found activations."""
 
 
 class Requantise(wiring.Component):
@@ -36,7 +36,7 @@ class Requantise(wiring.Component):
         ``saturated`` tells of the value before ReLU.
     """
 
-    LATENCY = 3
+    LATENCY = 5
 
     def __init__(self, config: EIEConfig):
         self.config = config
@@ -50,20 +50,21 @@ class Requantise(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        biased, shifted = (Signal(signed(self.config.acc_width)) for _ in range(2))
-        m.d.sync += [biased.eq(self.i.payload + self.bias), shifted.eq(biased >> self.shift)]
+        biased, far, shifted = (Signal(signed(self.config.acc_width)) for _ in range(3))
+        m.d.sync += [biased.eq(self.i.payload + self.bias),
+                     far.eq(biased >> (self.shift & 0b11100)), shifted.eq(far >> self.shift[:2])]
 
-        low, high = -(1 << 15), (1 << 15) - 1
-        below, above = shifted < low, shifted > high
-        m.d.sync += self.o.payload.saturated.eq(below | above)
-        with m.If(self.relu & (shifted < 0)):
-            m.d.sync += self.o.payload.value.eq(0)
-        with m.Elif(below):
-            m.d.sync += self.o.payload.value.eq(low)
-        with m.Elif(above):
-            m.d.sync += self.o.payload.value.eq(high)
-        with m.Else():
-            m.d.sync += self.o.payload.value.eq(shifted)
+        # What decides, then the choice.
+        above, negative = shifted[15:], shifted[-1]
+        fits = delay(m, above.all() | ~above.any(), 1)
+        zero, off = delay(m, ~shifted[:16].any(), 1), delay(m, self.relu & negative, 1)
+        low, negative = delay(m, shifted[:16], 1), delay(m, negative, 1)
+        m.d.sync += [
+            self.o.payload.value.eq(Mux(off, 0, Mux(fits, low, Cat(~negative.replicate(15),
+                                                                   negative)))),
+            self.o.payload.saturated.eq(~fits),
+            self.o.payload.zero.eq(off | (fits & zero)),
+        ]
         m.d.comb += self.o.valid.eq(delay(m, self.i.valid, self.LATENCY))
         return m
 
@@ -112,27 +113,31 @@ class ActivationUnit(wiring.Component):
         m = Module()
         config, command = self.config, self.command
         group_bits = exact_log2(config.groups)
-        queues = [Queue(activation(config), depth=2 * _UNDER_WAY) for _ in self.o]
-        active, room = Signal(), Cat(queue.level < _UNDER_WAY for queue in queues).all()
+        queues = [Queue(activation(config), depth=_SLOTS) for _ in self.o]
+        active, room = Signal(), Signal()
+        m.d.sync += room.eq(Cat(queue.level < self.ahead(config) for queue in queues).all())
         # One more slot, index or column than there is can be counted past the limit.
         slot = Signal(config.slot_width + 1)
-        index, column = (Signal(config.column_width + 1) for _ in range(2))
-        limit, emit, clears = Signal(config.column_width), Signal(), Signal()
+        index, following, column = (Signal(config.column_width + 1) for _ in range(3))
+        limit, more, emit, clears = Signal(config.column_width), Signal(), Signal(), Signal()
 
         read, group = Signal(), slot[:group_bits]
-        m.d.comb += read.eq(active & (index < limit) & room)
+        m.d.comb += read.eq(active & more & room)
         with m.If(command.scan):
             m.d.sync += [active.eq(1), limit.eq(command.limit), emit.eq(command.emit),
-                         clears.eq(command.clear)]
+                         clears.eq(command.clear),
+                         more.eq(Mux(command.begin, self.identity, index) < command.limit)]
             with m.If(command.begin):
-                m.d.sync += [slot.eq(0), index.eq(self.identity), column.eq(self.identity)]
+                m.d.sync += [slot.eq(0), index.eq(self.identity), column.eq(self.identity),
+                             following.eq(self.identity + config.clusters)]
         with m.Elif(command.wipe):
             m.d.sync += slot.eq(slot + 1)
         with m.Elif(read):
-            m.d.sync += [slot.eq(slot + 1), index.eq(index + config.clusters)]
+            m.d.sync += [slot.eq(slot + 1), index.eq(following), more.eq(following < limit),
+                         following.eq(following + config.clusters)]
             with m.If(~command.grouped | (group == config.groups - 1)):
                 m.d.sync += column.eq(column + config.clusters)
-        with m.Elif(index >= limit):
+        with m.Elif(~more):
             m.d.sync += active.eq(0)
 
         whole = command.reading.summed | command.wipe
@@ -142,13 +147,13 @@ class ActivationUnit(wiring.Component):
                          port.address.eq(delay(m, self.word, 1))]
         output = self._outputs(m, slot, read)
 
-        latency = self._latency
+        latency = self.latency(config)
         then, valid = delay(m, group, latency), delay(m, read, latency)
         m.d.comb += self.saturated.eq(valid & output.saturated & clears)
         for k, (queue, port) in enumerate(zip(queues, self.o, strict=True)):
             m.submodules[f"found_{k}"] = queue
             m.d.comb += [
-                queue.i.valid.eq(valid & (emit | (output.value != 0)) & (then == k)),
+                queue.i.valid.eq(valid & (emit | ~output.zero) & (then == k)),
                 queue.i.payload.index.eq(delay(m, index, latency)),
                 queue.i.payload.column.eq(delay(m, column, latency)),
                 queue.i.payload.value.eq(output.value),
@@ -159,13 +164,19 @@ class ActivationUnit(wiring.Component):
                                      | Cat(queue.o.valid for queue in queues).any())
         return m
 
-    @property
-    def _latency(self) -> int:
+    @staticmethod
+    def latency(config: EIEConfig) -> int:
         """Cycles from a slot to its output."""
-        return ActivationRegisters.LATENCY + ceil_log2(self.config.groups) + Requantise.LATENCY
+        return ActivationRegisters.LATENCY + ceil_log2(config.groups) + 1 + Requantise.LATENCY
+
+    @classmethod
+    def ahead(cls, config: EIEConfig) -> int:
+        """Activations in a queue at which the walk stops; the rest may be under way, and one more
+        for the decision."""
+        return _SLOTS - cls.latency(config) - 1
 
     def _outputs(self, m: Module, slot: Value, read: Value) -> data.View:
-        """The output of ``slot``, ``_latency`` cycles later."""
+        """The output of ``slot``, ``latency`` cycles later."""
         config, reading = self.config, self.command.reading
         group = delay(m, slot[:exact_log2(config.groups)], ActivationRegisters.LATENCY)
         words = [Mux(reading.summed | (group == k), value, 0)
@@ -181,9 +192,9 @@ class ActivationUnit(wiring.Component):
         m.d.comb += [
             biases.en.eq(1),
             biases.address.eq(delay(m, slot + reading.bias, before)),
-            requantise.bias.eq(Mux(reading.raw, 0, biases.data)),
-            requantise.i.payload.eq(words[0]),
-            requantise.i.valid.eq(delay(m, read, ActivationRegisters.LATENCY + before)),
+            requantise.bias.eq(delay(m, Mux(reading.raw, 0, biases.data), 1)),
+            requantise.i.payload.eq(delay(m, words[0], 1)),
+            requantise.i.valid.eq(delay(m, read, ActivationRegisters.LATENCY + before + 1)),
             requantise.shift.eq(reading.shift),
             requantise.relu.eq(reading.relu),
         ]

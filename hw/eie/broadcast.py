@@ -73,7 +73,11 @@ class Broadcast(wiring.Component):
             with m.If(apart):
                 m.d.comb += [item.eq(tree.payload), take.eq(tree.valid & ~full),
                              tree.ready.eq(~full)]
-            place = delay(m, delay(m, item.column, 1) * self.stride, 1)
+            # Without a reset, as the registers inside a multiplier are.
+            column, stride = (Signal.like(each, reset_less=True)
+                              for each in (item.column, self.stride))
+            place = Signal(len(column) + len(stride), reset_less=True)
+            m.d.sync += [column.eq(item.column), stride.eq(self.stride), place.eq(column * stride)]
             m.d.comb += [
                 port.valid.eq(delay(m, take, PLACE_LATENCY)),
                 port.payload.place.eq(delay(m, self.first + place, PLACE_LATENCY - 2)),

@@ -10,7 +10,7 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import LoadTarget, activation, command, load_word, work
 from zeroskip.hw.eie.pe import PE
 from zeroskip.hw.share import shared
-from zeroskip.hw.stream import flow
+from zeroskip.hw.stream import delay, flow
 
 
 class Cluster(wiring.Component):
@@ -84,10 +84,10 @@ class Cluster(wiring.Component):
         m.d.comb += [
             act.identity.eq(self.identity),
             act.command.eq(self.command),
-            act.load_bias.en.eq(self.load.valid & (word.pe == self.identity)
-                                & (word.target == LoadTarget.BIASES)),
-            act.load_bias.address.eq(word.address),
-            act.load_bias.data.eq(word.data),
+            act.load_bias.en.eq(delay(m, self.load.valid & (word.pe == self.identity)
+                                      & (word.target == LoadTarget.BIASES), 1)),
+            act.load_bias.address.eq(delay(m, word.address, 1)),
+            act.load_bias.data.eq(delay(m, word.data, 1)),
             self.scanning.eq(act.scanning),
             pes[0].saturated.eq(act.saturated),
             self.full.eq(Cat(pe.full for pe in pes)),

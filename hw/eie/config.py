@@ -72,7 +72,7 @@ class EIEConfig:
     pes: int = 4
     groups: int = 1
     queue_depth: int = 43
-    runahead: int = 11
+    runahead: int = 7
     broadcast_latency: int = 1
     escapes: bool = True
     drops_empty: bool = True

@@ -22,7 +22,7 @@ from zeroskip.hw.eie.layouts import (
     work,
 )
 from zeroskip.hw.memory import BlockRAM
-from zeroskip.hw.stream import flow
+from zeroskip.hw.stream import delay, flow
 
 INPUT = data.StructLayout({"value": signed(16), "last": 1})
 """An input activation; ``last`` marks the end of the vector and starts the network."""
@@ -286,6 +286,7 @@ class CentralControl(wiring.Component):
             ControlCounter.IO_CYCLES: emitting | (self.inputs.valid & self.inputs.ready),
             ControlCounter.RUNS: finished,
         }
-        m.d.comb += [counters.events[which.value].eq(event) for which, event in events.items()]
-        m.d.comb += [counters.clear.eq(self.clear), counters.select.eq(self.select),
+        m.d.comb += [counters.events[which.value].eq(delay(m, event, 1))
+                     for which, event in events.items()]
+        m.d.comb += [counters.clear.eq(delay(m, self.clear, 1)), counters.select.eq(self.select),
                      self.count.eq(counters.value)]

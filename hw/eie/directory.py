@@ -17,10 +17,10 @@ class Directory(wiring.Component):
     Members
     -------
     place : In
-    start, stop : Out
-        Its first byte and the one past its last, ``LATENCY`` cycles later.
+    start, last : Out
+        Its first byte and its last, ``LATENCY`` cycles later.
     empty : Out(1)
-        They are equal.
+        It has none.
     stride, balanced : In
         As in ``command``; a balanced layer has no directory: ``start`` is ``place``.
     load : In(WritePort)
@@ -33,7 +33,7 @@ class Directory(wiring.Component):
         super().__init__({
             "place": In(config.place_width),
             "start": Out(config.pointer_width),
-            "stop": Out(config.pointer_width),
+            "last": Out(config.pointer_width),
             "empty": Out(1),
             "stride": In(STRIDE_WIDTH),
             "balanced": In(1),
@@ -45,7 +45,7 @@ class PointerBanks(Directory):
     """The paper's (section IV): a pointer per column, p[j] and p[j + 1] in one cycle out of an even
     and an odd bank. Pointers are as wide as the weight memory needs."""
 
-    LATENCY = BlockRAM.LATENCY
+    LATENCY = BlockRAM.LATENCY + 1
 
     def elaborate(self, platform):
         m = Module()
@@ -61,14 +61,14 @@ class PointerBanks(Directory):
             ]
         m.d.comb += [even.address.eq((place + 1) >> 1), odd.address.eq(place >> 1)]
 
-        then = delay(m, place, self.LATENCY)
+        then, stop = delay(m, place, BlockRAM.LATENCY), Signal.like(self.last)
         with m.If(self.balanced):
-            m.d.comb += [self.start.eq(then), self.stop.eq(then + self.stride)]
+            m.d.sync += [self.start.eq(then), stop.eq(then + self.stride)]
         with m.Elif(then[0]):
-            m.d.comb += [self.start.eq(odd.data), self.stop.eq(even.data)]
+            m.d.sync += [self.start.eq(odd.data), stop.eq(even.data)]
         with m.Else():
-            m.d.comb += [self.start.eq(even.data), self.stop.eq(odd.data)]
-        m.d.comb += self.empty.eq(self.start == self.stop)
+            m.d.sync += [self.start.eq(even.data), stop.eq(odd.data)]
+        m.d.comb += [self.last.eq(stop - 1), self.empty.eq(self.start == stop)]
         return m
 
 
@@ -77,10 +77,10 @@ class CountedColumns(Directory):
     16, 8 or 4 columns of 1, 2 or 4 nibbles, low nibble first, as ``stride`` says. A column starts
     at the base plus the counts before its lane.
 
-    The nibbles before the lane are added up in four sums by their place in a count (one cycle),
-    these are added with their weight (one), and the base (one)."""
+    The nibbles before the lane are chosen (one cycle) and added up in four sums by their place in a
+    count (one), these are added with their weight (two), and the base (one)."""
 
-    LATENCY = BlockRAM.LATENCY + 3
+    LATENCY = BlockRAM.LATENCY + 5
 
     def elaborate(self, platform):
         m = Module()
@@ -101,24 +101,28 @@ class CountedColumns(Directory):
         place = delay(m, self.place, BlockRAM.LATENCY)
         lane = place[:4]
         nibbles = Cat(memories["low"].data, memories["high"].data)
-        before = [nibbles.word_select(k, 4) & (lane > k).replicate(4) for k in range(NIBBLES - 1)]
-        sums = [delay(m, sum(before[k::4]), 1) for k in range(4)]
+        chosen = [delay(m, nibbles.word_select(k, 4) & (lane > k).replicate(4), 1)
+                  for k in range(NIBBLES - 1)]
+        sums = [delay(m, sum(chosen[k::4]), 1) for k in range(4)]
         count = delay(m, nibbles.word_select(lane[2:], 16), 1)
 
         one, two = self.stride[0], self.stride[1]
-        ahead = delay(m, sums[0] + Mux(one, sums[1], sums[1] << 4)
-                      + Mux(one | two, sums[2], sums[2] << 8)
-                      + Mux(one, sums[3], Mux(two, sums[3] << 4, sums[3] << 12)), 1)
+        low = delay(m, sums[0] + Mux(one, sums[1], sums[1] << 4), 1)
+        high = delay(m, Mux(one | two, sums[2], sums[2] << 8)
+                     + Mux(one, sums[3], Mux(two, sums[3] << 4, sums[3] << 12)), 1)
         lane = delay(m, lane, 1)
-        mine = Mux(one, count.word_select(lane[:2], 4),
-                   Mux(two, count.word_select(lane[1], 8), count))
-        count = delay(m, Mux(self.balanced, self.stride, mine), 2)
-        base = delay(m, Mux(self.balanced, delay(m, place, 2),
-                            delay(m, memories["base"].data, 2) + ahead), 1)
-        m.d.comb += [self.start.eq(base), self.stop.eq(base + count), self.empty.eq(count == 0)]
+        mine = delay(m, Mux(one, count.word_select(lane[:2], 4),
+                            Mux(two, count.word_select(lane[1], 8), count)), 1)
+        before = delay(m, Mux(self.balanced, self.stride, mine), 2)
+        count = delay(m, before - 1, 1)
+        ahead = Mux(self.balanced, 0, delay(m, low + high, 1))
+        base = Mux(self.balanced, delay(m, place, 3), delay(m, memories["base"].data, 3))
+        base = delay(m, delay(m, base, 1) + ahead, 1)
+        m.d.comb += [self.start.eq(base), self.last.eq(base + count),
+                     self.empty.eq(delay(m, before == 0, 1))]
         return m
 
 
-def directory(config: EIEConfig) -> Directory:
+def kind(config: EIEConfig) -> type[Directory]:
     """The kind that a configuration asks for."""
-    return CountedColumns(config) if config.counts else PointerBanks(config)
+    return CountedColumns if config.counts else PointerBanks

@@ -14,7 +14,8 @@ FAN_IN = 4
 class LNZDNode(wiring.Component):
     """Passes on the leading one of up to four children that has a non-zero activation.
 
-    Latency is one cycle, throughput one activation a cycle. The lowest child goes first.
+    Latency is one cycle, throughput one activation a cycle. The lowest child goes first. A second
+    register takes what comes when ``o`` stops, so that ``ready`` depends on no other.
 
     Members
     -------
@@ -33,16 +34,23 @@ class LNZDNode(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        take = Signal()
-        m.d.comb += take.eq(self.o.ready | ~self.o.valid)
-        with m.If(take):
-            m.d.sync += self.o.valid.eq(Cat(child.valid for child in self.i).any())
+        chosen, spare, holds = Signal.like(self.o.payload), Signal.like(self.o.payload), Signal()
+        any_valid = Cat(child.valid for child in self.i).any()
         earlier = Const(0, 1)
         for child in self.i:
-            m.d.comb += child.ready.eq(take & ~earlier)
-            with m.If(take & child.valid & ~earlier):
-                m.d.sync += self.o.payload.eq(child.payload)
+            m.d.comb += child.ready.eq(~holds & ~earlier)
             earlier = earlier | child.valid
+        for child in reversed(self.i):
+            with m.If(child.valid):
+                m.d.comb += chosen.eq(child.payload)
+
+        with m.If(self.o.ready | ~self.o.valid):
+            m.d.sync += [self.o.valid.eq(holds | any_valid), holds.eq(0),
+                         self.o.payload.eq(Mux(holds, spare, chosen))]
+        with m.Elif(~holds):
+            m.d.sync += holds.eq(any_valid)
+        with m.If(~holds):
+            m.d.sync += spare.eq(chosen)
         return m
 
 

@@ -16,7 +16,7 @@ from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.eie.spmat import SparseMatrixRead
 from zeroskip.hw.memory import WritePort
 from zeroskip.hw.share import shared
-from zeroskip.hw.stream import flow
+from zeroskip.hw.stream import delay, flow
 
 
 class PE(wiring.Component):
@@ -102,23 +102,23 @@ class PE(wiring.Component):
         wiring.connect(m, arithmetic.write, registers.destination.write)
         self._load(m, spmat.load, pointer.load, decoder.load, registers.source.write)
 
-        waiting = queue.o.valid | pointer.busy | spmat.busy
+        waiting = queue.o.valid | pointer.busy | spmat.busy | decoder.busy
         m.d.comb += self.busy.eq(waiting | decoder.o.valid | arithmetic.busy)
         if config.counters:
             self._count(m, decoder, waiting, spmat.reads)
         return m
 
     def _load(self, m: Module, weights, pointers, codebook, source):
-        """Words of the load bus to the memories; the source is cleared too."""
+        """Words of the load bus to the memories, a cycle later; the source is cleared too."""
         word = self.load.payload
         ports = {LoadTarget.WEIGHTS: weights, LoadTarget.POINTERS: pointers,
                  LoadTarget.CODEBOOK: codebook, LoadTarget.ACTIVATIONS: source}
         for target, port in ports.items():
             m.d.comb += [
-                port.en.eq(self.load.valid & (word.pe == self.identity)
-                           & (word.target == target)),
-                port.address.eq(word.address),
-                port.data.eq(word.data),
+                port.en.eq(delay(m, self.load.valid & (word.pe == self.identity)
+                                 & (word.target == target), 1)),
+                port.address.eq(delay(m, word.address, 1)),
+                port.data.eq(delay(m, word.data, 1)),
             ]
         with m.If(self.clear.en):
             m.d.comb += [source.en.eq(1), source.address.eq(self.clear.address),
@@ -136,6 +136,7 @@ class PE(wiring.Component):
         }
         for phase in Phase:
             events[PECounter[phase.name]] = idle & ~waiting & (self.command.phase == phase)
-        m.d.comb += [counters.events[which.value].eq(event) for which, event in events.items()]
-        m.d.comb += [counters.clear.eq(self.clear_counters), counters.select.eq(self.select),
-                     self.count.eq(counters.value)]
+        m.d.comb += [counters.events[which.value].eq(delay(m, event, 1))
+                     for which, event in events.items()]
+        m.d.comb += [counters.clear.eq(delay(m, self.clear_counters, 1)),
+                     counters.select.eq(self.select), self.count.eq(counters.value)]

@@ -150,10 +150,10 @@ def test_each_group_tells_that_it_is_full_and_any_that_it_is_busy(watch):
 
     async def script(bench):
         await bench.load_columns([[[1] * 4]] * 4)
-        await bench.broadcast([(2, 0, 1)] * 30)
+        await bench.broadcast([(2, 0, 1)] * 50)
 
-    # The queue has slots for all that is sent until a full queue is seen twenty cycles later.
-    run(sized(4, broadcast_latency=10), script, lambda dut: [
+    # The queue has slots for all that is sent until a full queue is seen fifty cycles later.
+    run(sized(4, broadcast_latency=25), script, lambda dut: [
         watch(log, dut.full, dut.busy, *(port.valid for port in dut.i))])
     assert {full for full, *_ in log} == {0b0000, 0b0100}
     assert all(busy for full, busy, *_ in log if full)
@@ -176,6 +176,7 @@ def test_counters_of_each_pe_and_saturated_outputs_in_the_first(groups):
         bench.ctx.set(bench.dut.clear_counters, 1)
         await bench.ctx.tick()
         bench.ctx.set(bench.dut.clear_counters, 0)
+        await bench.ctx.tick()
         assert {tuple(await bench.counts(which)) for which in PECounter} == {(0,) * groups}
 
     run(sized(groups), script)

@@ -161,7 +161,7 @@ def test_the_mode_of_the_paper(pes):
 def test_the_mode_of_this_project(pes, groups):
     config = zeroskip(pes, act_depth=96)
     assert config == EIEConfig(
-        pes=pes, groups=groups, queue_depth=43, runahead=11, escapes=True, drops_empty=True,
+        pes=pes, groups=groups, queue_depth=43, runahead=7, escapes=True, drops_empty=True,
         counts=True, act_depth=96, block=96, acc_depth=96)
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from zeroskip.hw.eie.arithmetic import ArithmeticUnit
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig
 from zeroskip.hw.eie.counters import PECounter
-from zeroskip.hw.eie.directory import CountedColumns, PointerBanks
+from zeroskip.hw.eie.decoder import WeightDecoder
 from zeroskip.hw.eie.layouts import LoadTarget, Phase
 from zeroskip.hw.eie.pe import PE
+from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.eie.spmat import SparseMatrixRead
 from zeroskip.sim.bench import simulate
@@ -37,8 +38,8 @@ def sized(machine="zeroskip", **sizes):
 def way(config):
     """Cycles from a broadcast to its first entry before the arithmetic unit: the queue, the
     directory and its queue, the weight memory, the decoder."""
-    columns = CountedColumns if config.counts else PointerBanks
-    return 1 + columns.LATENCY + 1 + SparseMatrixRead.LATENCY + 1
+    return (1 + PointerRead.latency(config) + SparseMatrixRead.LATENCY
+            + WeightDecoder.LATENCY)
 
 
 def pack(column, escapes):
@@ -295,7 +296,7 @@ def test_a_pe_without_work_blames_the_phase(machine):
     image = matrix(0, machine)
     _, counts, _ = compute(image, [(0, 1)])
     # The column is found to be empty when it leaves the directory.
-    assert counts[PECounter.EMPTY] == way(image.config) - SparseMatrixRead.LATENCY - 2
+    assert counts[PECounter.EMPTY] == PointerRead.latency(image.config)
     dut, counted = PE(image.config), []
 
     async def bench(ctx):
@@ -392,6 +393,7 @@ def test_the_source_is_loaded_read_cleared_and_wiped():
             order(ctx, dut, role=role)
             await load(ctx, dut, [(LoadTarget.ACTIVATIONS, k, (10 * role + k - 3) % (1 << 32))
                                   for k in range(8)])
+            await ctx.tick()
         # A word that is read when it is cleared is read as it was.
         ctx.set(dut.word, 5)
         ctx.set(dut.clear.en, 1)

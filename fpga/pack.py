@@ -1,0 +1,148 @@
+"""Moves registers into the block RAMs and multipliers of an ECP5 that have room for them.
+
+Yosys leaves the output register of a block RAM, and those of a multiplier, in flip-flops: 5.8 ns
+from the clock to a block RAM's output, 4.5 ns through a multiplier. nextpnr times, places and
+writes the registers inside when the netlist asks for them.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+_OUTPUTS = 18
+
+
+def pack(netlist: Path) -> int:
+    """Rewrites the JSON of Yosys' ``synth_ecp5``; returns how many cells took registers in.
+
+    A flip-flop is moved if the cell is all that it is connected to on that side, and if it has no
+    set or reset. All of a port move, or none; in a block RAM they may share an enable.
+    """
+    design, packed = json.loads(netlist.read_text()), 0
+    for module in design["modules"].values():
+        nets = _Nets(module)
+        for name, cell in list(module["cells"].items()):
+            if cell["type"] == "DP16KD":
+                packed += sum(_block_ram(nets, cell, side) for side in "AB") > 0
+            elif cell["type"] == "MULT18X18D":
+                packed += _multiplier(nets, name, cell)
+    netlist.write_text(json.dumps(design))
+    return packed
+
+
+class _Nets:
+    """Who drives and who reads each net of a module."""
+
+    def __init__(self, module: dict):
+        self.cells = module["cells"]
+        self.driver, self.readers = {}, defaultdict(set)
+        for name, cell in self.cells.items():
+            for port, bits in cell["connections"].items():
+                for bit in bits:
+                    if cell["port_directions"][port] == "output":
+                        self.driver[bit] = name
+                    else:
+                        self.readers[bit].add((name, port))
+        for port in module["ports"].values():
+            for bit in port["bits"]:
+                self.readers[bit].add((None, ""))
+
+    def register(self, name: str | None):
+        """Clock and enable of a flip-flop without set and reset; None for anything else."""
+        cell = self.cells.get(name)
+        if cell is None or cell["type"] != "TRELLIS_FF":
+            return None
+        pins, options = cell["connections"], cell["parameters"]
+        if pins.get("LSR", ["0"]) not in (["0"], []) or options.get("REGSET", "RESET") == "SET" \
+                or options.get("CLKMUX", "CLK") != "CLK":
+            return None
+        mux = options.get("CEMUX", "1")
+        enable = tuple(pins["CE"]) if mux in ("CE", "INV") and pins.get("CE") else ("1",)
+        return tuple(pins["CLK"]), enable, mux == "INV"
+
+    def behind(self, outputs: dict[str, int]):
+        """The flip-flop behind each output, and what they have in common; None if there is not one
+        behind each, alone and alike."""
+        found = {}
+        for port, bit in outputs.items():
+            if len(self.readers[bit]) != 1:
+                return None
+            (name, pin), = self.readers[bit]
+            if pin not in ("DI", "M") or self.register(name) is None:
+                return None
+            found[port] = name
+        alike = {self.register(name) for name in found.values()}
+        return (found, *alike) if len(alike) == 1 else None
+
+    def in_front(self, name: str, inputs: dict[str, int]):
+        """The same for the flip-flops in front of the inputs of the cell ``name``."""
+        found = {port: self.driver.get(bit) for port, bit in inputs.items()}
+        alike = {self.register(driver) for driver in found.values()}
+        alone = all({reader for reader, _ in self.readers[bit]} == {name}
+                    for bit in inputs.values())
+        return (found, *alike) if alone and len(alike) == 1 and None not in alike else None
+
+    def take_over(self, cell: dict, found: dict[str, str]) -> None:
+        """The cell's outputs are now those of the flip-flops behind them."""
+        for port, name in found.items():
+            cell["connections"][port] = self.cells[name]["connections"]["Q"]
+        for name in set(found.values()):
+            del self.cells[name]
+
+
+def _used(nets: _Nets, cell: dict, ports) -> dict[str, int]:
+    return {port: bits[0] for port in ports if (bits := cell["connections"].get(port))
+            and isinstance(bits[0], int) and (nets.readers[bits[0]] or bits[0] in nets.driver)}
+
+
+def _drive(cell: dict, **pins) -> None:
+    for port, bits in pins.items():
+        cell["connections"][port] = list(bits)
+        cell["port_directions"][port] = "input"
+
+
+def _block_ram(nets: _Nets, cell: dict, side: str) -> bool:
+    outputs = {port: bit for port, bit in _used(
+        nets, cell, (f"DO{side}{k}" for k in range(_OUTPUTS))).items() if nets.readers[bit]}
+    behind = nets.behind(outputs) if outputs else None
+    if not behind or list(behind[1][0]) != cell["connections"][f"CLK{side}"]:
+        return False
+    found, (_, enable, inverted) = behind
+    nets.take_over(cell, found)
+    cell["parameters"][f"REGMODE_{side}"] = "OUTREG"
+    if inverted:
+        cell["parameters"][f"OCE{side}MUX"] = "INV"
+    _drive(cell, **{f"OCE{side}": enable})
+    return True
+
+
+def _multiplier(nets: _Nets, name: str, cell: dict) -> bool:
+    options, clocks = cell["parameters"], set()
+    always = ("1",), False
+    for side in "AB":
+        inputs = _used(nets, cell, (f"{side}{k}" for k in range(_OUTPUTS)))
+        front = nets.in_front(name, inputs) if inputs else None
+        if not front or front[1][1:] != always:
+            continue
+        for port, register in front[0].items():
+            pins = nets.cells[register]["connections"]
+            cell["connections"][port] = pins.get("DI") or pins["M"]
+        for register in set(front[0].values()):
+            del nets.cells[register]
+        options[f"REG_INPUT{side}_CLK"] = "CLK0"
+        clocks.add(front[1][0])
+    # The first register behind it is the output's; if there is a second, that is.
+    for option in ("REG_OUTPUT_CLK", "REG_PIPELINE_CLK"):
+        outputs = {port: bit for port, bit in _used(
+            nets, cell, (f"P{k}" for k in range(2 * _OUTPUTS))).items() if nets.readers[bit]}
+        behind = nets.behind(outputs) if outputs else None
+        if not behind or behind[1][1:] != always:
+            break
+        nets.take_over(cell, behind[0])
+        options[option] = "CLK0"
+        clocks.add(behind[1][0])
+    if not clocks:
+        return False
+    (clock,) = clocks
+    _drive(cell, CLK0=clock, CE0=("1",), RST0=("0",))
+    return True
