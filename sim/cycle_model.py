@@ -13,7 +13,7 @@ import numpy as np
 
 from zeroskip.hw.eie.activation import ActivationUnit
 from zeroskip.hw.eie.arithmetic import ArithmeticUnit
-from zeroskip.hw.eie.config import ENTRIES_PER_ROW, PLACE_LATENCY, EIEConfig
+from zeroskip.hw.eie.config import BUSY_LATENCY, ENTRIES_PER_ROW, PLACE_LATENCY, EIEConfig
 from zeroskip.hw.eie.decoder import WeightDecoder
 from zeroskip.hw.eie.lnzd import FAN_IN
 from zeroskip.hw.eie.pointer import PointerRead
@@ -115,9 +115,10 @@ def _segment(config: EIEConfig, each: Work) -> int:
         search.step(now, full.popleft())
         elements.step(now, search)
         now += 1
-    reply = 2 * config.broadcast_latency + PLACE_LATENCY
-    sent = max(search.end, 1 + reply)
-    return BlockRAM.LATENCY + 1 + max(sent + 1 + reply, elements.idle + config.broadcast_latency)
+    reply = 2 * config.broadcast_latency + PLACE_LATENCY + BUSY_LATENCY
+    sent = max(search.end + 1, 2 + reply)
+    return BlockRAM.LATENCY + 1 + max(sent + 1 + reply,
+                                      elements.idle + config.broadcast_latency + BUSY_LATENCY)
 
 
 def _history(cycles: int, value: np.ndarray) -> deque:
@@ -187,7 +188,7 @@ class _Search:
             clusters = np.arange(len(reads))
             found = self._hits[self._slot, :, clusters].T * reads
             self._slot = self._slot + reads
-            self.end = max(self.end, now + self._latency + 1 + self._way)
+            self.end = max(self.end, now + self._latency + 2 + self._way)
         self._found.append(found)
         self._level = self._level + self._found.popleft()
 

@@ -160,7 +160,7 @@ class ActivationUnit(wiring.Component):
             ]
             wiring.connect(m, queue.o, wiring.flipped(port))
         under_way = [delay(m, read, k) for k in range(1, latency + 1)]
-        m.d.comb += self.scanning.eq(active | Cat(under_way).any()
+        m.d.sync += self.scanning.eq(active | Cat(under_way).any()
                                      | Cat(queue.o.valid for queue in queues).any())
         return m
 

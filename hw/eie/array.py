@@ -36,7 +36,7 @@ class EIE(wiring.Component):
         without counters.
     """
 
-    STATS_LATENCY = 2
+    STATS_LATENCY = 3
 
     def __init__(self, config: EIEConfig):
         self.config = config
@@ -77,6 +77,7 @@ class EIE(wiring.Component):
         def down(signal):
             return delay(m, signal, latency)
 
+        select = delay(m, self.stats.select, 1)
         write, valid = down(control.write.payload), down(control.write.valid)
         command, clear = down(control.command), down(control.clear)
         work = [(down(group.payload), down(group.valid)) for group in control.broadcast]
@@ -84,7 +85,7 @@ class EIE(wiring.Component):
             m.d.comb += [
                 cluster.load.payload.eq(write), cluster.load.valid.eq(valid),
                 cluster.command.eq(command), cluster.clear_counters.eq(clear),
-                cluster.select.eq(self.stats.select),
+                cluster.select.eq(select),
             ]
             for port, (payload, is_valid) in zip(cluster.i, work, strict=True):
                 m.d.comb += [port.payload.eq(payload), port.valid.eq(is_valid)]
@@ -94,10 +95,10 @@ class EIE(wiring.Component):
                 every = every | getattr(cluster, name)
             m.d.comb += getattr(control, name).eq(delay(m, every, latency))
 
-        m.d.comb += control.select.eq(self.stats.select)
+        m.d.comb += control.select.eq(select)
         if config.counters:
             counts = [cluster.counts[g] for g in range(config.groups) for cluster in clusters]
-            with m.Switch(delay(m, self.stats.pe, 1)):
+            with m.Switch(delay(m, self.stats.pe, 2)):
                 for k, count in enumerate([*counts, control.count]):
                     with m.Case(k):
                         m.d.sync += self.stats.count.eq(count)

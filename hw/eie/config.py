@@ -180,6 +180,9 @@ class EIEConfig:
 PLACE_LATENCY = 3
 """Cycles from a column's number to its place, in central control."""
 
+BUSY_LATENCY = 2
+"""Cycles from an activation at a PE until the PE says that it is busy."""
+
 
 def zeroskip(pes: int, **sizes) -> EIEConfig:
     """The mode of this project: no cycle for padding or an empty column, deep queues, counts for

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import activation
+from zeroskip.hw.stream import Skid
 
 FAN_IN = 4
 """Clusters, or nodes, below one node."""
@@ -14,8 +15,7 @@ FAN_IN = 4
 class LNZDNode(wiring.Component):
     """Passes on the leading one of up to four children that has a non-zero activation.
 
-    Latency is one cycle, throughput one activation a cycle. The lowest child goes first. A second
-    register takes what comes when ``o`` stops, so that ``ready`` depends on no other.
+    Latency is one cycle, throughput one activation a cycle. The lowest child goes first.
 
     Members
     -------
@@ -34,23 +34,16 @@ class LNZDNode(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        chosen, spare, holds = Signal.like(self.o.payload), Signal.like(self.o.payload), Signal()
-        any_valid = Cat(child.valid for child in self.i).any()
+        m.submodules.skid = skid = Skid(self.o.payload.shape())
         earlier = Const(0, 1)
         for child in self.i:
-            m.d.comb += child.ready.eq(~holds & ~earlier)
+            m.d.comb += child.ready.eq(skid.i.ready & ~earlier)
             earlier = earlier | child.valid
+        m.d.comb += skid.i.valid.eq(earlier)
         for child in reversed(self.i):
             with m.If(child.valid):
-                m.d.comb += chosen.eq(child.payload)
-
-        with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += [self.o.valid.eq(holds | any_valid), holds.eq(0),
-                         self.o.payload.eq(Mux(holds, spare, chosen))]
-        with m.Elif(~holds):
-            m.d.sync += holds.eq(any_valid)
-        with m.If(~holds):
-            m.d.sync += spare.eq(chosen)
+                m.d.comb += skid.i.payload.eq(child.payload)
+        wiring.connect(m, skid.o, wiring.flipped(self.o))
         return m
 
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.counters import WIDTH, Counters
 from zeroskip.hw.eie.arithmetic import ArithmeticUnit
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.config import BUSY_LATENCY, EIEConfig
 from zeroskip.hw.eie.counters import PECounter
 from zeroskip.hw.eie.decoder import WeightDecoder
 from zeroskip.hw.eie.layouts import LoadTarget, Phase, command, load_word, work
@@ -41,7 +41,7 @@ class PE(wiring.Component):
     clear : In(WritePort)
         Writes the source.
     busy : Out(1)
-        A broadcast activation still has entries whose sums are not written.
+        ``BUSY_LATENCY`` cycles ago, a broadcast activation had entries whose sums were not written.
     saturated : In(1)
         Counts an output that was saturated.
     clear_counters : In(1)
@@ -102,8 +102,9 @@ class PE(wiring.Component):
         wiring.connect(m, arithmetic.write, registers.destination.write)
         self._load(m, spmat.load, pointer.load, decoder.load, registers.source.write)
 
-        waiting = queue.o.valid | pointer.busy | spmat.busy | decoder.busy
-        m.d.comb += self.busy.eq(waiting | decoder.o.valid | arithmetic.busy)
+        waiting = delay(m, queue.o.valid | pointer.busy | spmat.busy | decoder.busy, 1)
+        m.d.sync += self.busy.eq(waiting | delay(m, decoder.o.valid | arithmetic.busy, 1))
+        assert BUSY_LATENCY == 2
         if config.counters:
             self._count(m, decoder, waiting, spmat.reads)
         return m
@@ -125,8 +126,10 @@ class PE(wiring.Component):
                          source.data.eq(self.clear.data)]
 
     def _count(self, m: Module, decoder: WeightDecoder, waiting: Value, reads: Value):
+        """Counts what was in the last cycle, as ``waiting`` is."""
         m.submodules.counters = counters = Counters(PECounter)
-        idle = self.command.computing & ~decoder.o.valid
+        idle = delay(m, self.command.computing & ~decoder.o.valid, 1)
+        phase_then = delay(m, self.command.phase, 1)
         events = {
             PECounter.USEFUL: decoder.o.valid & ~decoder.padding,
             PECounter.PADDING: decoder.o.valid & decoder.padding,
@@ -135,7 +138,7 @@ class PE(wiring.Component):
             PECounter.SATURATED: self.saturated,
         }
         for phase in Phase:
-            events[PECounter[phase.name]] = idle & ~waiting & (self.command.phase == phase)
+            events[PECounter[phase.name]] = idle & ~waiting & (phase_then == phase)
         m.d.comb += [counters.events[which.value].eq(delay(m, event, 1))
                      for which, event in events.items()]
         m.d.comb += [counters.clear.eq(delay(m, self.clear_counters, 1)),

@@ -10,7 +10,7 @@ from amaranth.utils import bits_for, exact_log2
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
 from zeroskip.hw.eie.layouts import ENTRY, PACKED_ENTRY, job
 from zeroskip.hw.memory import BlockRAM, WritePort
-from zeroskip.hw.stream import Queue, delay, flow
+from zeroskip.hw.stream import Queue, Skid, delay, flow
 
 _LOW = exact_log2(ENTRIES_PER_ROW)
 
@@ -78,12 +78,14 @@ class SparseMatrixRead(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        ahead, go = self.ahead(self.config), Signal()
+        # Two registers of one meaning: ``go`` has to reach every register on the way.
+        ahead, go, stop = self.ahead(self.config), Signal(), Signal()
         m.submodules.parts = parts = Queue(_DECODED, depth=ahead + 1)
-        m.d.sync += go.eq(parts.level < ahead)
+        m.d.sync += [go.eq(parts.level < ahead), stop.eq(parts.level >= ahead)]
 
         walking, valid, part, word = self._walk(m, go)
-        flowing = self._decode(m, go, valid, part, word, parts.i)
+        flowing, found = self._decode(m, go, valid, part, word, parts.i.payload)
+        m.d.comb += parts.i.valid.eq(found & ~stop)
         taking = self._take_apart(m, parts.o)
         m.d.comb += self.busy.eq(walking | flowing | parts.o.valid | taking)
         return m
@@ -92,18 +94,17 @@ class SparseMatrixRead(wiring.Component):
         """From jobs to parts: whether there are jobs, whether there is a part, the part, and its
         row, ``BlockRAM.LATENCY`` steps later."""
         width = self.config.pointer_width
-        new, waits = Signal(job(self.config)), Signal()
-        with m.If(self.i.ready):
-            m.d.sync += [waits.eq(self.i.valid), new.eq(self.i.payload)]
+        m.submodules.jobs = jobs = Skid(job(self.config))
+        wiring.connect(m, wiring.flipped(self.i), jobs.i)
+        new, waits = jobs.o.payload, jobs.o.valid
 
         # The row, and how many of the column follow; what is asked of them is known in advance.
         valid, part = Signal(), Signal(_PART)
         row, left = (Signal(width - _LOW) for _ in range(2))
         last, final, same = Signal(_LOW), Signal(), Signal()
         start, stop = new.start[_LOW:], new.last[_LOW:]
-        take = Signal()
-        m.d.comb += [take.eq(~valid | (go & final)), self.i.ready.eq(~waits | take)]
-        with m.If(take):
+        m.d.comb += jobs.o.ready.eq(~valid | (go & final))
+        with m.If(jobs.o.ready):
             m.d.sync += [
                 valid.eq(waits), left.eq(stop - start), final.eq(new.blank | (start == stop)),
                 part.begin.eq(1), part.blank.eq(new.blank), part.value.eq(new.value),
@@ -142,10 +143,10 @@ class SparseMatrixRead(wiring.Component):
         return Cat(*halves)
 
     def _decode(self, m: Module, go: Value, valid: Value, part: data.View, word: Value,
-                o: stream.Interface) -> Value:
+                o: data.View) -> tuple[Value, Value]:
         """Finds the escapes in each part: bytes with v = 0 that are not behind another one. Index k
         of a list is stage k; ``part`` is at stage 0, ``word``, its row, at that of a read. Returns
-        whether there are parts."""
+        whether there are parts, and whether ``o`` is one."""
         def step(signal, cycles=1):
             return delay(m, signal, cycles, go)
 
@@ -184,17 +185,16 @@ class SparseMatrixRead(wiring.Component):
         with m.If(go & valids[5]):
             m.d.sync += lost.eq(begin & ~kept)
         m.d.comb += [
-            o.valid.eq(go & valids[6] & step(kept)),
-            o.payload.row.eq(rows[6]),
-            o.payload.ends.eq(step(ends)),
-            o.payload.more.eq(step(_at_least(2, ends))),
-            o.payload.wide.eq(step(Cat(carry & ~parts[4].begin, found)[:-1], 2)),
-            o.payload.before.eq(step(before, 2)),
-            o.payload.begin.eq(step(begin)),
-            o.payload.blank.eq(parts[6].blank),
-            o.payload.value.eq(parts[6].value),
+            o.row.eq(rows[6]),
+            o.ends.eq(step(ends)),
+            o.more.eq(step(_at_least(2, ends))),
+            o.wide.eq(step(Cat(carry & ~parts[4].begin, found)[:-1], 2)),
+            o.before.eq(step(before, 2)),
+            o.begin.eq(step(begin)),
+            o.blank.eq(parts[6].blank),
+            o.value.eq(parts[6].value),
         ]
-        return Cat(valids[1:]).any()
+        return Cat(valids[1:]).any(), step(valids[5] & kept)
 
     def _take_apart(self, m: Module, i: stream.Interface) -> Value:
         """The entries of the parts, one a cycle; returns whether there are any."""
