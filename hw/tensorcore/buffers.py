@@ -9,7 +9,6 @@ from zeroskip.hw.memory import BlockRAM
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import (
     CHANNEL,
-    COLUMN_BITS,
     gemm,
     panel,
     strip,
@@ -58,7 +57,12 @@ class Ring(wiring.Component):
             self.write.eq(self.write + self.filled),
             self.read.eq(self.read + self.released),
         ]
-        m.d.comb += [self.full.eq(count == self.parts), self.ready.eq(count != 0)]
+        # What is asked of the count is known when the cycle begins.
+        m.d.sync += [
+            self.full.eq(Mux(self.filled & ~self.released, count >= self.parts - 1,
+                             ~self.released & self.full)),
+            self.ready.eq(Mux(self.released & ~self.filled, count > 1, self.filled | self.ready)),
+        ]
         return m
 
 
@@ -115,17 +119,20 @@ class WeightBuffer(wiring.Component):
         m = Module()
         m.submodules.walk = walk = Walk(self.config)
         m.submodules.halves = halves = Ring(2)
-        word, take, filled = Signal(self.config.weight_address), Signal(), Signal()
+        word, last = Signal(self.config.weight_address), Signal()
+        take, filled = Signal(), Signal()
         m.d.comb += [
             walk.gemm.eq(self.gemm), walk.start.eq(self.start), walk.next.eq(filled),
             halves.filled.eq(filled), halves.released.eq(self.release),
             self.ready.eq(halves.ready),
             self.i.ready.eq(walk.active & ~halves.full),
             take.eq(self.i.valid & self.i.ready),
-            filled.eq(take & (word + 1 == self.gemm.steps)),
+            filled.eq(take & last),
         ]
-        with m.If(take):
-            m.d.sync += word.eq(Mux(filled, 0, word + 1))
+        with m.If(self.start | filled):
+            m.d.sync += [word.eq(0), last.eq(self.gemm.steps == 1)]
+        with m.Elif(take):
+            m.d.sync += [word.eq(word + 1), last.eq(word + 2 == self.gemm.steps)]
 
         _memory(m, self, halves, take, word)
         return m
@@ -143,13 +150,15 @@ class ActivationBuffer(wiring.Component):
     -------
     gemm : In(``gemm``), start : In(1)
     i : In(stream of ``strip``)
-    tile : In
-        Number of the strip in the block.
     ready : Out(1)
-        It is there.
+        The strip is there.
     address : In
+    tile_done : In(1)
+        From now on the next strip is wanted.
+    block_done : In(1)
+        And that is the first of a block: of the same one, unless it is released.
     release : In(1)
-        The block is not needed after this cycle's read; ``tile`` is its last strip.
+        The block is not needed after this cycle's read.
     o : Out(``strip``)
     """
 
@@ -161,9 +170,10 @@ class ActivationBuffer(wiring.Component):
             "gemm": In(gemm(config)),
             "start": In(1),
             "i": In(stream.Signature(strip(config))),
-            "tile": In(config.activation_address),
             "ready": Out(1),
             "address": In(config.activation_address),
+            "tile_done": In(1),
+            "block_done": In(1),
             "release": In(1),
             "o": Out(strip(config)),
         })
@@ -179,29 +189,39 @@ class ActivationBuffer(wiring.Component):
             m.d.comb += walk.gemm.rows.eq(1)
 
         address, word = (Signal(config.activation_address) for _ in range(2))
-        column = Signal(COLUMN_BITS)
-        take, placed, filled = Signal(), Signal(), Signal()
+        last_word, take, placed, filled = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            walk.start.eq(self.start), walk.next.eq(filled),
+            walk.start.eq(self.start), walk.tile.eq(placed), walk.next.eq(filled),
             halves.filled.eq(filled), halves.released.eq(self.release),
             self.i.ready.eq(walk.active & ~halves.full),
             take.eq(self.i.valid & self.i.ready),
-            placed.eq(take & (word + 1 == self.gemm.words)),
-            filled.eq(placed & (column + config.columns >= walk.columns)),
+            placed.eq(take & last_word),
+            filled.eq(take & (last_word & walk.last_tile)),
         ]
-        with m.If(take):
-            m.d.sync += [address.eq(address + 1), word.eq(word + 1)]
-        with m.If(placed):
-            m.d.sync += [word.eq(0), column.eq(column + config.columns)]
         with m.If(filled):
-            m.d.sync += [address.eq(0), column.eq(0)]
+            m.d.sync += address.eq(0)
+        with m.Elif(take):
+            m.d.sync += address.eq(address + 1)
+        with m.If(self.start | placed):
+            m.d.sync += [word.eq(0), last_word.eq(self.gemm.words == 1)]
+        with m.Elif(take):
+            m.d.sync += [word.eq(word + 1), last_word.eq(word + 2 == self.gemm.words)]
 
         _memory(m, self, halves, take, address)
 
-        # Strips that were placed and not yet released, in both halves.
+        # Strips that were placed and not yet released, in both halves; the number of the one that
+        # is wanted. A strip that is placed is seen a cycle later.
         strips = Signal(config.activation_address + 2)
-        m.d.sync += strips.eq(strips + placed - Mux(self.release, self.tile + 1, 0))
-        m.d.comb += self.ready.eq(strips > self.tile)
+        tile = Signal(config.activation_address)
+        m.d.sync += [
+            strips.eq(strips + placed - Mux(self.release, tile + 1, 0)),
+            self.ready.eq(Mux(self.tile_done, (strips > tile + 1)
+                              | (self.block_done & ~self.release), strips > tile)),
+        ]
+        with m.If(self.block_done):
+            m.d.sync += tile.eq(0)
+        with m.Elif(self.tile_done):
+            m.d.sync += tile.eq(tile + 1)
         return m
 
 

@@ -85,7 +85,7 @@ class TensorCore(wiring.Component):
         m.submodules.channel_buffer = channels = ChannelBuffer(config)
         # Room for the rows on their way while two tiles' rows wait.
         m.submodules.sequencer = sequencer = Sequencer(
-            config, slots=self.latency(config) + 2 * config.rows)
+            config, slots=self.latency(config) + 2 * config.rows + 1)
         for name, block in (("weights", weights), ("activations", activations),
                             ("channels", channels)):
             wiring.connect(m, wiring.flipped(getattr(self, name)), block.i)
@@ -110,9 +110,10 @@ class TensorCore(wiring.Component):
         m.d.comb += [
             sequencer.weights_ready.eq(weights.ready),
             weights.address.eq(sequencer.weight_address),
-            weights.release.eq(sequencer.release_weights),
+            weights.release.eq(sequencer.block_done),
             sequencer.activations_ready.eq(activations.ready),
-            activations.tile.eq(sequencer.tile),
+            activations.tile_done.eq(sequencer.tile_done),
+            activations.block_done.eq(sequencer.block_done),
             activations.address.eq(sequencer.activation_address),
             activations.release.eq(sequencer.release_activations),
             sequencer.channels_ready.eq(channels.ready),
@@ -181,6 +182,7 @@ class TensorCore(wiring.Component):
             CoreCounter.WAIT_OUTPUTS: sequencer.waits.outputs,
             CoreCounter.GEMMS: finished,
         }
-        m.d.comb += [counters.events[which.value].eq(event) for which, event in events.items()]
-        m.d.comb += [counters.clear.eq(self.stats.clear), counters.select.eq(self.stats.select),
-                     self.stats.count.eq(counters.value)]
+        m.d.comb += [counters.events[which.value].eq(delay(m, event, 1))
+                     for which, event in events.items()]
+        m.d.comb += [counters.clear.eq(delay(m, self.stats.clear, 1)),
+                     counters.select.eq(self.stats.select), self.stats.count.eq(counters.value)]

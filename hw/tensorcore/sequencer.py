@@ -7,7 +7,7 @@ from amaranth.utils import bits_for
 
 from zeroskip.hw.stream import flow
 from zeroskip.hw.tensorcore.config import SPEEDUP, TensorCoreConfig
-from zeroskip.hw.tensorcore.layouts import COLUMN_BITS, PATTERNS, gemm, step
+from zeroskip.hw.tensorcore.layouts import PATTERNS, gemm, step
 from zeroskip.hw.tensorcore.walk import Walk
 
 WAITS = data.StructLayout({"weights": 1, "activations": 1, "outputs": 1})
@@ -31,16 +31,18 @@ class Sequencer(wiring.Component):
     -------
     gemm : In(``gemm``), start : In(1)
     weights_ready, activations_ready, channels_ready : In(1)
-    tile : Out
-        Number of the tile in its block; ``activations_ready`` is about it.
     weight_address, activation_address : Out
         What the step reads from the buffers.
     step : Out(flow of ``step``)
         In the cycle of the addresses.
     rows : Out
         With a last step: rows of the tile that are wanted.
-    release_weights, release_activations : Out(1)
-        After this cycle's reads the panel, the block, is done with.
+    tile_done : Out(1)
+        The last step of a tile: ``activations_ready`` is about the next one from now on.
+    block_done : Out(1)
+        It was the last tile of the block, or of its chunk: the weights are done with.
+    release_activations : Out(1)
+        And so are the activations.
     panel_done : Out(1)
         The last step of a panel of rows in a block.
     taken : In(1)
@@ -58,12 +60,12 @@ class Sequencer(wiring.Component):
             "weights_ready": In(1),
             "activations_ready": In(1),
             "channels_ready": In(1),
-            "tile": Out(config.activation_address),
             "weight_address": Out(config.weight_address),
             "activation_address": Out(config.activation_address),
             "step": Out(flow(step(config))),
             "rows": Out(bits_for(config.rows)),
-            "release_weights": Out(1),
+            "tile_done": Out(1),
+            "block_done": Out(1),
             "release_activations": Out(1),
             "panel_done": Out(1),
             "taken": In(1),
@@ -75,65 +77,68 @@ class Sequencer(wiring.Component):
         m = Module()
         config, gemm, step = self.config, self.gemm, self.step.payload
         m.submodules.walk = walk = Walk(config)
-        tile_done, block_done = Signal(), Signal()
         m.d.comb += [
-            walk.gemm.eq(gemm), walk.start.eq(self.start), walk.next.eq(block_done),
-            self.rows.eq(walk.rows),
+            walk.gemm.eq(gemm), walk.start.eq(self.start), walk.tile.eq(self.tile_done),
+            walk.next.eq(self.block_done), self.rows.eq(walk.rows),
         ]
         may_finish, empty = self._room(m)
+        last_step = self._addresses(m)
         operands = self.weights_ready & self.channels_ready & self.activations_ready
-        last_step = self.weight_address + 1 == gemm.steps
         m.d.comb += [
-            step.first.eq(walk.first_chunk & (self.weight_address == 0)),
             step.last.eq(walk.last_chunk & last_step),
             self.step.valid.eq(walk.active & operands & (may_finish | ~step.last)),
-            tile_done.eq(self.step.valid & last_step),
-            self.busy.eq(walk.active | ~empty),
+            self.busy.eq(walk.busy | ~empty),
             self.waits.weights.eq(walk.active & ~(self.weights_ready & self.channels_ready)),
             self.waits.activations.eq(walk.active & self.weights_ready & self.channels_ready
                                       & ~self.activations_ready),
             self.waits.outputs.eq(walk.active & operands & ~self.step.valid),
+            self.tile_done.eq(self.step.valid & last_step),
+            self.block_done.eq(self.step.valid & (last_step & walk.last_tile)),
+            self.release_activations.eq(self.block_done & (walk.last_panel | (gemm.chunks != 1))),
+            self.panel_done.eq(self.block_done & walk.last_chunk),
         ]
-        self._addresses(m, tile_done, block_done)
-
-        column = Signal(COLUMN_BITS)
-        m.d.comb += [
-            block_done.eq(tile_done & (column + config.columns >= walk.columns)),
-            self.release_weights.eq(block_done),
-            self.release_activations.eq(block_done & (walk.last_panel | (gemm.chunks != 1))),
-            self.panel_done.eq(block_done & walk.last_chunk),
-        ]
-        with m.If(block_done):
-            m.d.sync += [self.tile.eq(0), column.eq(0)]
-        with m.Elif(tile_done):
-            m.d.sync += [self.tile.eq(self.tile + 1), column.eq(column + config.columns)]
+        begins = Signal(init=1)
+        m.d.comb += step.first.eq(walk.first_chunk & begins)
+        with m.If(self.step.valid):
+            m.d.sync += begins.eq(last_step)
         return m
 
-    def _addresses(self, m: Module, tile_done: Value, block_done: Value):
-        """Weights go on with every step, activations after the last phase of a word."""
-        span = self.config.span
-        word, base = (Signal(self.config.activation_address) for _ in range(2))
+    def _addresses(self, m: Module) -> Value:
+        """Weights go on with every step, activations after the last phase of a word, which the last
+        step of a tile ends too. Returns whether it is the last step."""
         phase, last_phase = (Signal(self.config.phase_width) for _ in range(2))
         with m.Switch(self.gemm.pattern):
             for name in self.config.patterns:
                 with m.Case(PATTERNS[name]):
-                    m.d.comb += last_phase.eq(span // SPEEDUP[name] - 1)
-        m.d.comb += [self.step.payload.phase.eq(phase), self.activation_address.eq(base + word)]
-        with m.If(tile_done):
-            m.d.sync += [self.weight_address.eq(0), phase.eq(0), word.eq(0),
-                         base.eq(Mux(block_done, 0, base + self.gemm.words))]
+                    m.d.comb += last_phase.eq(self.config.span // SPEEDUP[name] - 1)
+        last_step = Signal()
+        m.d.comb += self.step.payload.phase.eq(phase)
+        with m.If(self.start | self.tile_done):
+            m.d.sync += [self.weight_address.eq(0), phase.eq(0),
+                         last_step.eq(self.gemm.steps == 1)]
         with m.Elif(self.step.valid):
-            m.d.sync += [self.weight_address.eq(self.weight_address + 1), phase.eq(phase + 1)]
-            with m.If(phase == last_phase):
-                m.d.sync += [phase.eq(0), word.eq(word + 1)]
+            m.d.sync += [self.weight_address.eq(self.weight_address + 1),
+                         phase.eq(Mux(phase == last_phase, 0, phase + 1)),
+                         last_step.eq(self.weight_address + 2 == self.gemm.steps)]
+        with m.If(self.block_done):
+            m.d.sync += self.activation_address.eq(0)
+        with m.Elif(self.step.valid & (last_step | (phase == last_phase))):
+            m.d.sync += self.activation_address.eq(self.activation_address + 1)
+        return last_step
 
     def _room(self, m: Module) -> tuple[Value, Value]:
-        """Whether a tile may be finished, and whether every finished row was taken."""
-        room, gap = Signal(bits_for(self.slots), init=self.slots), Signal(range(self.config.rows))
+        """Whether a tile may be finished, a whole one as far as is known without asking how many
+        rows it has; and whether every finished row was taken."""
+        rows = self.config.rows
+        room, gap = Signal(bits_for(self.slots), init=self.slots), Signal(range(rows))
+        may = Signal()
         finish = self.step.valid & self.step.payload.last
-        m.d.sync += room.eq(room + self.taken - Mux(finish, self.rows, 0))
+        m.d.sync += [
+            room.eq(room + self.taken - Mux(finish, self.rows, 0)),
+            may.eq(Mux(finish, (rows == 1) & (room >= 2 * rows), (gap <= 1) & (room >= rows))),
+        ]
         with m.If(finish):
-            m.d.sync += gap.eq(self.config.rows - 1)
+            m.d.sync += gap.eq(rows - 1)
         with m.Elif(gap != 0):
             m.d.sync += gap.eq(gap - 1)
-        return (gap == 0) & (room >= self.rows), room == self.slots
+        return may, room == self.slots

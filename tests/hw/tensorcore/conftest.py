@@ -270,11 +270,12 @@ class Sizes:
         return {name: getattr(self, name) for name in names}
 
     async def start(self, ctx, dut):
-        """Gives the command; the walk starts in the cycle that follows."""
+        """Gives the command; the walk starts two cycles later."""
         ctx.set(dut.gemm, {**self.command, "pattern": PATTERNS[self.pattern]})
         ctx.set(dut.start, 1)
         await ctx.tick()
         ctx.set(dut.start, 0)
+        await ctx.tick()
 
     def walk(self, *, panels=True, chunks=True):
         """(columns, rows, chunk, last panel) of every turn: blocks, panels, chunks."""

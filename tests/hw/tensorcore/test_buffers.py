@@ -77,18 +77,21 @@ class Reader:
         await self.tick()
         self.ctx.set(signal, 0)
 
-    async def read(self, address, word, release=False):
-        """Reads one word; what is read in this cycle is there ``LATENCY`` cycles later."""
+    async def read(self, address, word, **done):
+        """Reads one word; what is read in this cycle is there ``LATENCY`` cycles later. ``done`` are
+        the ports that tell what is not needed after it."""
         await self.pause()
         self.ctx.set(self.dut.address, address)
-        self.ctx.set(self.dut.release, release)
+        for name, value in done.items():
+            self.ctx.set(getattr(self.dut, name), value)
         self.expected[self.now + self.dut.LATENCY] = word
         await self.tick()
-        self.ctx.set(self.dut.release, 0)
+        for name in done:
+            self.ctx.set(getattr(self.dut, name), 0)
 
     async def start(self, sizes):
         await sizes.start(self.ctx, self.dut)
-        self.now += 1
+        self.now += 2
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +124,8 @@ def operate(watch, flat):
 
 
 def check_flow(log, parts, capacity, ready):
-    """Words are taken exactly while a GEMM has some to come and a part is free.
+    """Words are taken exactly while a GEMM has some to come and a part is free, but for a cycle
+    behind a part that was filled in the first cycle in which it could be.
 
     ``ready(taken, whole, released, *signals)`` is what the buffer must say in a cycle: words
     taken, parts filled and parts released of all GEMMs, and the other signals.
@@ -130,13 +134,19 @@ def check_flow(log, parts, capacity, ready):
     ends = []
     for part in (part for gemm in parts for part in gemm):
         ends.append((ends[-1] if ends else 0) + len(part))
-    started = taken = released = 0
-    for start, valid, i_ready, release, is_ready, *cycle in log:
+    started = taken = released = starts = 0     # a GEMM starts a cycle after its pulse
+    since = 0       # the cycle from which the part could be filled
+    for now, (start, valid, i_ready, release, is_ready, *cycle) in enumerate(log):
         whole = sum(end <= taken for end in ends)
-        assert i_ready == (taken < sum(totals[:started]) and whole - released < capacity)
+        assert i_ready == (taken < sum(totals[:started]) and whole - released < capacity
+                           and now >= since)
         assert is_ready == ready(taken, whole, released, *cycle)
-        started += start
+        started, starts = started + starts, start
         taken += valid and i_ready
+        if valid and i_ready and taken in ends:
+            since = now + 1 + (now == since)
+        if starts:
+            since = now + 2
         released += release
     assert (started, taken, released) == (len(parts), sum(totals), len(ends))
 
@@ -210,21 +220,20 @@ async def use_activations(reader, sizes, parts):
     """Each strip of each block for each panel of rows; chunks once."""
     panels = -(-sizes.rows // sizes.config.rows) if sizes.chunks == 1 else 1
     for words in parts:
-        uses = [(tile, at) for _ in range(panels) for tile in range(len(words) // sizes.words)
-                for at in range(sizes.words)]
-        for number, (tile, at) in enumerate(uses):
-            reader.ctx.set(reader.dut.tile, tile)
+        uses = [address for _ in range(panels) for address in range(len(words))]
+        for number, address in enumerate(uses, start=1):
             await reader.until(reader.dut.ready)
-            address = tile * sizes.words + at
-            await reader.read(address, words[address], release=number == len(uses) - 1)
-        reader.ctx.set(reader.dut.tile, 0)
+            await reader.read(
+                address, words[address], tile_done=(address + 1) % sizes.words == 0,
+                block_done=address + 1 == len(words), release=number == len(uses))
 
 
 @pytest.fixture(scope="session")
 def run_activations(operate, walk_sizes):
     def run_activations(config, numbers, stalls, seed=0):
         dut, sizes, parts = activations(config, numbers, walk_sizes, seed)
-        log = operate(dut, sizes, parts, use_activations, [dut.ready, dut.tile], stalls)
+        log = operate(dut, sizes, parts, use_activations,
+                      [dut.ready, dut.tile_done, dut.block_done], stalls)
         ends, before = [], [0]      # after how many words a strip ends; strips before a part
         for each, own in zip(sizes, parts, strict=True):
             for part in own:
@@ -233,8 +242,13 @@ def run_activations(operate, walk_sizes):
                 ends += [last + each.words * (k + 1) for k in range(strips)]
                 before.append(len(ends))
 
-        def ready(taken, _, released, tile):
-            return sum(end <= taken for end in ends) - before[released] > tile
+        tile = seen = 0     # the strip that is wanted; words taken a cycle ago
+
+        def ready(taken, _, released, tile_done, block_done):
+            nonlocal tile, seen
+            now = sum(end <= seen for end in ends) - before[released] > tile
+            tile, seen = 0 if block_done else tile + tile_done, taken
+            return now
 
         check_flow(log, parts, 2, ready)
         return log
@@ -255,14 +269,14 @@ def test_activations_by_name(run_activations, gemms):
 def test_activations_enter_and_leave_one_word_a_cycle(run_activations):
     log = run_activations(CONFIG, [(3, 60, 4, 1, 1, 3)], free)
     assert gaps(log) == 0
-    released = [cycle for cycle, (*_, release, _, _) in enumerate(log) if release]
+    released = [cycle for cycle, (*_, release, _, _, _) in enumerate(log) if release]
     assert released == list(range(released[0], released[0] + 15 * 6, 6))
 
 
 def test_a_strip_is_used_before_its_block_is_complete(run_activations):
     log = run_activations(CONFIG, [(3, 6, 6, 1, 1, 2)], free)
     taken = [cycle for cycle, (_, valid, ready, *_) in enumerate(log) if valid and ready]
-    assert next(cycle for cycle, (*_, ready, _) in enumerate(log) if ready) == taken[1] + 1
+    assert next(cycle for cycle, (*_, ready, _, _) in enumerate(log) if ready) == taken[1] + 2
     assert len(taken) == 6
 
 
@@ -373,7 +387,7 @@ def test_a_full_buffer_takes_nothing_and_loses_nothing(make, walk_sizes, watch, 
 
     simulate(dut, bench, background=[watch(log, dut.i.valid & dut.i.ready)])
     taken = [cycle for cycle, (taken,) in enumerate(log) if taken]
-    assert taken[:parts] == list(range(1, 1 + parts))
+    assert taken[:parts] == list(range(2, 2 + parts))
     assert taken[parts] == parts + 32, "and goes on behind the release"
 
 
@@ -388,7 +402,7 @@ def test_nothing_is_taken_before_the_start_and_after_the_end(make, walk_sizes, w
         await walk_sizes(CONFIG, 1, 1, 2, 1, 1, 1).start(ctx, dut)
 
     simulate(dut, bench, background=[watch(log, dut.i.ready)])
-    assert [cycle for cycle, (ready,) in enumerate(log) if ready] == [11]
+    assert [cycle for cycle, (ready,) in enumerate(log) if ready] == [12]
 
 
 @pytest.mark.parametrize("parts", [2, 4, 8])

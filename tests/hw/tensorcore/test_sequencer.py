@@ -19,7 +19,7 @@ CONFIGS = {
     "one row": TensorCoreConfig(rows=1, columns=1, products=2, weight_words=8,
                                 activation_words=32, patterns=("dense", "2:4", "1:4")),
 }
-OUTPUTS = ("tile", "weight_address", "activation_address", "rows", "release_weights",
+OUTPUTS = ("weight_address", "activation_address", "rows", "tile_done", "block_done",
            "release_activations", "panel_done", "busy", "waits")
 READIES = ("weights", "channels", "activations")
 
@@ -36,9 +36,9 @@ def steps(sizes):
                 turn = last_step and tile == tiles - 1
                 yield {
                     "phase": at % per_word, "first": chunk == at == 0,
-                    "last": last_chunk and last_step, "tile": tile, "weight_address": at,
+                    "last": last_chunk and last_step, "weight_address": at,
                     "activation_address": tile * sizes.words + at // per_word, "rows": rows,
-                    "release_weights": turn,
+                    "tile_done": last_step, "block_done": turn,
                     "release_activations": turn and (last_panel or sizes.chunks > 1),
                     "panel_done": turn and last_chunk}
 
@@ -49,6 +49,8 @@ class Model:
     def __init__(self, config, slots):
         self.config, self.slots = config, slots
         self.steps, self.waiting, self.apart = [], 0, config.rows
+        # Whether a whole tile fitted in when the cycle began that ended last.
+        self.room = True
         self.counts = dict.fromkeys(("steps", "weights", "activations", "outputs"), 0)
 
     def cycle(self, ready):
@@ -56,20 +58,20 @@ class Model:
         active, step = bool(self.steps), self.steps[0] if self.steps else None
         operands = active and all(ready.values())
         issue = operands and (not step["last"] or (
-            self.apart >= self.config.rows and self.waiting + step["rows"] <= self.slots))
+            self.apart >= self.config.rows and self.room))
         panel = ready["weights"] and ready["channels"]
         waits = {"weights": active and not panel,
                  "activations": active and panel and not ready["activations"],
                  "outputs": operands and not issue}
         shown = {"valid": issue, "busy": active or self.waiting > 0, "waits": waits}
-        if active:
-            shown["tile"] = step["tile"]
         shown |= step if issue else dict.fromkeys(
-            ("release_weights", "release_activations", "panel_done"), False)
+            ("tile_done", "block_done", "release_activations", "panel_done"), False)
         return shown
 
     def advance(self, shown, taken):
         self.apart += 1
+        finishes = shown["valid"] and shown["last"]
+        self.room = self.waiting + (1 + finishes) * self.config.rows <= self.slots
         self.waiting -= taken
         self.counts["steps"] += shown["valid"]
         for name, wait in shown["waits"].items():
@@ -110,7 +112,8 @@ def follow():
             for sizes in gemms:
                 assert not ctx.get(dut.busy)
                 await sizes.start(ctx, dut)
-                model.apart += 1
+                model.apart += 2
+                model.room = True
                 model.steps = list(steps(sizes))
                 while model.steps or model.waiting:
                     await cycle(ctx)
