@@ -103,7 +103,9 @@ def _sums(bits: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray
 
 def predict(part: EIEPart, vector: np.ndarray) -> int:
     """Computing cycles of one input, int [inputs], on a part of one layer."""
-    return sum(_segment(part.config, each) for each in work(part, vector))
+    # The descriptor of the first segment was read before the input was complete.
+    segments = [_segment(part.config, each) for each in work(part, vector)]
+    return sum(segments) + BlockRAM.LATENCY * (len(segments) - 1)
 
 
 def _segment(config: EIEConfig, each: Work) -> int:
@@ -117,8 +119,7 @@ def _segment(config: EIEConfig, each: Work) -> int:
         now += 1
     reply = 2 * config.broadcast_latency + PLACE_LATENCY + BUSY_LATENCY - 2
     sent = max(search.end + 1, 2 + reply)
-    return BlockRAM.LATENCY + 1 + max(sent + 1 + reply,
-                                      elements.idle + config.broadcast_latency + BUSY_LATENCY)
+    return 1 + max(sent + 1 + reply, elements.idle + config.broadcast_latency + BUSY_LATENCY)
 
 
 def _history(cycles: int, value: np.ndarray) -> deque:

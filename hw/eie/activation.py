@@ -36,7 +36,7 @@ class Requantise(wiring.Component):
         ``saturated`` tells of the value before ReLU.
     """
 
-    LATENCY = 5
+    LATENCY = 4
 
     def __init__(self, config: EIEConfig):
         self.config = config
@@ -50,9 +50,8 @@ class Requantise(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        biased, far, shifted = (Signal(signed(self.config.acc_width)) for _ in range(3))
-        m.d.sync += [biased.eq(self.i.payload + self.bias),
-                     far.eq(biased >> (self.shift & 0b11100)), shifted.eq(far >> self.shift[:2])]
+        biased, shifted = (Signal(signed(self.config.acc_width)) for _ in range(2))
+        m.d.sync += [biased.eq(self.i.payload + self.bias), shifted.eq(biased >> self.shift)]
 
         # What decides, then the choice.
         above, negative = shifted[15:], shifted[-1]

@@ -180,7 +180,7 @@ class EIEConfig:
 PLACE_LATENCY = 3
 """Cycles from a column's number to its place, in central control."""
 
-BUSY_LATENCY = 2
+BUSY_LATENCY = 1
 """Cycles from an activation at a PE until the PE says that it is busy."""
 
 

@@ -123,9 +123,11 @@ class CentralControl(wiring.Component):
     def _take(self, m: Module, io: Value):
         """I/O mode: passes loads on, and deals inputs out to the PEs."""
         pe, word = Signal(self.config.identity_width), Signal(self.config.word_width)
+        # Inputs wait until the first descriptor is read that they may start.
+        read = [delay(m, io & ~self.load.valid, k) for k in range(1, 1 + BlockRAM.LATENCY)]
         m.d.comb += [
             self.load.ready.eq(io),
-            self.inputs.ready.eq(io & ~self.load.valid),
+            self.inputs.ready.eq(io & ~self.load.valid & Cat(read).all()),
             self.clear.eq(io & self.load.valid
                           & (self.load.payload.target == LoadTarget.COUNTERS)),
         ]
@@ -133,7 +135,7 @@ class CentralControl(wiring.Component):
             m.d.comb += [self.write.valid.eq(io), self.write.payload.eq(self.load.payload)]
         with m.Else():
             m.d.comb += [
-                self.write.valid.eq(io & self.inputs.valid),
+                self.write.valid.eq(self.inputs.valid & self.inputs.ready),
                 self.write.payload.target.eq(LoadTarget.ACTIVATIONS),
                 self.write.payload.pe.eq(pe),
                 self.write.payload.address.eq(word),
@@ -222,11 +224,6 @@ class CentralControl(wiring.Component):
             m.d.sync += io.eq(1)
             m.next = "IO"
 
-        def fetch(index):
-            m.d.sync += [io.eq(0), at.eq(index)]
-            pause(BlockRAM.LATENCY - 1)
-            m.next = "FETCH"
-
         def advance():
             with m.If(segment.last):
                 m.d.sync += [at.eq(0), source.raw.eq(1), source.shift.eq(0), source.relu.eq(0),
@@ -234,7 +231,9 @@ class CentralControl(wiring.Component):
                 m.d.comb += finished.eq(1)
                 take()
             with m.Else():
-                fetch(at + 1)
+                m.d.sync += at.eq(at + 1)
+                pause(BlockRAM.LATENCY)
+                m.next = "SCAN"
 
         with m.FSM(init="WIPE"):
             with m.State("WIPE"):
@@ -244,17 +243,15 @@ class CentralControl(wiring.Component):
 
             with m.State("IO"):
                 with m.If(self.inputs.valid & self.inputs.ready & self.inputs.payload.last):
-                    fetch(0)
-
-            with m.State("FETCH"):
-                m.d.comb += self.computing.eq(1)
-                with m.If(waited):
+                    m.d.sync += io.eq(0)
                     m.next = "SCAN"
 
             with m.State("SCAN"):
-                m.d.comb += [self.computing.eq(1), command.scan.eq(1)]
-                pause(reply)
-                m.next = "SEARCH"
+                m.d.comb += self.computing.eq(1)
+                with m.If(waited):
+                    m.d.comb += command.scan.eq(1)
+                    pause(reply)
+                    m.next = "SEARCH"
 
             with m.State("SEARCH"):
                 m.d.comb += [self.computing.eq(1), searching.eq(1)]

@@ -41,7 +41,7 @@ class PE(wiring.Component):
     clear : In(WritePort)
         Writes the source.
     busy : Out(1)
-        ``BUSY_LATENCY`` cycles ago, a broadcast activation had entries whose sums were not written.
+        A cycle ago, a broadcast activation had entries whose sums were not written.
     saturated : In(1)
         Counts an output that was saturated.
     clear_counters : In(1)
@@ -102,11 +102,11 @@ class PE(wiring.Component):
         wiring.connect(m, arithmetic.write, registers.destination.write)
         self._load(m, spmat.load, pointer.load, decoder.load, registers.source.write)
 
-        waiting = delay(m, queue.o.valid | pointer.busy | spmat.busy | decoder.busy, 1)
-        m.d.sync += self.busy.eq(waiting | delay(m, decoder.o.valid | arithmetic.busy, 1))
-        assert BUSY_LATENCY == 2
+        waiting = queue.o.valid | pointer.busy | spmat.busy | decoder.busy
+        m.d.sync += self.busy.eq(waiting | decoder.o.valid | arithmetic.busy)
+        assert BUSY_LATENCY == 1
         if config.counters:
-            self._count(m, decoder, waiting, spmat.reads)
+            self._count(m, decoder, delay(m, waiting, 1), spmat.reads)
         return m
 
     def _load(self, m: Module, weights, pointers, codebook, source):

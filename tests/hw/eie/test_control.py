@@ -234,7 +234,9 @@ def test_after_reset_every_word_is_wiped_before_anything_is_taken(watch, depth, 
     simulate(dut, background=[watch(log, dut.command.wipe, dut.load.ready, dut.inputs.ready,
                                     dut.command.scan)], quiet=words + 10)
     assert log[:words] == [(1, 0, 0, 0)] * words
-    assert {*log[words:]} == {(0, 1, 1, 0)}
+    # Inputs wait until the first descriptor is read.
+    assert log[words:words + BlockRAM.LATENCY] == [(0, 1, 0, 0)] * BlockRAM.LATENCY
+    assert {*log[words + BlockRAM.LATENCY:]} == {(0, 1, 1, 0)}
 
 
 def test_loads_pass_on_unchanged(record):
@@ -308,7 +310,8 @@ def test_loads_and_inputs_wait_while_a_network_runs(record, watch):
     ended = max(k for k, (_, output, *_) in enumerate(log) if output)
     assert {readies for _, _, *readies in map(tuple, log[started:ended + 2])
             for readies in readies} == {0}
-    assert log[ended + 2][2:] == (1, 1)
+    assert log[ended + 2][2:] == (1, 0)
+    assert log[ended + 2 + BlockRAM.LATENCY][2:] == (1, 1)
     assert len(passed) == 2 * descriptor_words(CONFIG) + 1
 
 
@@ -397,7 +400,7 @@ def test_a_segment_without_any_activation_passes_on_soon(network, latency):
     # five cycles, until which nothing can follow, which is known a cycle later; then a broadcast
     # could still be on its way; then the next descriptor is read.
     seen = 2 * latency + 2 + 5 + 1
-    tail = 1 + 2 * latency + PLACE_LATENCY + 1
+    tail = 2 * latency + PLACE_LATENCY + BUSY_LATENCY
     assert [later - scan for scan, later in pairwise(log.starts())] == [
         seen + tail + BlockRAM.LATENCY] * 4
 

@@ -351,7 +351,7 @@ def test_latency_from_the_broadcast_to_the_sum(watch, machine):
     assert sums[-2:] == [0, 9]
     # Roles may swap before the PE says that it is not busy.
     began = log.index((1, 0))
-    assert [busy for _, busy in log[began:began + late + 2]] == [
+    assert [busy for _, busy in log[began:began + late + BUSY_LATENCY]] == [
         *[0] * (1 + BUSY_LATENCY), *[1] * (late - 2), 0]
 
 
