@@ -74,13 +74,27 @@ class _Nets:
         alike = {self.register(name) for name in found.values()}
         return (found, *alike) if len(alike) == 1 else None
 
-    def in_front(self, name: str, inputs: dict[str, int]):
-        """The same for the flip-flops in front of the inputs of the cell ``name``."""
+    def in_front(self, inputs: dict[str, int]):
+        """The same for the flip-flops in front of inputs; others may read them too."""
         found = {port: self.driver.get(bit) for port, bit in inputs.items()}
         alike = {self.register(driver) for driver in found.values()}
-        alone = all({reader for reader, _ in self.readers[bit]} == {name}
-                    for bit in inputs.values())
-        return (found, *alike) if alone and len(alike) == 1 and None not in alike else None
+        return (found, *alike) if len(alike) == 1 and None not in alike else None
+
+    def reach_past(self, name: str, found: dict[str, str]) -> None:
+        """The inputs of the cell ``name`` are now those of the flip-flops in front of them, which
+        stay only for others."""
+        for port, register in found.items():
+            pins = self.cells[register]["connections"]
+            bit, = self.cells[name]["connections"][port] = list(pins.get("DI") or pins["M"])
+            self.readers[bit].add((name, port))
+            self.readers[pins["Q"][0]].discard((name, port))
+        for register in set(found.values()):
+            pins = self.cells[register]["connections"]
+            if not self.readers[pins["Q"][0]]:
+                for port in ("DI", "M"):
+                    for bit in pins.get(port, ()):
+                        self.readers[bit].discard((register, port))
+                del self.cells[register]
 
     def take_over(self, cell: dict, found: dict[str, str]) -> None:
         """The cell's outputs are now those of the flip-flops behind them."""
@@ -121,14 +135,10 @@ def _multiplier(nets: _Nets, name: str, cell: dict) -> bool:
     always = ("1",), False
     for side in "AB":
         inputs = _used(nets, cell, (f"{side}{k}" for k in range(_OUTPUTS)))
-        front = nets.in_front(name, inputs) if inputs else None
+        front = nets.in_front(inputs) if inputs else None
         if not front or front[1][1:] != always:
             continue
-        for port, register in front[0].items():
-            pins = nets.cells[register]["connections"]
-            cell["connections"][port] = pins.get("DI") or pins["M"]
-        for register in set(front[0].values()):
-            del nets.cells[register]
+        nets.reach_past(name, front[0])
         options[f"REG_INPUT{side}_CLK"] = "CLK0"
         clocks.add(front[1][0])
     # The first register behind it is the output's; if there is a second, that is.

@@ -145,11 +145,11 @@ class Scatter(wiring.Component):
         return m
 
 
-def delay(m: Module, signal, cycles: int, go: ValueLike = 1):
+def delay(m: Module, signal, cycles: int, go: ValueLike = 1, *, reset_less: bool = False):
     """``signal`` as it was ``cycles`` clock cycles ago, of those in which ``go`` was high; zero
-    after reset."""
+    after reset, but for registers without one, which is what multipliers have inside."""
     for _ in range(cycles):
-        later = Signal.like(signal)
+        later = Signal.like(signal, reset_less=reset_less)
         with m.If(go):
             m.d.sync += later.eq(signal)
         signal = later

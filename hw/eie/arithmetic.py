@@ -48,11 +48,8 @@ class ArithmeticUnit(wiring.Component):
         for signals in (valid, row):
             for _ in range(6):
                 signals.append(delay(m, signals[-1], 1))
-        # Without a reset, as the registers inside a multiplier are.
-        weight, value = (Signal(signed(16), reset_less=True) for _ in range(2))
-        product = Signal(signed(32), reset_less=True)
-        m.d.sync += [weight.eq(op.weight), value.eq(op.value), product.eq(weight * value)]
-        product = delay(m, product, 1)
+        weight, value = (delay(m, each, 1, reset_less=True) for each in (op.weight, op.value))
+        product = delay(m, delay(m, weight * value, 1, reset_less=True), 1)
         m.d.comb += self.address.eq(row[0])
         assert ActivationRegisters.LATENCY == 2
 

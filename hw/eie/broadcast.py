@@ -73,11 +73,9 @@ class Broadcast(wiring.Component):
             with m.If(apart):
                 m.d.comb += [item.eq(tree.payload), take.eq(tree.valid & ~full),
                              tree.ready.eq(~full)]
-            # Without a reset, as the registers inside a multiplier are.
-            column, stride = (Signal.like(each, reset_less=True)
+            column, stride = (delay(m, each, 1, reset_less=True)
                               for each in (item.column, self.stride))
-            place = Signal(len(column) + len(stride), reset_less=True)
-            m.d.sync += [column.eq(item.column), stride.eq(self.stride), place.eq(column * stride)]
+            place = delay(m, column * stride, 1, reset_less=True)
             m.d.comb += [
                 port.valid.eq(delay(m, take, PLACE_LATENCY)),
                 port.payload.place.eq(delay(m, self.first + place, PLACE_LATENCY - 2)),

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from zeroskip.hw.memory import BlockRAM
+from zeroskip.hw.stream import delay
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import (
     CHANNEL,
@@ -66,19 +67,32 @@ class Ring(wiring.Component):
         return m
 
 
+_DEEPEST = 2048
+"""Words of a bank. A memory that takes several blocks for its depth chooses between them in front
+of its output register, which is then not the one that blocks have inside."""
+
+
 def _memory(m: Module, buffer: wiring.Component, ring: Ring, take: Value, address: Value):
     """The memory of a buffer: ``take`` writes its stream's item at ``address`` of the part that
-    is filled; its own address reads in the part that is read."""
-    m.submodules.memory = memory = BlockRAM(
-        buffer.o.shape(), depth=ring.parts << len(buffer.address))
-    m.d.comb += [
-        memory.write.en.eq(take),
-        memory.write.address.eq(Cat(address, ring.write)),
-        memory.write.data.eq(buffer.i.payload),
-        memory.en.eq(1),
-        memory.address.eq(Cat(buffer.address, ring.read)),
-        buffer.o.eq(memory.data),
-    ]
+    is filled; its own address reads in the part that is read. A bank is a part, or all of them."""
+    depth = 1 << len(buffer.address)
+    banks = ring.parts if ring.parts * depth > _DEEPEST else 1
+    into, out = Cat(address, ring.write), Cat(buffer.address, ring.read)
+    words = []
+    for number in range(banks):
+        memory = BlockRAM(buffer.o.shape(), depth=ring.parts * depth // banks)
+        m.submodules[f"memory_{number}"] = memory
+        mine = ring.write == number if banks > 1 else 1
+        m.d.comb += [
+            memory.write.en.eq(take & mine),
+            memory.write.address.eq(into),
+            memory.write.data.eq(buffer.i.payload),
+            memory.en.eq(1),
+            memory.address.eq(out),
+        ]
+        words.append(memory.data)
+    chosen = delay(m, ring.read, BlockRAM.LATENCY) if banks > 1 else 0
+    m.d.comb += Value.cast(buffer.o).eq(Array(map(Value.cast, words))[chosen])
 
 
 class WeightBuffer(wiring.Component):
@@ -210,13 +224,13 @@ class ActivationBuffer(wiring.Component):
         _memory(m, self, halves, take, address)
 
         # Strips that were placed and not yet released, in both halves; the number of the one that
-        # is wanted. A strip that is placed is seen a cycle later.
+        # is wanted: if it is not among them, it is the next one.
         strips = Signal(config.activation_address + 2)
         tile = Signal(config.activation_address)
         m.d.sync += [
             strips.eq(strips + placed - Mux(self.release, tile + 1, 0)),
-            self.ready.eq(Mux(self.tile_done, (strips > tile + 1)
-                              | (self.block_done & ~self.release), strips > tile)),
+            self.ready.eq(placed | Mux(self.tile_done, (strips > tile + 1)
+                                       | (self.block_done & ~self.release), strips > tile)),
         ]
         with m.If(self.block_done):
             m.d.sync += tile.eq(0)

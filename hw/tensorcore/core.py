@@ -184,5 +184,5 @@ class TensorCore(wiring.Component):
         }
         m.d.comb += [counters.events[which.value].eq(delay(m, event, 1))
                      for which, event in events.items()]
-        m.d.comb += [counters.clear.eq(delay(m, self.stats.clear, 1)),
-                     counters.select.eq(self.stats.select), self.stats.count.eq(counters.value)]
+        m.d.comb += [counters.clear.eq(self.stats.clear), counters.select.eq(self.stats.select),
+                     self.stats.count.eq(counters.value)]

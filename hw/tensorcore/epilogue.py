@@ -31,7 +31,7 @@ class Requantise(wiring.Component):
         ``saturated`` tells what was too large for 8 bits, or, without ReLU, too small.
     """
 
-    LATENCY = 7
+    LATENCY = 10
 
     accumulator: In(signed(32))
     channel: In(CHANNEL)
@@ -42,41 +42,45 @@ class Requantise(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        biased = Signal(signed(32))
-        m.d.sync += biased.eq(self.accumulator + self.channel.bias)
-
-        # Two multiplications of half the width, which a DSP block takes without a long path.
-        multiplier = delay(m, self.channel.multiplier, 1)
-        low, high = Signal(signed(49)), Signal(signed(48))
-        product = Signal(signed(63))
-        m.d.sync += [
-            low.eq(biased * multiplier[:16]),
-            high.eq(biased * multiplier[16:]),
-            product.eq(low + (high << 16)),
-        ]
+        product = self._multiply(m)
 
         # Away from zero on a tie: less the smallest step where negative, then half up. Only
         # bits from the least half on count.
         kept = LEAST_SHIFT - 1
         truncated, shifted = Signal(signed(63 - kept)), Signal(signed(63 - kept))
-        borrow = (product < 0) & ~product[:kept].any()
+        borrow = delay(m, (product < 0) & ~product[:kept].any(), 1)
         m.d.sync += [
-            truncated.eq((product >> kept) - borrow),
-            shifted.eq(truncated >> delay(m, self.channel.shift, 4)),
+            truncated.eq(delay(m, product >> kept, 1) - borrow),
+            shifted.eq(truncated >> delay(m, self.channel.shift, 6)),
         ]
 
-        value = Signal(signed(64 - kept))
-        m.d.sync += value.eq(((shifted + 1) >> 1) + self.zero_point)
-        below, above = value < -128, value > 127
+        # Half up and the zero point in one sum.
+        doubled, value = Signal(signed(10)), Signal(signed(64 - kept))
+        m.d.sync += [doubled.eq((self.zero_point << 1) + 1), value.eq((shifted + doubled) >> 1)]
+        below, above, off = (delay(m, flag, 1) for flag in (
+            value < -128, value > 127, self.relu & (value < self.zero_point)))
         m.d.sync += [
             self.o.saturated.eq(~self.raw & (above | (below & ~self.relu))),
-            self.o.value.eq(value),
+            self.o.value.eq(delay(m, value, 1)),
         ]
         with m.If(~self.raw):
-            with m.If(self.relu & (value < self.zero_point)):
+            with m.If(off):
                 m.d.sync += self.o.value.eq(self.zero_point)
             with m.Elif(below):
                 m.d.sync += self.o.value.eq(-128)
             with m.Elif(above):
                 m.d.sync += self.o.value.eq(127)
         return m
+
+    def _multiply(self, m: Module) -> Value:
+        """(accumulator + bias) * multiplier, four cycles later: products of halves, each with a
+        register on either side as DSP blocks have them, and their sums."""
+        biased = delay(m, (self.accumulator + self.channel.bias)[:32], 1, reset_less=True)
+        multiplier = delay(m, self.channel.multiplier, 1, reset_less=True)
+        product, rows = Signal(signed(63)), []
+        for factor in (multiplier[:16], multiplier[16:]):
+            low, high = (delay(m, half * factor, 1, reset_less=True)
+                         for half in (biased[:16], biased[16:].as_signed()))
+            rows.append(delay(m, low + (high << 16), 1))
+        m.d.sync += product.eq(rows[0] + (rows[1] << 16))
+        return product

@@ -4,6 +4,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from zeroskip.hw.stream import delay
 from zeroskip.hw.tensorcore.config import GROUP, TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import window
 
@@ -51,14 +52,10 @@ class Lane(wiring.Component):
         m = Module()
         products = []
         for slot in range(2):
-            weight, operand = Signal(signed(8)), Signal(signed(8))
-            product = Signal(signed(16))
-            m.d.sync += [
-                weight.eq(self.weights[slot]),
-                operand.eq(self._operand(slot)),
-                product.eq(self._product(weight, operand)),
-            ]
-            products.append(product)
+            weight, operand = (delay(m, value, 1, reset_less=True)
+                               for value in (self.weights[slot], self._operand(slot)))
+            products.append(delay(m, self._product(weight, operand)[:16].as_signed(), 1,
+                                  reset_less=True))
         m.d.sync += self.sum.eq(products[0] + products[1])
         return m
 

@@ -51,11 +51,14 @@ class Model:
         self.steps, self.waiting, self.apart = [], 0, config.rows
         # Whether a whole tile fitted in when the cycle began that ended last.
         self.room = True
+        # Cycles of this turn of the walk so far; it pauses behind a turn of one cycle.
+        self.age, self.pause = 0, False
         self.counts = dict.fromkeys(("steps", "weights", "activations", "outputs"), 0)
 
     def cycle(self, ready):
         """The outputs in a cycle with these operands ready, without those that nobody reads."""
-        active, step = bool(self.steps), self.steps[0] if self.steps else None
+        step = self.steps[0] if self.steps else None
+        active = step is not None and not self.pause
         operands = active and all(ready.values())
         issue = operands and (not step["last"] or (
             self.apart >= self.config.rows and self.room))
@@ -63,7 +66,7 @@ class Model:
         waits = {"weights": active and not panel,
                  "activations": active and panel and not ready["activations"],
                  "outputs": operands and not issue}
-        shown = {"valid": issue, "busy": active or self.waiting > 0, "waits": waits}
+        shown = {"valid": issue, "busy": bool(self.steps) or self.waiting > 0, "waits": waits}
         shown |= step if issue else dict.fromkeys(
             ("tile_done", "block_done", "release_activations", "panel_done"), False)
         return shown
@@ -73,6 +76,9 @@ class Model:
         finishes = shown["valid"] and shown["last"]
         self.room = self.waiting + (1 + finishes) * self.config.rows <= self.slots
         self.waiting -= taken
+        ends = shown["valid"] and shown["block_done"]
+        self.age, self.pause = ((0, self.age == 0) if ends else
+                                (self.age + (not self.pause), False))
         self.counts["steps"] += shown["valid"]
         for name, wait in shown["waits"].items():
             self.counts[name] += wait
@@ -113,7 +119,7 @@ def follow():
                 assert not ctx.get(dut.busy)
                 await sizes.start(ctx, dut)
                 model.apart += 2
-                model.room = True
+                model.room, model.age, model.pause = True, 0, False
                 model.steps = list(steps(sizes))
                 while model.steps or model.waiting:
                     await cycle(ctx)

@@ -19,9 +19,11 @@ def walk():
         async def bench(ctx):
             for sizes in walks:
                 turns = []
-                assert not ctx.get(dut.active)
+                assert not ctx.get(dut.busy)
                 await sizes.start(ctx, dut)
-                while ctx.get(dut.active):
+                while ctx.get(dut.busy):
+                    while not ctx.get(dut.active):      # for a cycle behind a short turn
+                        await ctx.tick()
                     for _ in range(stalls.cycles() if stalls else 0):
                         await ctx.tick()
                     turns.append((ctx.get(dut.columns), ctx.get(dut.rows),
@@ -83,10 +85,13 @@ def test_the_largest_sizes_of_a_command(walk_sizes, sizes):
     async def bench(ctx):
         await walk_sizes(CONFIG, *sizes).start(ctx, dut)
         for _ in expected[:300]:
+            while not ctx.get(dut.active):
+                await ctx.tick()
             found.append((ctx.get(dut.columns), ctx.get(dut.rows), ctx.get(dut.first_chunk),
                           ctx.get(dut.last_chunk), ctx.get(dut.last_panel)))
             ctx.set(dut.next, 1)
             await ctx.tick()
+            ctx.set(dut.next, 0)
 
     simulate(dut, bench)
     assert found == expected[:300]
