@@ -18,6 +18,7 @@ from amaranth.lib import wiring
 
 from zeroskip.fpga.boards import Board, Design
 from zeroskip.fpga.boardtop import BoardTop
+from zeroskip.fpga.pack import pack
 from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.hw.top import Top
 from zeroskip.sw.errors import BadInput, ToolMissing
@@ -162,7 +163,7 @@ def build(
     """
     started, board = time.monotonic(), design.board
     family, step = FAMILIES[board.family], progress or (lambda *_: None)
-    place, pack = family.nextpnr.command(), family.pack.command()
+    place, write = family.nextpnr.command(), family.pack.command()
     for name in (family.bitstream, "report.json", "report.html"):
         (folder / name).unlink(missing_ok=True)
     step(0, SEEDS + 2, "synthesis")
@@ -186,7 +187,7 @@ def build(
             f"{design.mhz:g} MHz with seeds {', '.join(map(str, reached))}, so there is no "
             f"bitstream; the path is {path(placed)}; choose a lower clock or other seeds")
     step(SEEDS + 1, SEEDS + 2, "bitstream")
-    _run([*pack, *_packing(board)], folder)
+    _run([*write, *_packing(board)], folder)
     report = {
         "board": board.name, "config": design.name, "pes": design.pes,
         "multipliers": design.multipliers, "fmax_mhz": round(reached[trial], 2),
@@ -212,6 +213,8 @@ def synthesise(top: wiring.Component, board: Board, folder: Path) -> None:
         steps = [f"{synthesis} -run begin:map_ram",
                  f"techmap -map {_SPRAM} {_WEIGHTS} t:$mem_v2 %i", f"{synthesis} -run map_ram:"]
     yosys(f"read_rtlil {source}", *steps, f"write_json {folder / 'design.json'}")
+    if board.family == "ecp5":
+        pack(folder / "design.json")
 
 
 def _arguments(board: Board) -> list[str]:
