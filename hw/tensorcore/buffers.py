@@ -74,7 +74,8 @@ of its output register, which is then not the one that blocks have inside."""
 
 def _memory(m: Module, buffer: wiring.Component, ring: Ring, take: Value, address: Value):
     """The memory of a buffer: ``take`` writes its stream's item at ``address`` of the part that
-    is filled; its own address reads in the part that is read. A bank is a part, or all of them."""
+    is filled; its own address reads in the part that is read. Many blocks stand far apart: there is
+    a register on every way to them and from them. A bank is a part, or all of them."""
     depth = 1 << len(buffer.address)
     banks = ring.parts if ring.parts * depth > _DEEPEST else 1
     into, out = Cat(address, ring.write), Cat(buffer.address, ring.read)
@@ -84,15 +85,19 @@ def _memory(m: Module, buffer: wiring.Component, ring: Ring, take: Value, addres
         m.submodules[f"memory_{number}"] = memory
         mine = ring.write == number if banks > 1 else 1
         m.d.comb += [
-            memory.write.en.eq(take & mine),
-            memory.write.address.eq(into),
-            memory.write.data.eq(buffer.i.payload),
+            memory.write.en.eq(delay(m, take & mine, 1)),
+            memory.write.address.eq(delay(m, into, 1)),
+            memory.write.data.eq(delay(m, buffer.i.payload, 1)),
             memory.en.eq(1),
-            memory.address.eq(out),
+            memory.address.eq(delay(m, out, 1)),
         ]
-        words.append(memory.data)
-    chosen = delay(m, ring.read, BlockRAM.LATENCY) if banks > 1 else 0
-    m.d.comb += Value.cast(buffer.o).eq(Array(map(Value.cast, words))[chosen])
+        words.append(Value.cast(memory.data))
+    chosen = delay(m, ring.read, 1 + BlockRAM.LATENCY) if banks > 1 else 0
+    m.d.sync += Value.cast(buffer.o).eq(Array(words)[chosen])
+
+
+_LATENCY = 1 + BlockRAM.LATENCY + 1
+"""Of a buffer, from an address to its word."""
 
 
 class WeightBuffer(wiring.Component):
@@ -115,7 +120,7 @@ class WeightBuffer(wiring.Component):
     o : Out(``panel``)
     """
 
-    LATENCY = BlockRAM.LATENCY
+    LATENCY = _LATENCY
 
     def __init__(self, config: TensorCoreConfig):
         self.config = config
@@ -176,7 +181,7 @@ class ActivationBuffer(wiring.Component):
     o : Out(``strip``)
     """
 
-    LATENCY = BlockRAM.LATENCY
+    LATENCY = _LATENCY
 
     def __init__(self, config: TensorCoreConfig):
         self.config = config
@@ -262,7 +267,7 @@ class ChannelBuffer(wiring.Component):
         ``LATENCY`` cycles after its address.
     """
 
-    LATENCY = BlockRAM.LATENCY
+    LATENCY = _LATENCY
     PANELS = 4
 
     def __init__(self, config: TensorCoreConfig):
