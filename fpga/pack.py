@@ -23,7 +23,7 @@ def pack(netlist: Path) -> int:
         nets = _Nets(module)
         for name, cell in list(module["cells"].items()):
             if cell["type"] == "DP16KD":
-                packed += sum(_block_ram(nets, cell, side) for side in "AB") > 0
+                packed += _block_ram(nets, cell)
             elif cell["type"] == "MULT18X18D":
                 packed += _multiplier(nets, name, cell)
     netlist.write_text(json.dumps(design))
@@ -115,44 +115,58 @@ def _drive(cell: dict, **pins) -> None:
         cell["port_directions"][port] = "input"
 
 
-def _block_ram(nets: _Nets, cell: dict, side: str) -> bool:
+def _block_ram(nets: _Nets, cell: dict) -> bool:
+    """Each read port, by its sides; a word of 36 bits is read by both, at the clock of B."""
+    wide = int(cell["parameters"]["DATA_WIDTH_B"], 2) == 36
+    ports = [("AB", "B")] if wide else [("A", "A"), ("B", "B")]
+    return any([_read_port(nets, cell, *port) for port in ports])
+
+
+def _read_port(nets: _Nets, cell: dict, sides: str, clock: str) -> bool:
+    options, pins = cell["parameters"], cell["connections"]
     outputs = {port: bit for port, bit in _used(
-        nets, cell, (f"DO{side}{k}" for k in range(_OUTPUTS))).items() if nets.readers[bit]}
+        nets, cell, (f"DO{side}{k}" for side in sides for k in range(_OUTPUTS))).items()
+        if nets.readers[bit]}
     behind = nets.behind(outputs) if outputs else None
-    if not behind or list(behind[1][0]) != cell["connections"][f"CLK{side}"]:
+    if not behind or list(behind[1][0]) != pins[f"CLK{clock}"] \
+            or options.get(f"CLK{clock}MUX", f"CLK{clock}") != f"CLK{clock}":
         return False
     found, (_, enable, inverted) = behind
     nets.take_over(cell, found)
-    cell["parameters"][f"REGMODE_{side}"] = "OUTREG"
-    if inverted:
-        cell["parameters"][f"OCE{side}MUX"] = "INV"
-    _drive(cell, **{f"OCE{side}": enable})
+    for side in sides:
+        options[f"REGMODE_{side}"] = "OUTREG"
+        if inverted:
+            options[f"OCE{side}MUX"] = "INV"
+        _drive(cell, **{f"OCE{side}": enable})
     return True
 
 
 def _multiplier(nets: _Nets, name: str, cell: dict) -> bool:
-    options, clocks = cell["parameters"], set()
-    always = ("1",), False
+    options, clock = cell["parameters"], None
+
+    def fits(found) -> bool:
+        """All registers of a multiplier have one clock here, and no enable."""
+        return bool(found) and found[1][1:] == (("1",), False) and clock in (None, found[1][0])
+
     for side in "AB":
         inputs = _used(nets, cell, (f"{side}{k}" for k in range(_OUTPUTS)))
         front = nets.in_front(inputs) if inputs else None
-        if not front or front[1][1:] != always:
+        if not fits(front):
             continue
         nets.reach_past(name, front[0])
         options[f"REG_INPUT{side}_CLK"] = "CLK0"
-        clocks.add(front[1][0])
+        clock = front[1][0]
     # The first register behind it is the output's; if there is a second, that is.
     for option in ("REG_OUTPUT_CLK", "REG_PIPELINE_CLK"):
         outputs = {port: bit for port, bit in _used(
             nets, cell, (f"P{k}" for k in range(2 * _OUTPUTS))).items() if nets.readers[bit]}
         behind = nets.behind(outputs) if outputs else None
-        if not behind or behind[1][1:] != always:
+        if not fits(behind):
             break
         nets.take_over(cell, behind[0])
         options[option] = "CLK0"
-        clocks.add(behind[1][0])
-    if not clocks:
+        clock = behind[1][0]
+    if clock is None:
         return False
-    (clock,) = clocks
     _drive(cell, CLK0=clock, CE0=("1",), RST0=("0",))
     return True

@@ -156,8 +156,9 @@ class SparseMatrixRead(wiring.Component):
             parts.append(step(parts[k]))
             if k in rows:
                 rows[k + 1] = step(rows[k])
-        window = step(Cat((parts[1].first <= k) & (k <= parts[1].last) & ~parts[1].blank
-                          for k in range(ENTRIES_PER_ROW)))
+        every = Const(2 ** ENTRIES_PER_ROW - 1)
+        window = step((every << parts[1].first)[:ENTRIES_PER_ROW] & (every >> ~parts[1].last)
+                      & (~parts[1].blank).replicate(ENTRIES_PER_ROW))
         zero = Cat(word.word_select(k, 8)[:4] == 0 for k in range(ENTRIES_PER_ROW))
         zero = step(window & zero if self.config.escapes else Const(0, ENTRIES_PER_ROW))
 

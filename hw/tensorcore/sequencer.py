@@ -135,7 +135,7 @@ class Sequencer(wiring.Component):
         finish = self.step.valid & self.step.payload.last
         m.d.sync += [
             room.eq(room + self.taken - Mux(finish, self.rows, 0)),
-            may.eq(Mux(finish, (rows == 1) & (room >= 2 * rows), (gap <= 1) & (room >= rows))),
+            may.eq(Mux(finish, (rows == 1) & (room >= 2 * rows), ~gap[1:].any() & (room >= rows))),
         ]
         with m.If(finish):
             m.d.sync += gap.eq(rows - 1)

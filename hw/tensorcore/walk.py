@@ -62,11 +62,11 @@ class Walk(wiring.Component):
         config, gemm = self.config, self.gemm
         # The turn that follows, if there is one; a cycle after it was taken, the next.
         rows, columns, chunk = Signal(ROW_BITS), Signal(COLUMN_BITS), Signal(CHUNK_BITS)
-        more, taken, narrow, single = (Signal() for _ in range(4))
+        more, taken, narrow, uncut, last_chunk, single = (Signal() for _ in range(6))
         last_block, last_panel = columns <= gemm.block, rows <= config.rows
-        last_chunk = chunk + 1 == gemm.chunks
         m.d.comb += self.busy.eq(more | self.active)
-        m.d.sync += [taken.eq(0), narrow.eq(gemm.block <= config.columns)]
+        m.d.sync += [taken.eq(0), narrow.eq(gemm.block <= config.columns),
+                     uncut.eq(gemm.chunks == 1)]
         with m.If(self.next | ~self.active):
             m.d.sync += [
                 self.active.eq(more & ~taken),
@@ -79,9 +79,11 @@ class Walk(wiring.Component):
                 single.eq(Mux(last_block, columns <= config.columns, narrow)),
             ]
         with m.If(self.start):
-            m.d.sync += [more.eq(1), rows.eq(gemm.rows), columns.eq(gemm.columns), chunk.eq(0)]
+            m.d.sync += [more.eq(1), rows.eq(gemm.rows), columns.eq(gemm.columns), chunk.eq(0),
+                         last_chunk.eq(gemm.chunks == 1)]
         with m.Elif(taken):
-            m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
+            m.d.sync += [chunk.eq(Mux(last_chunk, 0, chunk + 1)),
+                         last_chunk.eq(Mux(last_chunk, uncut, chunk + 2 == gemm.chunks))]
             with m.If(last_chunk):
                 m.d.sync += rows.eq(Mux(last_panel, gemm.rows, rows - config.rows))
                 with m.If(last_panel):

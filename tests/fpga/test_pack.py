@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from amaranth.hdl import Cat, Module, signed
+from amaranth.hdl import Cat, Module, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -44,7 +44,7 @@ class Circuit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.o.eq(self.build(m, self))
+        m.d.comb += self.o.eq(Value.cast(self.build(m, self)).as_unsigned())
         return m
 
 
@@ -68,9 +68,12 @@ def register(m, value, go=1):
     return delay(m, value, 1, go, reset_less=True)
 
 
-def with_others(m, io):
-    word = bare_ram(m, io, 16)
-    return Cat(register(m, word), word.xor())
+def and_bare(m, value):
+    return Cat(register(m, value), value)
+
+
+def and_logic(m, value):
+    return Cat(register(m, value), value.xor())
 
 
 def enables(m, io):
@@ -79,7 +82,7 @@ def enables(m, io):
 
 
 def product(m, io, *, behind):
-    return delay(m, register(m, io.a) * register(m, io.b), behind, reset_less=True).as_unsigned()
+    return delay(m, register(m, io.a) * register(m, io.b), behind, reset_less=True)
 
 
 def shared_input(m, io):
@@ -87,41 +90,37 @@ def shared_input(m, io):
     return Cat(register(m, a * register(m, io.b)), (a + 1)[:16])
 
 
-def shared_product(m, io):
-    held = io.a * io.b
-    return Cat(register(m, held), held.as_unsigned().xor())
-
-
 def square(m, io):
     a = register(m, io.a)
-    return register(m, a * a).as_unsigned()
+    return register(m, a * a)
 
 
 INPUTS = ["REG_INPUTA_CLK", "REG_INPUTB_CLK"]
+BEHIND = [*INPUTS, "REG_OUTPUT_CLK"]
 CASES = {
-    # name: circuit, cells that took registers in, flip-flops that went, what is inside
-    "block RAM of 32 bits": (lambda m, io: block_ram(m, io, 32), 1, 32, ["REGMODE_A", "REGMODE_B"]),
-    "block RAM of 16 bits": (lambda m, io: block_ram(m, io, 16), 1, 16, ["REGMODE_B"]),
-    "block RAM, register without enable":
-        (lambda m, io: register(m, bare_ram(m, io, 16)), 1, 16, ["REGMODE_B"]),
-    "block RAM, register with reset": (lambda m, io: delay(m, bare_ram(m, io, 16), 1), 0, 0, []),
-    "block RAM, other readers": (with_others, 0, 0, []),
-    "block RAM, two enables": (enables, 0, 0, []),
-    "block RAM, no register": (lambda m, io: bare_ram(m, io, 16), 0, 0, []),
-    "product, one register behind":
-        (lambda m, io: product(m, io, behind=1), 1, 64, [*INPUTS, "REG_OUTPUT_CLK"]),
-    "product, two registers behind": (lambda m, io: product(m, io, behind=2), 1, 96,
-                                      [*INPUTS, "REG_OUTPUT_CLK", "REG_PIPELINE_CLK"]),
-    "product, three registers behind": (lambda m, io: product(m, io, behind=3), 1, 96,
-                                        [*INPUTS, "REG_OUTPUT_CLK", "REG_PIPELINE_CLK"]),
-    "product, none behind": (lambda m, io: product(m, io, behind=0), 1, 32, INPUTS),
-    "product, shared input": (shared_input, 1, 48, [*INPUTS, "REG_OUTPUT_CLK"]),
-    "square": (square, 1, 48, [*INPUTS, "REG_OUTPUT_CLK"]),
+    # name: circuit, flip-flops that go, what is inside instead
+    "block RAM of 32 bits": (lambda m, io: block_ram(m, io, 32), 32, ["REGMODE_A", "REGMODE_B"]),
+    "block RAM of 16 bits": (lambda m, io: block_ram(m, io, 16), 16, ["REGMODE_B"]),
+    "block RAM, no enable": (lambda m, io: register(m, bare_ram(m, io, 16)), 16, ["REGMODE_B"]),
+    "block RAM, register with reset": (lambda m, io: delay(m, bare_ram(m, io, 16), 1), 0, []),
+    "block RAM, register and logic": (lambda m, io: and_logic(m, bare_ram(m, io, 16)), 0, []),
+    "block RAM, register and port": (lambda m, io: and_bare(m, bare_ram(m, io, 16)), 0, []),
+    "block RAM, two enables": (enables, 0, []),
+    "block RAM, only a port": (lambda m, io: bare_ram(m, io, 16), 0, []),
+    "product, only a port": (lambda m, io: product(m, io, behind=0), 32, INPUTS),
+    "product, one register": (lambda m, io: product(m, io, behind=1), 64, BEHIND),
+    "product, two registers":
+        (lambda m, io: product(m, io, behind=2), 96, [*BEHIND, "REG_PIPELINE_CLK"]),
+    "product, three registers":
+        (lambda m, io: product(m, io, behind=3), 96, [*BEHIND, "REG_PIPELINE_CLK"]),
+    "product, shared input": (shared_input, 48, BEHIND),
+    "product, square": (square, 48, BEHIND),
     "product, registers with reset":
-        (lambda m, io: delay(m, delay(m, io.a, 1) * io.b, 1).as_unsigned(), 0, 0, []),
+        (lambda m, io: delay(m, delay(m, io.a, 1) * io.b, 1), 0, []),
     "product, registers with enable":
-        (lambda m, io: register(m, register(m, io.a, io.go) * io.b, io.go).as_unsigned(), 0, 0, []),
-    "product, other readers": (shared_product, 0, 0, []),
+        (lambda m, io: register(m, register(m, io.a, io.go) * io.b, io.go), 0, []),
+    "product, register and logic": (lambda m, io: and_logic(m, io.a * io.b), 0, []),
+    "product, register and port": (lambda m, io: and_bare(m, io.a * io.b), 0, []),
 }
 
 
@@ -129,9 +128,9 @@ def bus(name, width=18):
     return "{" + ", ".join(f"{name}{k}" for k in reversed(range(width))) + "}"
 
 
-# What is in the device, for Yosys' own declarations. A RAM's bytes have 9 bits. A word of 36 is read
-# through port B, and its lower half comes out at A's pins; whether A's or B's options and enable
-# count there is not known, so that they must agree.
+# What is in the device, behind Yosys' own declarations. Bytes have 9 bits. A word of 36 is read
+# through port B, its lower half comes out at A's pins; whose options and enable count there is not
+# known, so that they must agree.
 MODELS = {"DP16KD": f"""
   localparam WIDE = DATA_WIDTH_B == 36, IN_A = REGMODE_A == "OUTREG", IN_B = REGMODE_B == "OUTREG";
   localparam [10:0] LANES_A = DATA_WIDTH_A / 9, LANES_B = DATA_WIDTH_B / 9;
@@ -216,10 +215,9 @@ def found(module, stimuli, folder):
     return [int(line, 16) for line in done.stdout.split()]
 
 
-@pytest.mark.skipif(not shutil.which("iverilog"), reason="iverilog is missing")
 @pytest.mark.parametrize("name", CASES)
 def test_registers_move_and_bits_stay(name, tmp_path):
-    build, cells, gone, inside = CASES[name]
+    build, gone, inside = CASES[name]
     netlist = tmp_path / "design.json"
     (tmp_path / "design.il").write_text(rtlil(Circuit(build), "top"))
     yosys(f"read_rtlil {tmp_path / 'design.il'}", "synth_ecp5 -top top", f"write_json {netlist}")
@@ -230,11 +228,13 @@ def test_registers_move_and_bits_stay(name, tmp_path):
              for module in (before, after)]
     assert count[0] - count[1] == Counter(TRELLIS_FF=gone)
     assert not count[1] - count[0]
-    assert packed == cells
+    assert packed == bool(inside)
     assert sorted(option for cell in after["cells"].values()
                   for option, value in cell["parameters"].items()
                   if value in ("OUTREG", "CLK0")) == inside
 
+    if not shutil.which("iverilog"):
+        pytest.skip("iverilog is missing; only what has moved is checked")
     rng = random.Random(1)
     stimuli = []
     for _ in range(CYCLES):
