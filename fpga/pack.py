@@ -119,7 +119,7 @@ def _block_ram(nets: _Nets, cell: dict) -> bool:
     """Each read port, by its sides; a word of 36 bits is read by both, at the clock of B."""
     wide = int(cell["parameters"]["DATA_WIDTH_B"], 2) == 36
     ports = [("AB", "B")] if wide else [("A", "A"), ("B", "B")]
-    return any([_read_port(nets, cell, *port) for port in ports])
+    return sum(_read_port(nets, cell, *port) for port in ports) > 0
 
 
 def _read_port(nets: _Nets, cell: dict, sides: str, clock: str) -> bool:

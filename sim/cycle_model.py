@@ -244,7 +244,7 @@ class _Elements:
         self._sent = _history(PLACE_LATENCY + config.broadcast_latency + 1,
                               np.zeros(self._streams, int))
         self._pushed = _history(self._lookup, none)
-        # Parts and columns that were walked, by the steps that are still between them and the queue.
+        # Parts and columns that were walked, by the steps still between them and the queue.
         self._parts = np.zeros((SparseMatrixRead.DECODE + 1, 2, config.pes), int)
         self.idle = 0
 

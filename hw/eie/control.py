@@ -241,10 +241,10 @@ class CentralControl(wiring.Component):
                 with m.If(waited):
                     take()
 
-            with m.State("IO"):
-                with m.If(self.inputs.valid & self.inputs.ready & self.inputs.payload.last):
-                    m.d.sync += io.eq(0)
-                    m.next = "SCAN"
+            with m.State("IO"), m.If(
+                    self.inputs.valid & self.inputs.ready & self.inputs.payload.last):
+                m.d.sync += io.eq(0)
+                m.next = "SCAN"
 
             with m.State("SCAN"):
                 m.d.comb += self.computing.eq(1)

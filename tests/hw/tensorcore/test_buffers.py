@@ -78,8 +78,8 @@ class Reader:
         self.ctx.set(signal, 0)
 
     async def read(self, address, word, **done):
-        """Reads one word; what is read in this cycle is there ``LATENCY`` cycles later. ``done`` are
-        the ports that tell what is not needed after it."""
+        """Reads one word; what is read in this cycle is there ``LATENCY`` cycles later. ``done``
+        are the ports that tell what is not needed after it."""
         await self.pause()
         self.ctx.set(self.dut.address, address)
         for name, value in done.items():
