@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from amaranth.hdl import Cat, Module, Value, signed
+from amaranth.hdl import Cat, Module, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -65,7 +65,10 @@ def bare_ram(m, io, width):
 
 
 def register(m, value, go=1):
-    return delay(m, value, 1, go, reset_less=True)
+    later = Signal.like(Value.cast(value), reset_less=True)
+    with m.If(go):
+        m.d.sync += later.eq(value)
+    return later
 
 
 def and_bare(m, value):
