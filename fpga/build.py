@@ -19,6 +19,7 @@ from amaranth.lib import wiring
 from zeroskip.fpga.boards import Board, Design
 from zeroskip.fpga.boardtop import BoardTop
 from zeroskip.fpga.pack import pack
+from zeroskip.fpga.place import CLUSTERS
 from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.hw.top import Top
 from zeroskip.sw.errors import BadInput, ToolMissing
@@ -28,7 +29,7 @@ SEEDS = 3
 
 _USED = re.compile(r"Info:\s+(\w+):\s*(\d+)/\s*(\d+)\s+\d+%")
 _SPRAM = Path(__file__).with_name("spram.v")
-_MACHINES = "*.accelerator.eie *.accelerator.tensorcore"
+_MACHINES = f"*.accelerator.eie *.accelerator.tensorcore {CLUSTERS}"
 """The machines' modules, in Yosys."""
 _WEIGHTS = "c:*.spmat.half_*.memory"
 """The weight memories of an EIE array, in Yosys."""

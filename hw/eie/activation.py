@@ -15,9 +15,6 @@ from zeroskip.hw.stream import Queue, delay, flow
 OUTPUT = data.StructLayout({"value": signed(16), "saturated": 1, "zero": 1})
 """A finished output: its value, whether it had to be saturated to 16 bits, and whether it is 0."""
 
-_SLOTS = 16
-"""Slots of a queue of found activations."""
-
 
 class Requantise(wiring.Component):
     """act(sat16((accumulator + bias) >> shift)); the stored bias contains 2^(shift - 1), so
@@ -30,6 +27,8 @@ class Requantise(wiring.Component):
     i : In(flow of signed(acc_width))
     bias : In(signed(acc_width))
         With ``i``.
+    go : In(1)
+        While it is low, all stands still.
     shift, relu : In
         Constant during a layer.
     o : Out(flow of ``OUTPUT``)
@@ -43,6 +42,7 @@ class Requantise(wiring.Component):
         super().__init__({
             "i": In(flow(signed(config.acc_width))),
             "bias": In(signed(config.acc_width)),
+            "go": In(1),
             "shift": In(5),
             "relu": In(1),
             "o": Out(flow(OUTPUT)),
@@ -50,21 +50,24 @@ class Requantise(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        biased, shifted = (Signal(signed(self.config.acc_width)) for _ in range(2))
-        m.d.sync += [biased.eq(self.i.payload + self.bias), shifted.eq(biased >> self.shift)]
+
+        def step(signal, cycles=1):
+            return delay(m, signal, cycles, self.go)
+
+        biased = step((self.i.payload + self.bias)[:self.config.acc_width].as_signed())
+        shifted = step(biased >> self.shift)
 
         # What decides, then the choice.
         above, negative = shifted[15:], shifted[-1]
-        fits = delay(m, above.all() | ~above.any(), 1)
-        zero, off = delay(m, ~shifted[:16].any(), 1), delay(m, self.relu & negative, 1)
-        low, negative = delay(m, shifted[:16], 1), delay(m, negative, 1)
-        m.d.sync += [
-            self.o.payload.value.eq(Mux(off, 0, Mux(fits, low, Cat(~negative.replicate(15),
-                                                                   negative)))),
-            self.o.payload.saturated.eq(~fits),
-            self.o.payload.zero.eq(off | (fits & zero)),
+        fits, zero = step(above.all() | ~above.any()), step(~shifted[:16].any())
+        low, negative, off = step(shifted[:16]), step(negative), step(self.relu & negative)
+        most = Cat(~negative.replicate(15), negative)
+        m.d.comb += [
+            self.o.payload.value.eq(step(Mux(off, 0, Mux(fits, low, most)))),
+            self.o.payload.saturated.eq(step(~fits)),
+            self.o.payload.zero.eq(step(off | (fits & zero))),
+            self.o.valid.eq(step(self.i.valid, self.LATENCY)),
         ]
-        m.d.comb += self.o.valid.eq(delay(m, self.i.valid, self.LATENCY))
         return m
 
 
@@ -83,6 +86,8 @@ class ActivationUnit(wiring.Component):
     command : In(``command``)
     word : Out; values : In(signed(acc_width)), one per PE
         Reads the same word of the source in every PE.
+    go : Out(1)
+        While it is low, the search and what was read for it stand still.
     clear : Out(WritePort), one per PE
         Zeroes what was read.
     load_bias : In(WritePort)
@@ -100,6 +105,7 @@ class ActivationUnit(wiring.Component):
             "command": In(command(config)),
             "word": Out(config.word_width),
             "values": In(signed(config.acc_width)).array(config.groups),
+            "go": Out(1),
             "clear": Out(WritePort(address=config.word_width, data=config.acc_width)
                          ).array(config.groups),
             "load_bias": In(WritePort(address=config.bias_width, data=config.acc_width)),
@@ -110,32 +116,32 @@ class ActivationUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, command = self.config, self.command
+        config, command, latency = self.config, self.command, self.latency(self.config)
         group_bits = exact_log2(config.groups)
-        queues = [Queue(activation(config), depth=_SLOTS) for _ in self.o]
-        active, room = Signal(), Signal()
-        m.d.sync += room.eq(Cat(queue.level < self.ahead(config) for queue in queues).all())
-        # One more slot, index or column than there is can be counted past the limit.
+        queues = [Queue(activation(config), depth=config.runahead + 1) for _ in self.o]
+        # Two registers of one meaning: ``go`` has to reach every register on the way.
+        stop, above = Signal(), Cat(queue.level >= config.runahead for queue in queues).any()
+        m.d.sync += [self.go.eq(~above), stop.eq(above)]
+        # One more slot or index than there is can be counted past the limit.
         slot = Signal(config.slot_width + 1)
-        index, following, column = (Signal(config.column_width + 1) for _ in range(3))
-        limit, more, emit, clears = Signal(config.column_width), Signal(), Signal(), Signal()
+        index, following = (Signal(config.column_width + 1) for _ in range(2))
+        active, limit, more = Signal(), Signal(config.column_width), Signal()
+        emit, clears = Signal(), Signal()
 
         read, group = Signal(), slot[:group_bits]
-        m.d.comb += read.eq(active & more & room)
+        m.d.comb += read.eq(active & more & self.go)
         with m.If(command.scan):
             m.d.sync += [active.eq(1), limit.eq(command.limit), emit.eq(command.emit),
                          clears.eq(command.clear),
                          more.eq(Mux(command.begin, self.identity, index) < command.limit)]
             with m.If(command.begin):
-                m.d.sync += [slot.eq(0), index.eq(self.identity), column.eq(self.identity),
+                m.d.sync += [slot.eq(0), index.eq(self.identity),
                              following.eq(self.identity + config.clusters)]
         with m.Elif(command.wipe):
             m.d.sync += slot.eq(slot + 1)
         with m.Elif(read):
             m.d.sync += [slot.eq(slot + 1), index.eq(following), more.eq(following < limit),
                          following.eq(following + config.clusters)]
-            with m.If(~command.grouped | (group == config.groups - 1)):
-                m.d.sync += column.eq(column + config.clusters)
         with m.Elif(~more):
             m.d.sync += active.eq(0)
 
@@ -144,56 +150,65 @@ class ActivationUnit(wiring.Component):
         for k, port in enumerate(self.clear):
             m.d.comb += [port.en.eq(delay(m, read & clears & (whole | (group == k)), 1)),
                          port.address.eq(delay(m, self.word, 1))]
-        output = self._outputs(m, slot, read)
 
-        latency = self.latency(config)
-        then, valid = delay(m, group, latency), delay(m, read, latency)
-        m.d.comb += self.saturated.eq(valid & output.saturated & clears)
+        output, under_way = self._outputs(m, slot), [read]
+        for _ in range(latency):
+            under_way.append(delay(m, under_way[-1], 1, self.go))
+        then, valid = delay(m, group, latency, self.go), under_way[-1] & ~stop
+        item = self._number(m, valid, then)
+        m.d.comb += [item.value.eq(output.value),
+                     self.saturated.eq(valid & output.saturated & clears)]
         for k, (queue, port) in enumerate(zip(queues, self.o, strict=True)):
             m.submodules[f"found_{k}"] = queue
-            m.d.comb += [
-                queue.i.valid.eq(valid & (emit | ~output.zero) & (then == k)),
-                queue.i.payload.index.eq(delay(m, index, latency)),
-                queue.i.payload.column.eq(delay(m, column, latency)),
-                queue.i.payload.value.eq(output.value),
-            ]
+            m.d.comb += [queue.i.valid.eq(valid & (emit | ~output.zero) & (then == k)),
+                         queue.i.payload.eq(item)]
             wiring.connect(m, queue.o, wiring.flipped(port))
-        under_way = [delay(m, read, k) for k in range(1, latency + 1)]
-        m.d.sync += self.scanning.eq(active | Cat(under_way).any()
+        m.d.sync += self.scanning.eq(active | Cat(under_way[1:]).any()
                                      | Cat(queue.o.valid for queue in queues).any())
         return m
+
+    def _number(self, m: Module, valid: Value, group: Value) -> data.View:
+        """The numbers of the slot that has come to the end of its way: they are counted there."""
+        item, clusters = Signal(activation(self.config)), self.config.clusters
+        index, column = (Signal(self.config.column_width) for _ in range(2))
+        with m.If(self.command.scan & self.command.begin):
+            m.d.sync += [index.eq(self.identity), column.eq(self.identity)]
+        with m.Elif(valid):
+            m.d.sync += index.eq(index + clusters)
+            with m.If(~self.command.grouped | (group == self.config.groups - 1)):
+                m.d.sync += column.eq(column + clusters)
+        m.d.comb += [item.index.eq(index), item.column.eq(column)]
+        return item
 
     @staticmethod
     def latency(config: EIEConfig) -> int:
         """Cycles from a slot to its output."""
         return ActivationRegisters.LATENCY + ceil_log2(config.groups) + 1 + Requantise.LATENCY
 
-    @classmethod
-    def ahead(cls, config: EIEConfig) -> int:
-        """Activations in a queue at which the walk stops; the rest may be under way, and one more
-        for the decision."""
-        return _SLOTS - cls.latency(config) - 1
-
-    def _outputs(self, m: Module, slot: Value, read: Value) -> data.View:
+    def _outputs(self, m: Module, slot: Value) -> data.View:
         """The output of ``slot``, ``latency`` cycles later."""
         config, reading = self.config, self.command.reading
-        group = delay(m, slot[:exact_log2(config.groups)], ActivationRegisters.LATENCY)
+
+        def step(signal, cycles=1):
+            return delay(m, signal, cycles, self.go)
+
+        group = step(slot[:exact_log2(config.groups)], ActivationRegisters.LATENCY)
         words = [Mux(reading.summed | (group == k), value, 0)
                  for k, value in enumerate(self.values)]
         while len(words) > 1:
-            words = [delay(m, (a + b)[:config.acc_width], 1).as_signed()
+            words = [step((a + b)[:config.acc_width]).as_signed()
                      for a, b in zip(words[::2], words[1::2], strict=True)]
 
         m.submodules.biases = biases = BlockRAM(signed(config.acc_width), depth=config.bias_depth)
         wiring.connect(m, wiring.flipped(self.load_bias), biases.write)
-        before = ceil_log2(config.groups)
         m.submodules.requantise = requantise = Requantise(config)
         m.d.comb += [
-            biases.en.eq(1),
-            biases.address.eq(delay(m, slot + reading.bias, before)),
-            requantise.bias.eq(delay(m, Mux(reading.raw, 0, biases.data), 1)),
-            requantise.i.payload.eq(delay(m, words[0], 1)),
-            requantise.i.valid.eq(delay(m, read, ActivationRegisters.LATENCY + before + 1)),
+            biases.en.eq(self.go),
+            biases.hold.eq(~self.go),
+            biases.address.eq(step(slot + reading.bias, ceil_log2(config.groups))),
+            requantise.go.eq(self.go),
+            requantise.bias.eq(step(Mux(reading.raw, 0, biases.data))),
+            requantise.i.payload.eq(step(words[0])),
             requantise.shift.eq(reading.shift),
             requantise.relu.eq(reading.relu),
         ]

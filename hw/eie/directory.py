@@ -16,6 +16,8 @@ class Directory(wiring.Component):
 
     Members
     -------
+    go : In(1)
+        While it is low, all stands still.
     place : In
     start, last : Out
         Its first byte and its last, ``LATENCY`` cycles later.
@@ -31,6 +33,7 @@ class Directory(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
+            "go": In(1),
             "place": In(config.place_width),
             "start": Out(config.pointer_width),
             "last": Out(config.pointer_width),
@@ -57,17 +60,19 @@ class PointerBanks(Directory):
                 bank.write.en.eq(self.load.en & (self.load.address[0] == parity)),
                 bank.write.address.eq(self.load.address >> 1),
                 bank.write.data.eq(self.load.data),
-                bank.en.eq(1),
+                bank.en.eq(self.go),
+                bank.hold.eq(~self.go),
             ]
         m.d.comb += [even.address.eq((place + 1) >> 1), odd.address.eq(place >> 1)]
 
-        then, stop = delay(m, place, BlockRAM.LATENCY), Signal.like(self.last)
-        with m.If(self.balanced):
-            m.d.sync += [self.start.eq(then), stop.eq(then + self.stride)]
-        with m.Elif(then[0]):
-            m.d.sync += [self.start.eq(odd.data), stop.eq(even.data)]
-        with m.Else():
-            m.d.sync += [self.start.eq(even.data), stop.eq(odd.data)]
+        then, stop = delay(m, place, BlockRAM.LATENCY, self.go), Signal.like(self.last)
+        with m.If(self.go):
+            with m.If(self.balanced):
+                m.d.sync += [self.start.eq(then), stop.eq(then + self.stride)]
+            with m.Elif(then[0]):
+                m.d.sync += [self.start.eq(odd.data), stop.eq(even.data)]
+            with m.Else():
+                m.d.sync += [self.start.eq(even.data), stop.eq(odd.data)]
         m.d.comb += [self.last.eq(stop - 1), self.empty.eq(self.start == stop)]
         return m
 
@@ -94,32 +99,36 @@ class CountedColumns(Directory):
                 memory.write.en.eq(self.load.en & (self.load.address[:2] == number)),
                 memory.write.address.eq(self.load.address >> 2),
                 memory.write.data.eq(self.load.data),
-                memory.en.eq(1),
+                memory.en.eq(self.go),
+                memory.hold.eq(~self.go),
                 memory.address.eq(self.place >> 4),
             ]
 
-        place = delay(m, self.place, BlockRAM.LATENCY)
+        def step(signal, cycles=1):
+            return delay(m, signal, cycles, self.go)
+
+        place = step(self.place, BlockRAM.LATENCY)
         lane = place[:4]
         nibbles = Cat(memories["low"].data, memories["high"].data)
-        chosen = [delay(m, nibbles.word_select(k, 4) & (lane > k).replicate(4), 1)
+        chosen = [step(nibbles.word_select(k, 4) & (lane > k).replicate(4))
                   for k in range(NIBBLES - 1)]
-        sums = [delay(m, sum(chosen[k::4]), 1) for k in range(4)]
-        count = delay(m, nibbles.word_select(lane[2:], 16), 1)
+        sums = [step(sum(chosen[k::4])) for k in range(4)]
+        count = step(nibbles.word_select(lane[2:], 16))
 
         one, two = self.stride[0], self.stride[1]
-        low = delay(m, sums[0] + Mux(one, sums[1], sums[1] << 4), 1)
-        high = delay(m, Mux(one | two, sums[2], sums[2] << 8)
-                     + Mux(one, sums[3], Mux(two, sums[3] << 4, sums[3] << 12)), 1)
-        lane = delay(m, lane, 1)
-        mine = delay(m, Mux(one, count.word_select(lane[:2], 4),
-                            Mux(two, count.word_select(lane[1], 8), count)), 1)
-        before = delay(m, Mux(self.balanced, self.stride, mine), 2)
-        count = delay(m, before - 1, 1)
-        ahead = Mux(self.balanced, 0, delay(m, low + high, 1))
-        base = Mux(self.balanced, delay(m, place, 3), delay(m, memories["base"].data, 3))
-        base = delay(m, delay(m, base, 1) + ahead, 1)
+        low = step(sums[0] + Mux(one, sums[1], sums[1] << 4))
+        high = step(Mux(one | two, sums[2], sums[2] << 8)
+                    + Mux(one, sums[3], Mux(two, sums[3] << 4, sums[3] << 12)))
+        lane = step(lane)
+        mine = step(Mux(one, count.word_select(lane[:2], 4),
+                        Mux(two, count.word_select(lane[1], 8), count)))
+        before = step(Mux(self.balanced, self.stride, mine), 2)
+        count = step(before - 1)
+        ahead = Mux(self.balanced, 0, step(low + high))
+        base = Mux(self.balanced, step(place, 3), step(memories["base"].data, 3))
+        base = step(step(base) + ahead)
         m.d.comb += [self.start.eq(base), self.last.eq(base + count),
-                     self.empty.eq(delay(m, before == 0, 1))]
+                     self.empty.eq(step(before == 0))]
         return m
 
 

@@ -15,7 +15,8 @@ FAN_IN = 4
 class LNZDNode(wiring.Component):
     """Passes on the leading one of up to four children that has a non-zero activation.
 
-    Latency is one cycle, throughput one activation a cycle. The lowest child goes first.
+    Latency is one cycle, throughput one activation a cycle. The lowest child goes first. Each has a
+    register of its own here, so that what goes to and from it waits for no logic.
 
     Members
     -------
@@ -33,17 +34,15 @@ class LNZDNode(wiring.Component):
         })
 
     def elaborate(self, platform):
-        m = Module()
-        m.submodules.skid = skid = Skid(self.o.payload.shape())
-        earlier = Const(0, 1)
-        for child in self.i:
-            m.d.comb += child.ready.eq(skid.i.ready & ~earlier)
-            earlier = earlier | child.valid
-        m.d.comb += skid.i.valid.eq(earlier)
-        for child in reversed(self.i):
-            with m.If(child.valid):
-                m.d.comb += skid.i.payload.eq(child.payload)
-        wiring.connect(m, skid.o, wiring.flipped(self.o))
+        m, earlier = Module(), Const(0, 1)
+        for k, child in enumerate(self.i):
+            m.submodules[f"skid_{k}"] = skid = Skid(self.o.payload.shape())
+            wiring.connect(m, wiring.flipped(child), skid.i)
+            m.d.comb += skid.o.ready.eq(self.o.ready & ~earlier)
+            with m.If(skid.o.valid & ~earlier):
+                m.d.comb += self.o.payload.eq(skid.o.payload)
+            earlier = earlier | skid.o.valid
+        m.d.comb += self.o.valid.eq(earlier)
         return m
 
 
@@ -72,7 +71,7 @@ class LNZDTree(wiring.Component):
         m = Module()
         below = [wiring.flipped(leaf) for leaf in self.i]
         nodes = []
-        while not nodes or len(below) > 1:
+        while len(below) > 1:
             groups = [below[at:at + FAN_IN] for at in range(0, len(below), FAN_IN)]
             below = []
             for group in groups:

@@ -38,6 +38,8 @@ class PE(wiring.Component):
         The broadcast must stop.
     word : In; value : Out(signed(acc_width))
         Reads a word of the source, ``ActivationRegisters.LATENCY`` cycles later.
+    go : In(1)
+        While it is low, what is being read there stands still.
     clear : In(WritePort)
         Writes the source.
     busy : Out(1)
@@ -59,6 +61,7 @@ class PE(wiring.Component):
             "full": Out(1),
             "word": In(config.word_width),
             "value": Out(signed(config.acc_width)),
+            "go": In(1),
             "clear": In(WritePort(address=config.word_width, data=config.acc_width)),
             "busy": Out(1),
             "saturated": In(1),
@@ -95,8 +98,10 @@ class PE(wiring.Component):
             registers.role.eq(self.command.role),
             registers.wipe.eq(self.command.wipe),
             registers.source.address.eq(self.word),
+            registers.source.go.eq(self.go),
             self.value.eq(registers.source.data),
             registers.destination.address.eq(arithmetic.address),
+            registers.destination.go.eq(1),
             arithmetic.data.eq(registers.destination.data),
         ]
         wiring.connect(m, arithmetic.write, registers.destination.write)

@@ -15,9 +15,9 @@ from zeroskip.hw.stream import Queue, delay
 class PointerRead(wiring.Component):
     """Looks columns up in the directory and drops those that are empty in this PE.
 
-    Latency is ``latency`` cycles, throughput one column a cycle, empty or not. New
-    columns are read until ``runahead`` wait at the output, so that an empty one costs the
-    multiplier nothing while there are others. Without ``drops_empty``, it is handed on.
+    Latency is ``latency`` cycles, throughput one column a cycle, empty or not. It looks up until
+    ``runahead`` jobs wait at the output, so that an empty column costs the multiplier nothing while
+    there are others. Without ``drops_empty``, it is handed on.
 
     Members
     -------
@@ -49,28 +49,31 @@ class PointerRead(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
+        config, under_way = self.config, self.latency(self.config) - 1
         m.submodules.columns = columns = kind(config)(config)
+        m.submodules.jobs = jobs = Queue(job(config), depth=config.runahead + 1)
+        # Two registers of one meaning: ``go`` has to reach every register on the way.
+        go, stop = Signal(), Signal()
+        m.d.sync += [go.eq(jobs.level < config.runahead), stop.eq(jobs.level >= config.runahead)]
         wiring.connect(m, wiring.flipped(self.load), columns.load)
-        m.d.comb += [columns.place.eq(delay(m, self.i.payload.place, 1)),
-                     columns.stride.eq(self.stride), columns.balanced.eq(self.balanced)]
+        m.d.comb += [
+            self.i.ready.eq(go),
+            columns.go.eq(go),
+            columns.place.eq(delay(m, self.i.payload.place, 1, go)),
+            columns.stride.eq(self.stride),
+            columns.balanced.eq(self.balanced),
+        ]
 
-        # A column is let in only when the queue has room for it and all those under way, and for
-        # one more, because that is known a cycle late.
-        under_way, room = self.latency(config) - 1, Signal()
-        m.submodules.jobs = jobs = Queue(job(config), depth=config.runahead + under_way + 1)
-        m.d.sync += room.eq(jobs.level < config.runahead)
-        m.d.comb += self.i.ready.eq(room)
-        valid = [self.i.valid & self.i.ready]
+        valid = [self.i.valid]
         for _ in range(under_way):
-            valid.append(delay(m, valid[-1], 1))
+            valid.append(delay(m, valid[-1], 1, go))
         found = jobs.i.payload
         m.d.comb += [
             found.start.eq(columns.start),
             found.last.eq(columns.last),
             found.blank.eq(columns.empty & (not config.drops_empty)),
-            found.value.eq(delay(m, self.i.payload.value, under_way)),
-            jobs.i.valid.eq(valid[-1] & ~(columns.empty & config.drops_empty)),
+            found.value.eq(delay(m, self.i.payload.value, under_way, go)),
+            jobs.i.valid.eq(valid[-1] & ~stop & ~(columns.empty & config.drops_empty)),
             self.busy.eq(Cat(valid[1:]).any() | jobs.o.valid),
         ]
         wiring.connect(m, jobs.o, wiring.flipped(self.o))
