@@ -147,23 +147,25 @@ class _Search:
     def __init__(self, config: EIEConfig, each: Work):
         self.streams = config.groups if each.grouped else 1
         self._way, self._groups = config.broadcast_latency, config.groups
-        self._latency, self._ahead = ActivationUnit.latency(config), ActivationUnit.ahead(config)
-        self._room = np.ones(config.clusters, bool)
-        levels = 1
+        self._ahead, self._go = config.runahead, np.ones(config.clusters, bool)
+        levels = 0
         while FAN_IN ** levels < config.clusters:
             levels += 1
-        self._depth = levels + (not each.grouped)
+        # Nodes on the way of an activation; behind the first, it is one in a row.
+        self._nodes = levels + (config.groups > 1 and not each.grouped)
 
         slot, cluster = np.nonzero(each.found >= 0)
         queue = slot % config.groups * config.clusters + cluster
         by_queue = np.argsort(queue, kind="stable")
         self._columns = each.found[slot, cluster][by_queue]
         self._next = np.searchsorted(queue[by_queue], np.arange(config.pes))
-        self._level = np.zeros((config.groups, config.clusters), int)
+        self._level, self._held = np.zeros((2, config.groups, config.clusters), int)
         self._hits = np.zeros((len(each.found) + 1, config.groups, config.clusters), int)
         self._hits[slot, slot % config.groups, cluster] = 1
         self._slot = np.zeros(config.clusters, int)
-        self._found = _history(self._latency, self._level)
+        latency = ActivationUnit.latency(config)
+        self._found = np.zeros((latency, config.groups, config.clusters), int)
+        self._reading = np.zeros((latency, config.clusters), bool)
         self._tree = [deque() for _ in range(self.streams)]
 
         self.end, self._left = 0, len(slot)
@@ -173,25 +175,37 @@ class _Search:
     @property
     def done(self) -> bool:
         """Whether every slot was read and every column sent."""
-        return not self._left and bool((self._slot == len(self._hits) - 1).all())
+        return not (self._left or self._reading.any()
+                    or (self._slot < len(self._hits) - 1).any())
 
     def step(self, now: int, full: np.ndarray) -> None:
         """One cycle; ``full`` [streams] stops a broadcast."""
-        room, self._room = self._room, (self._level < self._ahead).all(axis=0)
+        go, self._go = self._go, (self._level < self._ahead).all(axis=0)
+        if self._reading.any() or self._level.any():
+            self.end = max(self.end, now + 2 + self._way)
+
+        # What a first node's registers have room for enters; then one of those before leaves.
+        enters = (self._level > 0) & (self._held < 2)
         for stream, tree in enumerate(self._tree):
-            if tree and tree[0][0] <= now and not full[stream]:
-                self._send(now, stream, tree.popleft()[1])
-            if len(tree) < 2 * self._depth:     # a node holds two
-                self._pick(now, stream, tree)
-        found = np.zeros_like(self._level)
-        reads = room & (self._slot < len(self._hits) - 1) & (now > self._way)
-        if reads.any():
-            clusters = np.arange(len(reads))
-            found = self._hits[self._slot, :, clusters].T * reads
-            self._slot = self._slot + reads
-            self.end = max(self.end, now + self._latency + 2 + self._way)
-        self._found.append(found)
-        self._level = self._level + self._found.popleft()
+            if self._nodes > 1:
+                if tree and tree[0][0] <= now and not full[stream]:
+                    self._send(now, stream, tree.popleft()[1])
+                if len(tree) < 2 * (self._nodes - 1):       # a register on the way holds two
+                    column = self._pick(stream, self._held)
+                    tree.extend([(now + self._nodes - 1, column)] if column is not None else [])
+            elif not full[stream]:
+                column = self._pick(stream, self._held if self._nodes else self._level)
+                if column is not None:
+                    self._send(now, stream, column)
+        if self._nodes:
+            self._level, self._held = self._level - enters, self._held + enters
+
+        reads = go & (self._slot < len(self._hits) - 1) & (now > self._way)
+        found = self._hits[self._slot, :, np.arange(len(reads))].T * reads
+        self._slot = self._slot + reads
+        self._level = self._level + self._found[0] * go
+        self._found = np.where(go, np.concatenate([self._found[1:], [found]]), self._found)
+        self._reading = np.where(go, np.concatenate([self._reading[1:], [reads]]), self._reading)
 
     def _send(self, now: int, stream: int, column: int) -> None:
         self.order[stream, self.sent[stream]] = column
@@ -199,15 +213,16 @@ class _Search:
         self._left -= 1
         self.end = max(self.end, now + 1)
 
-    def _pick(self, now: int, stream: int, tree: deque) -> None:
-        """From the first queue of a stream that is not empty into the tree."""
-        levels = self._level.reshape(self.streams, -1)[stream]
+    def _pick(self, stream: int, levels: np.ndarray) -> int | None:
+        """The column that the first queue of a stream has, if any has one."""
+        levels = levels.reshape(self.streams, -1)[stream]
         first = int((levels > 0).argmax())
-        if levels[first]:
-            levels[first] -= 1
-            queue = stream * len(levels) + first
-            tree.append((now + self._depth, self._columns[self._next[queue]]))
-            self._next[queue] += 1
+        if not levels[first]:
+            return None
+        levels[first] -= 1
+        queue = stream * len(levels) + first
+        self._next[queue] += 1
+        return self._columns[self._next[queue] - 1]
 
 
 class _Elements:
@@ -231,21 +246,21 @@ class _Elements:
         self._columns = np.stack([cycles, np.maximum(each.rows, 1), each.late, entries > 0],
                                  axis=-1)
         self._jobs = np.zeros((config.pes, (each.found >= 0).sum() + 1, 4), int)
-        self._lookup = PointerRead.latency(config)
 
         none = np.zeros(config.pes, int)
         # Columns accepted, kept, taken by the sparse-matrix read, walked, begun.
         self._accepted, self._kept, self._taken, self._reached, self._begun = (none,) * 5
-        # The column being walked: its rows to come, and those before its first entry. The one that
-        # waits for it, and the one being taken apart: whether there is one, cycles to come.
-        self._rows, self._late, self._waits, self._left = (none,) * 4
+        # The column being walked: its rows to come, and those before its first entry. The one being
+        # taken apart: cycles to come.
+        self._rows, self._late, self._left = (none,) * 3
         self._walked, self._gone, self._per_row = none, none, none + 1
-        self._room = self._go = np.ones(config.pes, bool)
+        self._looks = self._go = np.ones(config.pes, bool)
         self._sent = _history(PLACE_LATENCY + config.broadcast_latency + 1,
                               np.zeros(self._streams, int))
-        self._pushed = _history(self._lookup, none)
+        # Columns accepted and kept, by the steps of the pointer stage.
+        self._looking = np.zeros((PointerRead.latency(config), 2, config.pes), int)
         # Parts and columns that were walked, by the steps still between them and the queue.
-        self._parts = np.zeros((SparseMatrixRead.DECODE + 1, 2, config.pes), int)
+        self._parts = np.zeros((SparseMatrixRead.decode(config) + 1, 2, config.pes), int)
         self.idle = 0
 
     @property
@@ -256,27 +271,28 @@ class _Elements:
 
     def done(self, search: _Search) -> bool:
         """Whether everything that was sent is finished."""
-        return bool((self._accepted == search.sent[self._stream]).all()
+        return bool((self._looking[0, 0] == search.sent[self._stream]).all()
                     and (self._begun == self._kept).all() and not self._left.any())
 
     def step(self, now: int, search: _Search) -> None:
         """One cycle, after that of ``search``."""
         self._sent.append(search.sent.copy())
         arrived = self._sent.popleft()[self._stream]
-        pushed = self._pushed.popleft()
-        room, self._room = self._room, pushed - self._taken < self._config.runahead
+        looked_up, pushed = self._looking[0]
+        looks, self._looks = self._looks, pushed - self._taken < self._config.runahead
+        if (looked_up != self._accepted).any():
+            self.idle = max(self.idle, now + 1)
         self._take_apart(now)
         self._walk(pushed)
 
-        accepts = (arrived > self._accepted) & room
+        accepts = (arrived > self._accepted) & looks
         column = self._columns[self._pe, search.order[self._stream, self._accepted]]
         keeps = accepts & (column[:, 0] > 0)
         self._jobs[self._pe[keeps], self._kept[keeps]] = column[keeps]
         self._accepted = self._accepted + accepts
         self._kept = self._kept + keeps
-        self._pushed.append(self._kept)
-        if accepts.any():
-            self.idle = max(self.idle, now + self._lookup)
+        steps = np.concatenate([self._looking[1:], [[self._accepted, self._kept]]])
+        self._looking = np.where(looks, steps, self._looking)
 
     def _take_apart(self, now: int) -> None:
         """An entry of the column whose parts are in the queue."""
@@ -289,13 +305,13 @@ class _Elements:
         self._begun = self._begun + begins
         # Of the column being taken apart, the parts behind the first are still in the queue.
         waiting = np.minimum(np.maximum(-(-self._left // self._per_row) - 1, 0), parts)
-        self._stop = parts - self._gone + waiting >= SparseMatrixRead.ahead(self._config)
+        self._stop = parts - self._gone + waiting >= self._config.runahead
         if self._left.any():
             gives = self._jobs[self._pe, np.maximum(self._begun - 1, 0), 3]
             self.idle = max(self.idle, now + 1 + (TAIL if (gives * self._left).any() else 1))
 
     def _walk(self, pushed: np.ndarray) -> None:
-        """A row of the column being walked; then the one that waits, and one of those pushed."""
+        """A row of the column being walked; then the next of those that were looked up."""
         go, self._go = self._go, ~self._stop
         walks = go & (self._rows > 0)
         self._rows = self._rows - walks
@@ -305,10 +321,8 @@ class _Elements:
         steps = np.concatenate([self._parts[1:], [[self._walked, self._reached]]])
         self._parts = np.where(go, steps, self._parts)
 
-        takes = (self._rows == 0) & (self._waits > 0)
-        job = self._jobs[self._pe, np.maximum(self._taken - 1, 0)]
+        takes = (self._rows == 0) & (pushed > self._taken)
+        job = self._jobs[self._pe, self._taken]
         self._rows = np.where(takes, job[:, 1], self._rows)
         self._late = np.where(takes, job[:, 2], self._late)
-        enters = (takes | (self._waits == 0)) & (pushed > self._taken)
-        self._waits = self._waits - takes + enters
-        self._taken = self._taken + enters
+        self._taken = self._taken + takes

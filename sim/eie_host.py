@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.counters import ControlCounter, PECounter
@@ -121,10 +120,10 @@ def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarra
 
 
 def _counters(model, config: EIEConfig) -> np.ndarray:
-    counts, latency = np.zeros((config.pes + 1, COUNTERS), np.int64), EIE(config).stats_latency
+    counts = np.zeros((config.pes + 1, COUNTERS), np.int64)
     for unit, select in np.ndindex(counts.shape):
         model.poke("stats__pe", unit)
         model.poke("stats__select", select)
-        model.tick(latency)
+        model.tick(config.stats_latency)
         counts[unit, select] = model.peek("stats__count")
     return counts

@@ -10,7 +10,7 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import activation, command
 from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.memory import BlockRAM, WritePort
-from zeroskip.hw.stream import Queue, delay, flow
+from zeroskip.hw.stream import Queue, delay
 
 OUTPUT = data.StructLayout({"value": signed(16), "saturated": 1, "zero": 1})
 """A finished output: its value, whether it had to be saturated to 16 bits, and whether it is 0."""
@@ -24,14 +24,12 @@ class Requantise(wiring.Component):
 
     Members
     -------
-    i : In(flow of signed(acc_width))
-    bias : In(signed(acc_width))
-        With ``i``.
+    i, bias : In(signed(acc_width))
     go : In(1)
         While it is low, all stands still.
     shift, relu : In
         Constant during a layer.
-    o : Out(flow of ``OUTPUT``)
+    o : Out(``OUTPUT``)
         ``saturated`` tells of the value before ReLU.
     """
 
@@ -40,12 +38,12 @@ class Requantise(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "i": In(flow(signed(config.acc_width))),
+            "i": In(signed(config.acc_width)),
             "bias": In(signed(config.acc_width)),
             "go": In(1),
             "shift": In(5),
             "relu": In(1),
-            "o": Out(flow(OUTPUT)),
+            "o": Out(OUTPUT),
         })
 
     def elaborate(self, platform):
@@ -54,7 +52,7 @@ class Requantise(wiring.Component):
         def step(signal, cycles=1):
             return delay(m, signal, cycles, self.go)
 
-        biased = step((self.i.payload + self.bias)[:self.config.acc_width].as_signed())
+        biased = step((self.i + self.bias)[:self.config.acc_width].as_signed())
         shifted = step(biased >> self.shift)
 
         # What decides, then the choice.
@@ -63,10 +61,9 @@ class Requantise(wiring.Component):
         low, negative, off = step(shifted[:16]), step(negative), step(self.relu & negative)
         most = Cat(~negative.replicate(15), negative)
         m.d.comb += [
-            self.o.payload.value.eq(step(Mux(off, 0, Mux(fits, low, most)))),
-            self.o.payload.saturated.eq(step(~fits)),
-            self.o.payload.zero.eq(step(off | (fits & zero))),
-            self.o.valid.eq(step(self.i.valid, self.LATENCY)),
+            self.o.value.eq(step(Mux(off, 0, Mux(fits, low, most)))),
+            self.o.saturated.eq(step(~fits)),
+            self.o.zero.eq(step(off | (fits & zero))),
         ]
         return m
 
@@ -208,8 +205,8 @@ class ActivationUnit(wiring.Component):
             biases.address.eq(step(slot + reading.bias, ceil_log2(config.groups))),
             requantise.go.eq(self.go),
             requantise.bias.eq(step(Mux(reading.raw, 0, biases.data))),
-            requantise.i.payload.eq(step(words[0])),
+            requantise.i.eq(step(words[0])),
             requantise.shift.eq(reading.shift),
             requantise.relu.eq(reading.relu),
         ]
-        return requantise.o.payload
+        return requantise.o

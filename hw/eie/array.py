@@ -41,8 +41,7 @@ class EIE(wiring.Component):
     """
 
     def __init__(self, config: EIEConfig):
-        self.config = config
-        self.stats_latency = 2 + 2 * config.broadcast_latency
+        self.config, self.stats_latency = config, config.stats_latency
         super().__init__({
             "load": In(stream.Signature(load_word(config))),
             "inputs": In(stream.Signature(INPUT)),

@@ -31,7 +31,7 @@ class Broadcast(wiring.Component):
     sent, held : Out(1)
         An activation was sent, or waits for a full queue.
     idle : Out(1)
-        No activation is inside.
+        No activation is inside or, where only one tree comes in, waits to be sent.
     """
 
     def __init__(self, config: EIEConfig):

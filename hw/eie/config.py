@@ -122,6 +122,11 @@ class EIEConfig:
         return self.queue_depth + 2 * self.broadcast_latency + PLACE_LATENCY
 
     @property
+    def stats_latency(self) -> int:
+        """Cycles from the address of a performance counter to its value."""
+        return 2 + 2 * self.broadcast_latency
+
+    @property
     def entries(self) -> int:
         """Bytes that one PE's weight memory holds."""
         return self.weight_rows * ENTRIES_PER_ROW

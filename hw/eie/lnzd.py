@@ -15,8 +15,9 @@ FAN_IN = 4
 class LNZDNode(wiring.Component):
     """Passes on the leading one of up to four children that has a non-zero activation.
 
-    Latency is one cycle, throughput one activation a cycle. The lowest child goes first. Each has a
-    register of its own here, so that what goes to and from it waits for no logic.
+    Latency is one cycle, throughput one activation a cycle. The lowest child goes first; what is
+    offered stays until it is taken. Each child has a register of its own here, so that what goes to
+    and from it waits for no logic.
 
     Members
     -------
@@ -34,20 +35,24 @@ class LNZDNode(wiring.Component):
         })
 
     def elaborate(self, platform):
-        m, earlier = Module(), Const(0, 1)
-        for k, child in enumerate(self.i):
-            m.submodules[f"skid_{k}"] = skid = Skid(self.o.payload.shape())
+        m = Module()
+        skids = [Skid(self.o.payload.shape()) for _ in self.i]
+        waiting = Cat(skid.o.valid for skid in skids)
+        leading = Cat(bit & ~waiting[:k].any() for k, bit in enumerate(waiting))
+        waits, chosen, choice = Signal(), Signal(self.children), Signal(self.children)
+        m.d.comb += [self.o.valid.eq(waiting.any()), choice.eq(Mux(waits, chosen, leading))]
+        m.d.sync += [waits.eq(self.o.valid & ~self.o.ready), chosen.eq(choice)]
+        for k, (skid, child) in enumerate(zip(skids, self.i, strict=True)):
+            m.submodules[f"skid_{k}"] = skid
             wiring.connect(m, wiring.flipped(child), skid.i)
-            m.d.comb += skid.o.ready.eq(self.o.ready & ~earlier)
-            with m.If(skid.o.valid & ~earlier):
+            m.d.comb += skid.o.ready.eq(self.o.ready & choice[k])
+            with m.If(choice[k]):
                 m.d.comb += self.o.payload.eq(skid.o.payload)
-            earlier = earlier | skid.o.valid
-        m.d.comb += self.o.valid.eq(earlier)
         return m
 
 
 class LNZDTree(wiring.Component):
-    """The tree of nodes over the clusters, for one group: 16 + 4 + 1 for 64.
+    """The tree of nodes over the clusters, for one group: 16 + 4 + 1 for 64, none for one.
 
     Latency is one cycle per level, throughput one activation a cycle.
 

@@ -87,16 +87,16 @@ class SparseMatrixRead(wiring.Component):
         m.submodules.parts = parts = Queue(_DECODED, depth=ahead + 1)
         m.d.sync += [go.eq(parts.level < ahead), stop.eq(parts.level >= ahead)]
 
-        walking, valid, part, word = self._walk(m, go, stop)
+        valid, part, word = self._walk(m, go, stop)
         flowing, found = self._decode(m, go, valid, part, word, parts.i.payload)
         m.d.comb += parts.i.valid.eq(found & ~stop)
         taking = self._take_apart(m, parts.o)
-        m.d.comb += self.busy.eq(walking | flowing | parts.o.valid | taking)
+        m.d.comb += self.busy.eq(valid | flowing | parts.o.valid | taking)
         return m
 
-    def _walk(self, m: Module, go: Value, stop: Value) -> tuple[Value, Value, data.View, Value]:
-        """From jobs to parts: whether there are jobs, whether there is a part, the part, and its
-        row, ``BlockRAM.LATENCY`` steps later."""
+    def _walk(self, m: Module, go: Value, stop: Value) -> tuple[Value, data.View, Value]:
+        """From jobs to parts: whether there is a part, the part, and its row,
+        ``BlockRAM.LATENCY`` steps later."""
         width = self.config.pointer_width
         new, waits = self.i.payload, self.i.valid
 
@@ -119,7 +119,7 @@ class SparseMatrixRead(wiring.Component):
                          part.begin.eq(0), part.first.eq(0)]
         m.d.comb += part.last.eq(last | (~final).replicate(_LOW))
         word = self._read(m, row, valid & ~part.blank, same, go)
-        return waits | valid, valid, part, word
+        return valid, part, word
 
     def _read(self, m: Module, row: Value, wanted: Value, same: Value, go: Value) -> Value:
         """The row; it is read when it is not the ``same`` as before, which the memory holds."""

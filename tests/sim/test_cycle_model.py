@@ -15,7 +15,7 @@ CONFIGS = {
     "zeroskip": zeroskip(4),
     "two groups": zeroskip(4, groups=2),
     "four groups": zeroskip(8, groups=4),
-    "small queues": zeroskip(4, queue_depth=1, runahead=2, broadcast_latency=0),
+    "small queues": zeroskip(4, queue_depth=1, runahead=3, broadcast_latency=0),
     "far away": zeroskip(2, broadcast_latency=3),
 }
 

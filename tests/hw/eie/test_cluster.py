@@ -15,8 +15,8 @@ BOOK = [0, *range(1, 16)]
 
 def sized(groups, **sizes):
     return EIEConfig(**{"pes": CLUSTERS * groups, "groups": groups, "queue_depth": 2,
-                        "weight_rows": 8, "pointers": 16, "act_depth": 4, "bias_depth": 16,
-                        "codebooks": 1, **sizes})
+                        "runahead": 4, "weight_rows": 8, "pointers": 16, "act_depth": 4,
+                        "bias_depth": 16, "codebooks": 1, **sizes})
 
 
 def number(group):
@@ -71,7 +71,7 @@ class Bench:
             self.ctx.set(self.dut.i[group].valid, 1)
             await self.ctx.tick()
             self.ctx.set(self.dut.i[group].valid, 0)
-        await self.ctx.tick().repeat(1 + BUSY_LATENCY)
+        await self.ctx.tick().repeat(2 + BUSY_LATENCY)
         while self.ctx.get(self.dut.busy):
             await self.ctx.tick()
         await self.ctx.tick()
@@ -92,7 +92,7 @@ class Bench:
 
     async def counts(self, which):
         self.ctx.set(self.dut.select, which)
-        await self.ctx.tick()
+        await self.ctx.tick().repeat(2)
         return [self.ctx.get(count) for count in self.dut.counts]
 
 

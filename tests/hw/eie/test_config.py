@@ -156,13 +156,14 @@ def test_the_mode_of_the_paper(pes):
         counts=False, acc_depth=64, block=64)
 
 
-@pytest.mark.parametrize(("pes", "groups"), [(1, 1), (4, 1), (60, 1), (63, 1), (64, 4), (66, 1),
-                                             (128, 4)])
+@pytest.mark.parametrize(("pes", "groups"), [(1, 1), (4, 1), (15, 1), (16, 1), (63, 1), (64, 4),
+                                             (66, 1), (128, 4)])
 def test_the_mode_of_this_project(pes, groups):
     config = zeroskip(pes, act_depth=96)
     assert config == EIEConfig(
-        pes=pes, groups=groups, queue_depth=43, runahead=7, escapes=True, drops_empty=True,
-        counts=True, act_depth=96, block=96, acc_depth=96)
+        pes=pes, groups=groups, queue_depth=41, runahead=15,
+        broadcast_latency=2 if pes >= 16 else 1, escapes=True, drops_empty=True, counts=True,
+        act_depth=96, block=96, acc_depth=96)
 
 
 def test_the_default_is_the_mode_of_this_project():

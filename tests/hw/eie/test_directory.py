@@ -58,27 +58,37 @@ def loads(words):
 
 @pytest.fixture(scope="session")
 def look(fill, watch):
-    """``look(dut, words, layers)``: loads ``words``, then looks up one place a cycle; ``layers``
-    are (stride, balanced, places). Gives (start, stop, empty) of every place."""
+    """``look(dut, words, layers)``: loads ``words``, then looks up one place a cycle in which all
+    does not stand still; ``layers`` are (stride, balanced, places). Gives (start, stop, empty) of
+    every place."""
     def look(dut, words, layers):
-        log, cycles = [], []
+        log, cycles, rand = [], [], random.Random(len(layers))
+
+        async def step(ctx):
+            while stands := rand.random() < 0.2:
+                ctx.set(dut.go, not stands)
+                await ctx.tick()
+            ctx.set(dut.go, 1)
+            await ctx.tick()
 
         async def bench(ctx):
             await fill(ctx, dut.load, words)
-            cycle = len(words)
+            cycle = 0
             for stride, is_balanced, places in layers:
                 ctx.set(dut.stride, stride)
                 ctx.set(dut.balanced, is_balanced)
                 for place in places:
                     ctx.set(dut.place, place)
-                    await ctx.tick()
+                    await step(ctx)
                 cycles.extend(range(cycle, cycle + len(places)))
                 # Stride and kind are those of what is under way.
-                await ctx.tick().repeat(dut.LATENCY)
-                cycle += len(places) + dut.LATENCY
+                for _ in range(dut.LATENCY + 1):
+                    await step(ctx)
+                cycle += len(places) + dut.LATENCY + 1
 
-        simulate(dut, bench, background=[watch(log, dut.start, dut.last, dut.empty)])
-        seen = [log[cycle + dut.LATENCY] for cycle in cycles]
+        simulate(dut, bench, background=[watch(log, dut.go, dut.start, dut.last, dut.empty)])
+        moves = [each for go, *each in log if go]
+        seen = [moves[cycle + dut.LATENCY] for cycle in cycles]
         return [(start, (last + 1) % (1 << len(dut.last)), empty) for start, last, empty in seen]
     return look
 
@@ -181,6 +191,7 @@ def test_words_that_are_loaded_replace_the_old_ones(fill, counts):
     dut, seen = kind(EIEConfig(counts=counts))(EIEConfig(counts=counts)), []
 
     async def bench(ctx):
+        ctx.set(dut.go, 1)
         ctx.set(dut.stride, 1)
         for first, size in ((7, 3), (9, 15), (9, 2)):
             await fill(ctx, dut.load, {0: first, 1: size if counts else first + size})

@@ -31,14 +31,15 @@ REASONS = list(PECounter)[:6]
 
 
 def sized(machine="zeroskip", **sizes):
-    return EIEConfig(**{"pes": 4, "queue_depth": 2, "weight_rows": 128, "pointers": 128,
-                        "act_depth": 64, "codebooks": 2, **MACHINES[machine], **sizes})
+    return EIEConfig(**{"pes": 4, "queue_depth": 2, "runahead": 4,
+                        "weight_rows": 128, "pointers": 128, "act_depth": 64, "codebooks": 2,
+                        **MACHINES[machine], **sizes})
 
 
 def way(config):
     """Cycles from a broadcast to its first entry before the arithmetic unit: the queue, the
     directory and its queue, the weight memory, the decoder."""
-    return (1 + PointerRead.latency(config) + SparseMatrixRead.LATENCY
+    return (1 + PointerRead.latency(config) + SparseMatrixRead.latency(config)
             + WeightDecoder.LATENCY)
 
 
@@ -169,6 +170,7 @@ async def source_words(ctx, dut, count, role=1):
     """The first words of the source in ``role``, which the sums of the other are."""
     await ctx.tick().repeat(ArithmeticUnit.LATENCY)
     order(ctx, dut, role=role)
+    ctx.set(dut.go, 1)
     words = []
     for cycle in range(count + ActivationRegisters.LATENCY):
         ctx.set(dut.word, min(cycle, count - 1))
@@ -338,6 +340,7 @@ def test_latency_from_the_broadcast_to_the_sum(watch, machine):
 
     async def bench(ctx):
         await start(ctx, dut, image)
+        ctx.set(dut.go, 1)
         ctx.set(dut.word, 5)
         ctx.set(dut.i.payload, {"place": image.first, "value": 9})
         for cycle in range(late + ActivationRegisters.LATENCY + 1):
@@ -396,6 +399,7 @@ def test_the_source_is_loaded_read_cleared_and_wiped():
                                   for k in range(8)])
             await ctx.tick()
         # A word that is read when it is cleared is read as it was.
+        ctx.set(dut.go, 1)
         ctx.set(dut.word, 5)
         ctx.set(dut.clear.en, 1)
         ctx.set(dut.clear.address, 5)

@@ -14,7 +14,7 @@ from zeroskip.sim.bench import send, simulate
 
 ROWS = 6
 CONFIGS = {escapes: EIEConfig(weight_rows=ROWS, escapes=escapes) for escapes in (True, False)}
-LATENCY = SparseMatrixRead.LATENCY
+LATENCY = SparseMatrixRead.latency(CONFIGS[True])
 MODES = pytest.mark.parametrize("escapes", [True, False], ids=["escapes", "plain"])
 
 
@@ -78,13 +78,13 @@ def cycles_of(image, jobs, escapes, config):
 
     Each row of a job, and each blank job, is a part, which takes a cycle of the walk. Those with an
     entry that ends there, and the blank ones, come into the queue; there, one waits for the entries
-    of the one before it. While ``ahead`` are in the queue, nothing else moves, a cycle later."""
+    of the one before it. While ``runahead`` are in the queue, nothing else moves, a cycle later."""
     walk = []       # entries that end in the part, and whether it is blank
     for each in jobs:
         ends = [end // ROW for end, _ in steps_of(image, each, escapes)]
         rows = sorted(set(rows_of([each])))
         walk += [(ends.count(row), False) for row in rows] or [(1, True)]
-    steps, queue, cycles = [None] * SparseMatrixRead.DECODE, [], []
+    steps, queue, cycles = [None] * SparseMatrixRead.decode(config), [], []
     cycle, go, left = SparseMatrixRead.WALK, True, 0
     while walk or queue or any(steps):
         level, left = len(queue), max(left - 1, 0)
@@ -96,7 +96,7 @@ def cycles_of(image, jobs, escapes, config):
             steps.append(walk.pop(0) if walk else None)
             part = steps.pop(0)
             queue += [part] if part and part[0] else []
-        cycle, go = cycle + 1, level < SparseMatrixRead.ahead(config)
+        cycle, go = cycle + 1, level < config.runahead
     return cycles
 
 
@@ -184,7 +184,7 @@ def test_every_pattern_of_escapes_in_a_column_at_every_byte(timed, escapes, size
 @MODES
 def test_latency(walk, start, escapes):
     (entered,), (left,) = walk(image_of(), [job(start, start + 1)], escapes=escapes)
-    assert left - entered == LATENCY == 13
+    assert left - entered == SparseMatrixRead.latency(CONFIGS[escapes]) == (11 if escapes else 7)
 
 
 @MODES
@@ -453,8 +453,8 @@ def test_the_walk_reaches_the_last_byte(timed, rows):
 
 @pytest.mark.parametrize(("contents", "cycles"), [
     ([entry(1)] * 6, range(1, LATENCY + 6)),
-    ([escape(1)], range(1, LATENCY - 4)),
-    ([], range(1, LATENCY - 2)),
+    ([escape(1)], range(1, LATENCY - 3)),
+    ([], range(1, LATENCY - 1)),
 ], ids=["entries", "filler", "nothing"])
 def test_busy_from_the_job_to_its_last_entry(fill, watch, record, contents, cycles):
     dut, log, entered = SparseMatrixRead(CONFIGS[True]), [], []
