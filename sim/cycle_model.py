@@ -12,17 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.eie.activation import ActivationUnit
-from zeroskip.hw.eie.arithmetic import ArithmeticUnit
 from zeroskip.hw.eie.config import BUSY_LATENCY, ENTRIES_PER_ROW, PLACE_LATENCY, EIEConfig
 from zeroskip.hw.eie.decoder import WeightDecoder
 from zeroskip.hw.eie.lnzd import FAN_IN
+from zeroskip.hw.eie.pe import PE
 from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.hw.eie.spmat import SparseMatrixRead
 from zeroskip.hw.memory import BlockRAM
 from zeroskip.sw.parts.eie import EIEPart
-
-TAIL = SparseMatrixRead.APART - 1 + WeightDecoder.LATENCY + ArithmeticUnit.LATENCY - 1
-"""Cycles from the one in which an entry is taken apart to the one in which its PE is idle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +234,8 @@ class _Elements:
     def __init__(self, config: EIEConfig, each: Work):
         self._config = config
         self._pe = np.arange(config.pes)
+        # Cycles from the one in which an entry is taken apart to the one in which its PE is idle.
+        self._tail = SparseMatrixRead.APART - 1 + WeightDecoder.LATENCY + PE.awaited(config)
         self._streams = config.groups if each.grouped else 1
         self._stream = self._pe * self._streams // config.pes
         entries = each.useful + each.padding
@@ -308,7 +307,7 @@ class _Elements:
         self._stop = parts - self._gone + waiting >= self._config.runahead
         if self._left.any():
             gives = self._jobs[self._pe, np.maximum(self._begun - 1, 0), 3]
-            self.idle = max(self.idle, now + 1 + (TAIL if (gives * self._left).any() else 1))
+            self.idle = max(self.idle, now + 1 + (self._tail if (gives * self._left).any() else 1))
 
     def _walk(self, pushed: np.ndarray) -> None:
         """A row of the column being walked; then the next of those that were looked up."""

@@ -178,9 +178,14 @@ class ActivationUnit(wiring.Component):
         return item
 
     @staticmethod
-    def latency(config: EIEConfig) -> int:
+    def sum(config: EIEConfig) -> int:
+        """Cycles of the sum over a cluster."""
+        return max(1, ceil_log2(config.groups))
+
+    @classmethod
+    def latency(cls, config: EIEConfig) -> int:
         """Cycles from a slot to its output."""
-        return ActivationRegisters.LATENCY + ceil_log2(config.groups) + 1 + Requantise.LATENCY
+        return ActivationRegisters.LATENCY + cls.sum(config) + Requantise.LATENCY
 
     def _outputs(self, m: Module, slot: Value) -> data.View:
         """The output of ``slot``, ``latency`` cycles later."""
@@ -195,6 +200,8 @@ class ActivationUnit(wiring.Component):
         while len(words) > 1:
             words = [step((a + b)[:config.acc_width]).as_signed()
                      for a, b in zip(words[::2], words[1::2], strict=True)]
+        if config.groups == 1:
+            words = [step(words[0])]
 
         m.submodules.biases = biases = BlockRAM(signed(config.acc_width), depth=config.bias_depth)
         wiring.connect(m, wiring.flipped(self.load_bias), biases.write)
@@ -202,10 +209,10 @@ class ActivationUnit(wiring.Component):
         m.d.comb += [
             biases.en.eq(self.go),
             biases.hold.eq(~self.go),
-            biases.address.eq(step(slot + reading.bias, ceil_log2(config.groups))),
+            biases.address.eq(step(slot + reading.bias, self.sum(config) - 1)),
             requantise.go.eq(self.go),
             requantise.bias.eq(step(Mux(reading.raw, 0, biases.data))),
-            requantise.i.eq(step(words[0])),
+            requantise.i.eq(words[0]),
             requantise.shift.eq(reading.shift),
             requantise.relu.eq(reading.relu),
         ]

@@ -191,21 +191,26 @@ BUSY_LATENCY = 1
 """Cycles from an activation at a PE until the PE says that it is busy."""
 
 
+def _way(pes: int) -> int:
+    """Registers between central control and so many PEs: the more, the farther."""
+    return 2 if pes >= 16 else 1
+
+
 def zeroskip(pes: int, **sizes) -> EIEConfig:
     """The mode of this project: no cycle for padding or an empty column, deep queues, counts for
-    pointers, one pass, no barrier between blocks, from 16 PEs on a register more on the way to
-    them, and from 64 on four column groups."""
+    pointers, one pass, no barrier between blocks, and four column groups from 64 PEs on."""
     depth = sizes.get("act_depth", EIEConfig.act_depth)
     return EIEConfig(**{"pes": pes, "groups": 4 if pes >= 64 and pes % 4 == 0 else 1,
-                        "broadcast_latency": 2 if pes >= 16 else 1,
+                        "broadcast_latency": _way(pes),
                         "block": depth, "acc_depth": depth, **sizes})
 
 
 def paper(pes: int, **sizes) -> EIEConfig:
     """The mode of the paper: padding entries and empty columns cost a cycle, queues of 8,
     a pointer per column, passes of 64 rows per PE, blocks of 64 inputs per PE."""
-    return EIEConfig(**{"pes": pes, "queue_depth": 8, "runahead": 4, "escapes": False,
-                        "drops_empty": False, "counts": False, **sizes})
+    return EIEConfig(**{"pes": pes, "broadcast_latency": _way(pes), "queue_depth": 8,
+                        "runahead": 4, "escapes": False, "drops_empty": False, "counts": False,
+                        **sizes})
 
 
 CONFIGS = {

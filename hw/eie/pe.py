@@ -43,7 +43,8 @@ class PE(wiring.Component):
     clear : In(WritePort)
         Writes the source.
     busy : Out(1)
-        A cycle ago, a broadcast activation had entries whose sums were not written.
+        A cycle ago, a broadcast activation had entries whose sums will not be written before
+        central control can answer.
     saturated : In(1)
         Counts an output that was saturated.
     clear_counters : In(1)
@@ -69,6 +70,13 @@ class PE(wiring.Component):
             "select": In(4),
             "count": Out(WIDTH),
         })
+
+    @staticmethod
+    def awaited(config: EIEConfig) -> int:
+        """Stages of the arithmetic unit that keep the PE busy: the sum of an operation that is past
+        them is written before the roles can swap, which takes the way to central control, a cycle
+        there, and the way back."""
+        return max(0, ArithmeticUnit.LATENCY - 2 - 2 * config.broadcast_latency)
 
     @shared
     def elaborate(self, platform):
@@ -108,7 +116,8 @@ class PE(wiring.Component):
         self._load(m, spmat.load, pointer.load, decoder.load, registers.source.write)
 
         waiting = queue.o.valid | pointer.busy | spmat.busy | decoder.busy
-        m.d.sync += self.busy.eq(waiting | decoder.o.valid | arithmetic.busy)
+        adding = Cat(decoder.o.valid, arithmetic.under_way)[:self.awaited(config)]
+        m.d.sync += self.busy.eq(waiting | adding.any())
         assert BUSY_LATENCY == 1
         if config.counters:
             self._count(m, decoder, delay(m, waiting, 1), spmat.reads)

@@ -152,8 +152,8 @@ def test_equal_configurations_have_one_digest_of_16_hexadecimal_digits():
 def test_the_mode_of_the_paper(pes):
     config = paper(pes)
     assert config == EIEConfig(
-        pes=pes, groups=1, queue_depth=8, runahead=4, escapes=False, drops_empty=False,
-        counts=False, acc_depth=64, block=64)
+        pes=pes, groups=1, queue_depth=8, runahead=4, broadcast_latency=2 if pes >= 16 else 1,
+        escapes=False, drops_empty=False, counts=False, acc_depth=64, block=64)
 
 
 @pytest.mark.parametrize(("pes", "groups"), [(1, 1), (4, 1), (15, 1), (16, 1), (63, 1), (64, 4),
