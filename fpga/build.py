@@ -18,6 +18,7 @@ from amaranth.lib import wiring
 
 from zeroskip.fpga.boards import Board, Design
 from zeroskip.fpga.boardtop import BoardTop
+from zeroskip.fpga.floorplan import arrange
 from zeroskip.fpga.pack import pack
 from zeroskip.fpga.place import CLUSTERS
 from zeroskip.hw.emit import rtlil, yosys
@@ -216,6 +217,7 @@ def synthesise(top: wiring.Component, board: Board, folder: Path) -> None:
     yosys(f"read_rtlil {source}", *steps, f"write_json {folder / 'design.json'}")
     if board.family == "ecp5":
         pack(folder / "design.json")
+        arrange(folder / "design.json", board.device)
 
 
 def _arguments(board: Board) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
+from zeroskip.fpga.floorplan import arrange
 from zeroskip.fpga.pack import pack
 from zeroskip.fpga.shell import Shell
 from zeroskip.hw.emit import rtlil, yosys
@@ -125,6 +126,7 @@ def place(
     with tempfile.TemporaryDirectory() as folder:
         step(0, len(seeds) + 1, "synthesis")
         _synthesise(shell, Path(folder))
+        arrange(Path(folder, "design.json"), device)
         for seed in seeds:
             step(1 + len(reports), len(seeds) + 1, f"place and route, seed {seed} (nextpnr from "
                  "PyPI takes up to a minute more when it first runs)")
