@@ -21,6 +21,7 @@ from zeroskip.fpga.boardtop import BoardTop
 from zeroskip.fpga.floorplan import arrange
 from zeroskip.fpga.pack import pack
 from zeroskip.fpga.place import CLUSTERS
+from zeroskip.fpga.reset import promote
 from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.hw.top import Top
 from zeroskip.sw.errors import BadInput, ToolMissing
@@ -217,6 +218,7 @@ def synthesise(top: wiring.Component, board: Board, folder: Path) -> None:
     yosys(f"read_rtlil {source}", *steps, f"write_json {folder / 'design.json'}")
     if board.family == "ecp5":
         pack(folder / "design.json")
+        promote(folder / "design.json")
         arrange(folder / "design.json", board.device)
 
 

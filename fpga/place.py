@@ -17,6 +17,7 @@ from amaranth.lib import wiring
 
 from zeroskip.fpga.floorplan import arrange
 from zeroskip.fpga.pack import pack
+from zeroskip.fpga.reset import promote
 from zeroskip.fpga.shell import Shell
 from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.sw.errors import ToolMissing
@@ -159,6 +160,7 @@ def _synthesise(shell: Shell, folder: Path) -> None:
           "synth_ecp5 -top shell", f"setattr -mod -unset keep_hierarchy {inside}",
           "flatten", "clean", f"write_json {folder / 'design.json'}")
     pack(folder / "design.json")
+    promote(folder / "design.json")
 
 
 def _route(command: list[str], folder: Path) -> dict:
