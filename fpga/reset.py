@@ -1,7 +1,7 @@
 """Puts resets on the global networks of an ECP5.
 
-nextpnr sends clocks there, but a reset to each of its flip-flops on other wires: tens of thousands in
-a large array, the first that it routes. A net that comes from a ``DCCA`` buffer it takes for global.
+nextpnr sends clocks there, but a reset to each of its flip-flops on other wires: tens of thousands
+in a large array, the first that it routes. A net from a ``DCCA`` buffer it takes for global.
 """
 
 import json
