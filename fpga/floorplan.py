@@ -1,17 +1,16 @@
 """Places the memories and multipliers of each cluster of an array side by side on an ECP5.
 
-Left alone, nextpnr spreads what belongs together over the whole device where block RAMs are many:
-the wires are then twice as long, more than its router can lay. With these fixed, all the rest of
-a cluster gathers around them.
+Left alone, nextpnr spreads what belongs together over the whole device where block RAMs are many.
+With these fixed, all the rest of a cluster gathers around them, and the wires are half as long.
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-_CLUSTER = re.compile(r"\.cluster_(\d+)\.")
+from zeroskip.fpga.reset import CLUSTER
+
 _GROUPS = (*range(4, 59, 9), *range(69, 115, 9))
 """Columns at which groups of four sites begin, in a row of them; an LFE5U-85."""
 _SITES = {
@@ -34,7 +33,7 @@ def arrange(netlist: Path, device: str) -> int:
     design, clusters = json.loads(netlist.read_text()), defaultdict(list)
     for module in design["modules"].values():
         for name, cell in module["cells"].items():
-            found = _CLUSTER.search(name)
+            found = CLUSTER.search(name)
             if found and cell["type"] in _SITES:
                 clusters[int(found[1])].append(cell)
     columns = -(-len(clusters) // _ROWS)

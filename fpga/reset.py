@@ -1,39 +1,74 @@
 """Puts resets on the global networks of an ECP5.
 
 nextpnr sends clocks there, but a reset to each of its flip-flops on other wires: tens of thousands
-in a large array, the first that it routes. A net from a ``DCCA`` buffer it takes for global.
+in a large array, the first that it routes. A net from a ``DCCA`` buffer it takes for global. Logic,
+which a global network does not reach, gets a register of its own in each cluster.
 """
 
 import json
-from collections import Counter
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 LEAST = 1000
 """Flip-flops from which on a net is worth a global network; there are 16."""
 
+CLUSTER = re.compile(r"\.cluster_(\d+)\.")
+"""In the name of a cell: the cluster that it is part of."""
+
 
 def promote(netlist: Path) -> int:
-    """Rewrites the JSON of Yosys' ``synth_ecp5``; returns how many resets were promoted. Logic
-    stays on the net itself, for a global network does not reach it."""
+    """Rewrites the JSON of Yosys' ``synth_ecp5``; returns how many resets were promoted."""
     design, promoted = json.loads(netlist.read_text()), 0
     for module in design["modules"].values():
         cells = module["cells"]
-        resets = Counter(bit for cell in cells.values() if cell["type"] == "TRELLIS_FF"
-                         for bit in cell["connections"].get("LSR", ()) if isinstance(bit, int))
-        free = 1 + max((bit for cell in cells.values() for bits in cell["connections"].values()
-                        for bit in bits if isinstance(bit, int)), default=0)
-        for net, users in resets.items():
-            if users < LEAST:
-                continue
-            name = f"reset_{promoted}"
-            for cell in cells.values():
-                if cell["type"] == "TRELLIS_FF" and cell["connections"].get("LSR") == [net]:
-                    cell["connections"]["LSR"] = [free]
-            cells[name] = {
-                "hide_name": 0, "type": "DCCA", "parameters": {}, "attributes": {},
-                "port_directions": {"CLKI": "input", "CE": "input", "CLKO": "output"},
-                "connections": {"CLKI": [net], "CE": ["1"], "CLKO": [free]}}
-            module["netnames"][name] = {"hide_name": 0, "bits": [free], "attributes": {}}
-            free, promoted = free + 1, promoted + 1
+        nets = count(1 + max((bit for cell in cells.values() for bits in
+                              cell["connections"].values() for bit in bits
+                              if isinstance(bit, int)), default=0))
+        users = Counter(bit for cell in cells.values() if cell["type"] == "TRELLIS_FF"
+                        for bit in cell["connections"].get("LSR", ()) if isinstance(bit, int))
+        for reset in (bit for bit, number in users.items() if number >= LEAST):
+            _copy(cells, reset, nets, promoted)
+            _buffer(cells, reset, next(nets), f"reset_{promoted}")
+            promoted += 1
     netlist.write_text(json.dumps(design))
     return promoted
+
+
+def _inputs(cells: dict, net: int) -> Iterator[tuple[str, dict, str]]:
+    """Name, cell and port of all that a net goes to."""
+    for name, cell in cells.items():
+        for port, bits in cell["connections"].items():
+            if net in bits and cell["port_directions"][port] == "input":
+                yield name, cell, port
+
+
+def _buffer(cells: dict, reset: int, made: int, name: str) -> None:
+    """The flip-flops that a net resets are reset by a buffer behind it."""
+    for _, cell, port in list(_inputs(cells, reset)):
+        if cell["type"] == "TRELLIS_FF" and port == "LSR":
+            cell["connections"][port] = [made]
+    cells[name] = {"hide_name": 0, "type": "DCCA", "parameters": {}, "attributes": {},
+                   "port_directions": {"CLKI": "input", "CE": "input", "CLKO": "output"},
+                   "connections": {"CLKI": [reset], "CE": ["1"], "CLKO": [made]}}
+
+
+def _copy(cells: dict, reset: int, nets: Iterator[int], number: int) -> None:
+    """The logic of each cluster gets a copy of the register that the net comes from, if it does."""
+    source = next((cell for cell in cells.values() if cell["type"] == "TRELLIS_FF"
+                   and cell["connections"]["Q"] == [reset]), None)
+    if source is None:
+        return
+    clusters = defaultdict(list)
+    for name, cell, port in _inputs(cells, reset):
+        if (found := CLUSTER.search(name)) and (cell["type"], port) != ("TRELLIS_FF", "LSR"):
+            clusters[found[1]].append((cell, port))
+    for cluster, logic in clusters.items():
+        made = next(nets)
+        cells[f"reset_{number}_cluster_{cluster}"] = {
+            **source, "attributes": {}, "connections": {**source["connections"], "Q": [made]}}
+        for cell, port in logic:
+            cell["connections"][port] = [made if bit == reset else bit
+                                         for bit in cell["connections"][port]]

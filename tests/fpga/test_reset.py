@@ -65,6 +65,37 @@ def test_a_reset_of_few_stays(tmp_path):
     assert (count, after) == (0, before)
 
 
+@pytest.mark.parametrize("registered", [True, False])
+def test_logic_of_each_cluster_gets_a_copy_of_the_register(tmp_path, registered):
+    def cell(kind, **pins):
+        return {"type": kind, "connections": pins, "attributes": {}, "parameters": {"REGSET": "SET"},
+                "port_directions": dict.fromkeys(pins, "input") | {"Q": "output"}}
+
+    cells = {f"top.cluster_0.word_{k}": cell("TRELLIS_FF", LSR=[5], Q=[100 + k])
+             for k in range(LEAST)}
+    logic = {name: cell("LUT4", A=[5], B=[7]) for name in
+             ("top.cluster_0.one", "top.cluster_0.two", "top.cluster_11.one", "top.control")}
+    source = {"reset": cell("TRELLIS_FF", CLK=[2], DI=[3], LSR=["0"], Q=[5])} if registered else {}
+    netlist = tmp_path / "design.json"
+    netlist.write_text(json.dumps({"modules": {"top": {"cells": {**cells, **logic, **source}}}}))
+    assert promote(netlist) == 1
+    after = json.loads(netlist.read_text())["modules"]["top"]["cells"]
+    reads = {name: after[name]["connections"]["A"] for name in logic}
+    assert all(after[name]["connections"]["B"] == [7] for name in logic)
+    assert reads["top.control"] == after["reset_0"]["connections"]["CLKI"] == [5]
+    if not registered:
+        assert set(map(tuple, reads.values())) == {(5,)}
+        return
+    for cluster, names in (("0", ["one", "two"]), ("11", ["one"])):
+        copy = after[f"reset_0_cluster_{cluster}"]
+        assert copy["connections"] == {**source["reset"]["connections"],
+                                       "Q": copy["connections"]["Q"]}
+        assert copy["parameters"] == source["reset"]["parameters"]
+        for name in names:
+            assert reads[f"top.cluster_{cluster}.{name}"] == copy["connections"]["Q"]
+    assert len({bit for read in reads.values() for bit in read}) == 3
+
+
 def test_nextpnr_takes_it_for_global(tmp_path):
     try:
         command = nextpnr()
