@@ -31,7 +31,10 @@ def promote(netlist: Path) -> int:
                         for bit in cell["connections"].get("LSR", ()) if isinstance(bit, int))
         for reset in (bit for bit, number in users.items() if number >= LEAST):
             _copy(cells, reset, nets, promoted)
-            _buffer(cells, reset, next(nets), f"reset_{promoted}")
+            made = next(nets)
+            _buffer(cells, reset, made, f"reset_{promoted}")
+            module["netnames"][f"reset_{promoted}"] = {
+                "hide_name": 0, "bits": [made], "attributes": {}}
             promoted += 1
     netlist.write_text(json.dumps(design))
     return promoted

@@ -68,8 +68,8 @@ def test_a_reset_of_few_stays(tmp_path):
 @pytest.mark.parametrize("registered", [True, False])
 def test_logic_of_each_cluster_gets_a_copy_of_the_register(tmp_path, registered):
     def cell(kind, **pins):
-        return {"type": kind, "connections": pins, "attributes": {}, "parameters": {"REGSET": "SET"},
-                "port_directions": dict.fromkeys(pins, "input") | {"Q": "output"}}
+        return {"type": kind, "connections": pins, "attributes": {},
+                "parameters": {"REGSET": "SET"}, "port_directions": dict.fromkeys(pins, "input") | {"Q": "output"}}
 
     cells = {f"top.cluster_0.word_{k}": cell("TRELLIS_FF", LSR=[5], Q=[100 + k])
              for k in range(LEAST)}
@@ -77,7 +77,8 @@ def test_logic_of_each_cluster_gets_a_copy_of_the_register(tmp_path, registered)
              ("top.cluster_0.one", "top.cluster_0.two", "top.cluster_11.one", "top.control")}
     source = {"reset": cell("TRELLIS_FF", CLK=[2], DI=[3], LSR=["0"], Q=[5])} if registered else {}
     netlist = tmp_path / "design.json"
-    netlist.write_text(json.dumps({"modules": {"top": {"cells": {**cells, **logic, **source}}}}))
+    netlist.write_text(json.dumps({"modules": {"top": {
+        "cells": {**cells, **logic, **source}, "netnames": {}}}}))
     assert promote(netlist) == 1
     after = json.loads(netlist.read_text())["modules"]["top"]["cells"]
     reads = {name: after[name]["connections"]["A"] for name in logic}
