@@ -69,7 +69,8 @@ def test_a_reset_of_few_stays(tmp_path):
 def test_logic_of_each_cluster_gets_a_copy_of_the_register(tmp_path, registered):
     def cell(kind, **pins):
         return {"type": kind, "connections": pins, "attributes": {},
-                "parameters": {"REGSET": "SET"}, "port_directions": dict.fromkeys(pins, "input") | {"Q": "output"}}
+                "parameters": {"REGSET": "SET"},
+                "port_directions": {**dict.fromkeys(pins, "input"), "Q": "output"}}
 
     cells = {f"top.cluster_0.word_{k}": cell("TRELLIS_FF", LSR=[5], Q=[100 + k])
              for k in range(LEAST)}
