@@ -213,11 +213,15 @@ def paper(pes: int, **sizes) -> EIEConfig:
                         **sizes})
 
 
+_BLOCKS = {"pointers": 8192, "act_depth": 512, "bias_depth": 512, "codebooks": 32}
+"""What whole block RAMs of 18 kbit hold."""
+
 CONFIGS = {
     # Four PEs with room for small networks: the demo's machine, and the default target.
     "eie-4": zeroskip(4),
-    # As much as the block RAMs of an ECP5-85 hold.
-    "eie-16": zeroskip(16, pointers=8192, act_depth=512, bias_depth=512, codebooks=32),
+    # What the block RAMs of an ECP5-85 hold, alone and beside a tensor core.
+    "eie-16": zeroskip(16, **_BLOCKS),
+    "eie-8": zeroskip(8, **_BLOCKS),
     # Room for each of the paper's nine layers: per PE 128 KB of weights and 52 K nibbles of
     # counts; vectors of 32 K.
     "eie-64": zeroskip(64, weight_rows=16384, pointers=53248, act_depth=512, bias_depth=2048,

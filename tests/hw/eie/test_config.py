@@ -180,7 +180,7 @@ def test_a_mode_takes_other_sizes(mode):
 
 def test_named_configurations_say_their_size():
     assert {name: config.pes for name, config in CONFIGS.items()} == {
-        "eie-4": 4, "eie-16": 16, "eie-64": 64, "eie-paper-64": 64,
+        "eie-4": 4, "eie-16": 16, "eie-8": 8, "eie-64": 64, "eie-paper-64": 64,
         "eie-icebreaker": 1, "eie-tangnano9k": 1}
 
 
