@@ -74,7 +74,8 @@ class Bench:
         await self.ctx.tick().repeat(2 + BUSY_LATENCY)
         while self.ctx.get(self.dut.busy):
             await self.ctx.tick()
-        await self.ctx.tick()
+        # Central control hears of it later, and answers in the next cycle.
+        await self.ctx.tick().repeat(self.dut.config.broadcast_latency + 1)
 
     async def outputs(self, count, **reading):
         """Emits slots 0 to ``count`` - 1 of the sums."""
