@@ -2,13 +2,12 @@
 
 from amaranth.hdl import *
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import ENTRY, operation
-from zeroskip.hw.memory import WritePort
+from zeroskip.hw.memory import BlockRAM, WritePort
 from zeroskip.hw.stream import delay, flow
 
 
@@ -47,16 +46,13 @@ class WeightDecoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.codebooks = codebooks = Memory(
-            shape=signed(16), depth=16 * self.config.codebooks, init=[])
-        write, read = codebooks.write_port(), codebooks.read_port(domain="comb")
+        m.submodules.codebooks = codebooks = BlockRAM(signed(16), depth=16 * self.config.codebooks)
+        wiring.connect(m, wiring.flipped(self.load), codebooks.write)
         entry = self.i.payload
-        m.d.comb += [
-            write.en.eq(self.load.en),
-            write.addr.eq(self.load.address),
-            write.data.eq(self.load.data),
-            read.addr.eq(Cat(entry.v, self.codebook)),
-        ]
+        m.d.comb += [codebooks.en.eq(1), codebooks.address.eq(Cat(entry.v, self.codebook)),
+                     self.o.payload.weight.eq(codebooks.data)]
+        assert self.LATENCY == BlockRAM.LATENCY
+
         # A row is the one before it, or that in front of the first, and a step further.
         valid, row = delay(m, self.i.valid, 1), self.o.payload.row
         before = delay(m, (self.destination - 1)[:len(row)], 1)
@@ -64,7 +60,6 @@ class WeightDecoder(wiring.Component):
         m.d.comb += self.busy.eq(valid)
         m.d.sync += [
             self.o.valid.eq(valid),
-            self.o.payload.weight.eq(delay(m, read.data, 1)),
             self.o.payload.value.eq(delay(m, entry.value, 1)),
             self.padding.eq(delay(m, entry.v == 0, 1)),
         ]
