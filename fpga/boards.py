@@ -165,16 +165,16 @@ class Design:
 
 DESIGNS = {
     "ulx3s-85f": {
-        "eie-16": (ARRAYS["eie-16"], None, 50),
-        "tc-64": (None, TENSORCORES["tc-64"], 50),
-        "both": (ARRAYS["eie-16"], TENSORCORES["tc-64"], 50),
+        "eie-16": (ARRAYS["eie-16"], None, 100),
+        "tc-64": (None, TENSORCORES["tc-64"], 100),
+        "both": (ARRAYS["eie-8"], TENSORCORES["tc-64"], 75),
     },
     "ulx3s-25f": {
-        "eie-4": (ARRAYS["eie-4"], None, 75),
+        "eie-4": (ARRAYS["eie-4"], None, 100),
     },
     "icebreaker": {
-        # The weights fill the four single-port RAMs, all else the block RAMs.
-        "eie-icebreaker": (ARRAYS["eie-icebreaker"], None, 24),
+        # The weights fill the four single-port RAMs.
+        "eie-icebreaker": (ARRAYS["eie-icebreaker"], None, 30),
     },
     "tangnano9k": {
         "eie-tangnano9k": (ARRAYS["eie-tangnano9k"], None, 54),

@@ -18,7 +18,10 @@ from amaranth.lib import wiring
 
 from zeroskip.fpga.boards import Board, Design
 from zeroskip.fpga.boardtop import BoardTop
+from zeroskip.fpga.floorplan import arrange
 from zeroskip.fpga.pack import pack
+from zeroskip.fpga.place import CLUSTERS
+from zeroskip.fpga.reset import promote
 from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.hw.top import Top
 from zeroskip.sw.errors import BadInput, ToolMissing
@@ -28,7 +31,7 @@ SEEDS = 3
 
 _USED = re.compile(r"Info:\s+(\w+):\s*(\d+)/\s*(\d+)\s+\d+%")
 _SPRAM = Path(__file__).with_name("spram.v")
-_MACHINES = "*.accelerator.eie *.accelerator.tensorcore"
+_MACHINES = f"*.accelerator.eie *.accelerator.tensorcore {CLUSTERS}"
 """The machines' modules, in Yosys."""
 _WEIGHTS = "c:*.spmat.half_*.memory"
 """The weight memories of an EIE array, in Yosys."""
@@ -215,6 +218,8 @@ def synthesise(top: wiring.Component, board: Board, folder: Path) -> None:
     yosys(f"read_rtlil {source}", *steps, f"write_json {folder / 'design.json'}")
     if board.family == "ecp5":
         pack(folder / "design.json")
+        promote(folder / "design.json")
+        arrange(folder / "design.json", board.device)
 
 
 def _arguments(board: Board) -> list[str]:

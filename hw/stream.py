@@ -1,8 +1,14 @@
 """Bricks for streams: a queue with a level, items of many words, streams without flow control,
-plain delays."""
+plain delays, and what any of many says."""
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import *
-from amaranth.lib import fifo, stream, wiring
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
@@ -34,17 +40,55 @@ class Queue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.fifo = queue = fifo.SyncFIFO(width=len(Value.cast(self.i.payload)),
-                                                  depth=self.depth)
-        m.d.comb += [
-            queue.w_en.eq(self.i.valid),
-            queue.w_data.eq(self.i.payload),
-            self.i.ready.eq(queue.w_rdy),
-            self.o.valid.eq(queue.r_rdy),
-            self.o.payload.eq(queue.r_data),
-            queue.r_en.eq(self.o.ready),
-            self.level.eq(queue.level),
-        ]
+        m.submodules.slots = slots = Memory(shape=self.o.payload.shape(), depth=self.depth,
+                                            init=[])
+        write, read = slots.write_port(), slots.read_port(domain="comb")
+        push, pop = self.i.valid & self.i.ready, self.o.valid & self.o.ready
+        m.d.comb += [write.en.eq(push), write.data.eq(self.i.payload),
+                     self.o.payload.eq(read.data)]
+        for port, moves in ((write, push), (read, pop)):
+            at = Signal(range(self.depth))
+            m.d.comb += port.addr.eq(at)
+            with m.If(moves):
+                m.d.sync += at.eq(Mux(at == self.depth - 1, 0, at + 1))
+
+        # What is asked of the level is known when the cycle begins.
+        full = Signal()
+        m.d.comb += self.i.ready.eq(~full)
+        with m.If(push & ~pop):
+            m.d.sync += [self.level.eq(self.level + 1), self.o.valid.eq(1),
+                         full.eq(self.level == self.depth - 1)]
+        with m.Elif(pop & ~push):
+            m.d.sync += [self.level.eq(self.level - 1), self.o.valid.eq(self.level != 1),
+                         full.eq(0)]
+        return m
+
+
+class Skid(wiring.Component):
+    """A register on the way of a stream; ``i.ready`` comes from another, so that it waits for no
+    logic behind it. What arrives when ``o`` stops is kept there.
+
+    Latency is one cycle, throughput one item a cycle.
+
+    Members
+    -------
+    i, o : stream of ``shape``
+    """
+
+    def __init__(self, shape):
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform):
+        m = Module()
+        spare, holds = Signal.like(self.o.payload), Signal()
+        m.d.comb += self.i.ready.eq(~holds)
+        with m.If(self.o.ready | ~self.o.valid):
+            m.d.sync += [self.o.valid.eq(holds | self.i.valid), holds.eq(0),
+                         self.o.payload.eq(Mux(holds, spare, self.i.payload))]
+        with m.Elif(~holds):
+            m.d.sync += holds.eq(self.i.valid)
+        with m.If(~holds):
+            m.d.sync += spare.eq(self.i.payload)
         return m
 
 
@@ -106,11 +150,22 @@ class Scatter(wiring.Component):
         return m
 
 
-def delay(m: Module, signal, cycles: int, *, reset_less: bool = False):
-    """``signal`` as it was ``cycles`` clock cycles ago; zero after reset, but for registers without
-    one, which is what multipliers have inside."""
+def delay(m: Module, signal, cycles: int, go: ValueLike = 1, *, reset_less: bool = False):
+    """``signal`` as it was ``cycles`` clock cycles ago, of those in which ``go`` was high; zero
+    after reset, but for registers without one, which is what multipliers have inside."""
     for _ in range(cycles):
         later = Signal.like(signal, reset_less=reset_less)
-        m.d.sync += later.eq(signal)
+        with m.If(go):
+            m.d.sync += later.eq(signal)
         signal = later
     return signal
+
+
+def either(m: Module, signals: Sequence[ValueLike], cycles: int) -> Value:
+    """The bits that any of ``signals`` has, ``cycles`` later; found in a tree with a register
+    behind each level."""
+    for left in range(cycles, 0, -1):
+        fan_in = math.ceil(len(signals) ** (1 / left))
+        signals = [delay(m, reduce(or_, signals[at:at + fan_in]), 1)
+                   for at in range(0, len(signals), fan_in)]
+    return reduce(or_, signals)

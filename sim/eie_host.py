@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroskip.hw.eie.array import EIE
+from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.counters import ControlCounter, PECounter
 from zeroskip.hw.eie.layouts import load_word
@@ -92,7 +92,7 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
         if progress:
             progress(images.stop, len(inputs))
     sent = [layer for layer, end in enumerate(s for s in part.segments if s.swap) if end.outputs]
-    counts = _counters(model, part.config.pes)
+    counts = _counters(model, part.config)
     return Result(
         *(tuple(map(part.logical, sent, arrays)) for arrays in (outputs, times)),
         EIEStatistics.from_counts(len(inputs), counts))
@@ -119,11 +119,11 @@ def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarra
         start = mine.stop
 
 
-def _counters(model, pes: int) -> np.ndarray:
-    counts = np.zeros((pes + 1, COUNTERS), np.int64)
+def _counters(model, config: EIEConfig) -> np.ndarray:
+    counts = np.zeros((config.pes + 1, COUNTERS), np.int64)
     for unit, select in np.ndindex(counts.shape):
         model.poke("stats__pe", unit)
         model.poke("stats__select", select)
-        model.tick(EIE.STATS_LATENCY)
+        model.tick(config.stats_latency)
         counts[unit, select] = model.peek("stats__count")
     return counts

@@ -122,7 +122,7 @@ def counters(model) -> dict[str, int]:
     counts = {}
     for which in CoreCounter:
         model.poke("stats__select", which.value)
-        model.tick(TensorCore.STATS_LATENCY)
+        model.tick(TensorCore.stats_latency)
         counts[which.name.lower()] = model.peek("stats__count")
     model.poke("stats__clear", 1)
     model.tick()

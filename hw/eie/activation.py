@@ -10,13 +10,10 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import activation, command
 from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.memory import BlockRAM, WritePort
-from zeroskip.hw.stream import Queue, delay, flow
+from zeroskip.hw.stream import Queue, delay
 
-OUTPUT = data.StructLayout({"value": signed(16), "saturated": 1})
-"""A finished output: its value, and whether it had to be saturated to 16 bits."""
-
-_UNDER_WAY = 8
-"""At least as many words as are between the walk and the queues."""
+OUTPUT = data.StructLayout({"value": signed(16), "saturated": 1, "zero": 1})
+"""A finished output: its value, whether it had to be saturated to 16 bits, and whether it is 0."""
 
 
 class Requantise(wiring.Component):
@@ -27,44 +24,47 @@ class Requantise(wiring.Component):
 
     Members
     -------
-    i : In(flow of signed(acc_width))
-    bias : In(signed(acc_width))
-        With ``i``.
+    i, bias : In(signed(acc_width))
+    go : In(1)
+        While it is low, all stands still.
     shift, relu : In
         Constant during a layer.
-    o : Out(flow of ``OUTPUT``)
+    o : Out(``OUTPUT``)
         ``saturated`` tells of the value before ReLU.
     """
 
-    LATENCY = 3
+    LATENCY = 4
 
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "i": In(flow(signed(config.acc_width))),
+            "i": In(signed(config.acc_width)),
             "bias": In(signed(config.acc_width)),
+            "go": In(1),
             "shift": In(5),
             "relu": In(1),
-            "o": Out(flow(OUTPUT)),
+            "o": Out(OUTPUT),
         })
 
     def elaborate(self, platform):
         m = Module()
-        biased, shifted = (Signal(signed(self.config.acc_width)) for _ in range(2))
-        m.d.sync += [biased.eq(self.i.payload + self.bias), shifted.eq(biased >> self.shift)]
 
-        low, high = -(1 << 15), (1 << 15) - 1
-        below, above = shifted < low, shifted > high
-        m.d.sync += self.o.payload.saturated.eq(below | above)
-        with m.If(self.relu & (shifted < 0)):
-            m.d.sync += self.o.payload.value.eq(0)
-        with m.Elif(below):
-            m.d.sync += self.o.payload.value.eq(low)
-        with m.Elif(above):
-            m.d.sync += self.o.payload.value.eq(high)
-        with m.Else():
-            m.d.sync += self.o.payload.value.eq(shifted)
-        m.d.comb += self.o.valid.eq(delay(m, self.i.valid, self.LATENCY))
+        def step(signal, cycles=1):
+            return delay(m, signal, cycles, self.go)
+
+        biased = step((self.i + self.bias)[:self.config.acc_width].as_signed())
+        shifted = step(biased >> self.shift)
+
+        # What decides, then the choice.
+        above, negative = shifted[15:], shifted[-1]
+        fits, zero = step(above.all() | ~above.any()), step(~shifted[:16].any())
+        low, negative, off = step(shifted[:16]), step(negative), step(self.relu & negative)
+        most = Cat(~negative.replicate(15), negative)
+        m.d.comb += [
+            self.o.value.eq(step(Mux(off, 0, Mux(fits, low, most)))),
+            self.o.saturated.eq(step(~fits)),
+            self.o.zero.eq(step(off | (fits & zero))),
+        ]
         return m
 
 
@@ -83,6 +83,8 @@ class ActivationUnit(wiring.Component):
     command : In(``command``)
     word : Out; values : In(signed(acc_width)), one per PE
         Reads the same word of the source in every PE.
+    go : Out(1)
+        While it is low, the search and what was read for it stand still.
     clear : Out(WritePort), one per PE
         Zeroes what was read.
     load_bias : In(WritePort)
@@ -100,6 +102,7 @@ class ActivationUnit(wiring.Component):
             "command": In(command(config)),
             "word": Out(config.word_width),
             "values": In(signed(config.acc_width)).array(config.groups),
+            "go": Out(1),
             "clear": Out(WritePort(address=config.word_width, data=config.acc_width)
                          ).array(config.groups),
             "load_bias": In(WritePort(address=config.bias_width, data=config.acc_width)),
@@ -110,29 +113,33 @@ class ActivationUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, command = self.config, self.command
+        config, command, latency = self.config, self.command, self.latency(self.config)
         group_bits = exact_log2(config.groups)
-        queues = [Queue(activation(config), depth=2 * _UNDER_WAY) for _ in self.o]
-        active, room = Signal(), Cat(queue.level < _UNDER_WAY for queue in queues).all()
-        # One more slot, index or column than there is can be counted past the limit.
+        queues = [Queue(activation(config), depth=config.runahead + 1) for _ in self.o]
+        # Two registers of one meaning: ``go`` has to reach every register on the way.
+        stop, above = Signal(), Cat(queue.level >= config.runahead for queue in queues).any()
+        m.d.sync += [self.go.eq(~above), stop.eq(above)]
+        # One more slot or index than there is can be counted past the limit.
         slot = Signal(config.slot_width + 1)
-        index, column = (Signal(config.column_width + 1) for _ in range(2))
-        limit, emit, clears = Signal(config.column_width), Signal(), Signal()
+        index, following = (Signal(config.column_width + 1) for _ in range(2))
+        active, limit, more = Signal(), Signal(config.column_width), Signal()
+        emit, clears = Signal(), Signal()
 
         read, group = Signal(), slot[:group_bits]
-        m.d.comb += read.eq(active & (index < limit) & room)
+        m.d.comb += read.eq(active & more & self.go)
         with m.If(command.scan):
             m.d.sync += [active.eq(1), limit.eq(command.limit), emit.eq(command.emit),
-                         clears.eq(command.clear)]
+                         clears.eq(command.clear),
+                         more.eq(Mux(command.begin, self.identity, index) < command.limit)]
             with m.If(command.begin):
-                m.d.sync += [slot.eq(0), index.eq(self.identity), column.eq(self.identity)]
+                m.d.sync += [slot.eq(0), index.eq(self.identity),
+                             following.eq(self.identity + config.clusters)]
         with m.Elif(command.wipe):
             m.d.sync += slot.eq(slot + 1)
         with m.Elif(read):
-            m.d.sync += [slot.eq(slot + 1), index.eq(index + config.clusters)]
-            with m.If(~command.grouped | (group == config.groups - 1)):
-                m.d.sync += column.eq(column + config.clusters)
-        with m.Elif(index >= limit):
+            m.d.sync += [slot.eq(slot + 1), index.eq(following), more.eq(following < limit),
+                         following.eq(following + config.clusters)]
+        with m.Elif(~more):
             m.d.sync += active.eq(0)
 
         whole = command.reading.summed | command.wipe
@@ -140,51 +147,73 @@ class ActivationUnit(wiring.Component):
         for k, port in enumerate(self.clear):
             m.d.comb += [port.en.eq(delay(m, read & clears & (whole | (group == k)), 1)),
                          port.address.eq(delay(m, self.word, 1))]
-        output = self._outputs(m, slot, read)
 
-        latency = self._latency
-        then, valid = delay(m, group, latency), delay(m, read, latency)
-        m.d.comb += self.saturated.eq(valid & output.saturated & clears)
+        output, under_way = self._outputs(m, slot), [read]
+        for _ in range(latency):
+            under_way.append(delay(m, under_way[-1], 1, self.go))
+        then, valid = delay(m, group, latency, self.go), under_way[-1] & ~stop
+        item = self._number(m, valid, then)
+        m.d.comb += [item.value.eq(output.value),
+                     self.saturated.eq(valid & output.saturated & clears)]
         for k, (queue, port) in enumerate(zip(queues, self.o, strict=True)):
             m.submodules[f"found_{k}"] = queue
-            m.d.comb += [
-                queue.i.valid.eq(valid & (emit | (output.value != 0)) & (then == k)),
-                queue.i.payload.index.eq(delay(m, index, latency)),
-                queue.i.payload.column.eq(delay(m, column, latency)),
-                queue.i.payload.value.eq(output.value),
-            ]
+            m.d.comb += [queue.i.valid.eq(valid & (emit | ~output.zero) & (then == k)),
+                         queue.i.payload.eq(item)]
             wiring.connect(m, queue.o, wiring.flipped(port))
-        under_way = [delay(m, read, k) for k in range(1, latency + 1)]
-        m.d.comb += self.scanning.eq(active | Cat(under_way).any()
+        m.d.sync += self.scanning.eq(active | Cat(under_way[1:]).any()
                                      | Cat(queue.o.valid for queue in queues).any())
         return m
 
-    @property
-    def _latency(self) -> int:
-        """Cycles from a slot to its output."""
-        return ActivationRegisters.LATENCY + ceil_log2(self.config.groups) + Requantise.LATENCY
+    def _number(self, m: Module, valid: Value, group: Value) -> data.View:
+        """The numbers of the slot that has come to the end of its way: they are counted there."""
+        item, clusters = Signal(activation(self.config)), self.config.clusters
+        index, column = (Signal(self.config.column_width) for _ in range(2))
+        with m.If(self.command.scan & self.command.begin):
+            m.d.sync += [index.eq(self.identity), column.eq(self.identity)]
+        with m.Elif(valid):
+            m.d.sync += index.eq(index + clusters)
+            with m.If(~self.command.grouped | (group == self.config.groups - 1)):
+                m.d.sync += column.eq(column + clusters)
+        m.d.comb += [item.index.eq(index), item.column.eq(column)]
+        return item
 
-    def _outputs(self, m: Module, slot: Value, read: Value) -> data.View:
-        """The output of ``slot``, ``_latency`` cycles later."""
+    @staticmethod
+    def sum(config: EIEConfig) -> int:
+        """Cycles of the sum over a cluster."""
+        return max(1, ceil_log2(config.groups))
+
+    @classmethod
+    def latency(cls, config: EIEConfig) -> int:
+        """Cycles from a slot to its output."""
+        return ActivationRegisters.LATENCY + cls.sum(config) + Requantise.LATENCY
+
+    def _outputs(self, m: Module, slot: Value) -> data.View:
+        """The output of ``slot``, ``latency`` cycles later."""
         config, reading = self.config, self.command.reading
-        group = delay(m, slot[:exact_log2(config.groups)], ActivationRegisters.LATENCY)
+
+        def step(signal, cycles=1):
+            return delay(m, signal, cycles, self.go)
+
+        group = step(slot[:exact_log2(config.groups)], ActivationRegisters.LATENCY)
         words = [Mux(reading.summed | (group == k), value, 0)
                  for k, value in enumerate(self.values)]
         while len(words) > 1:
-            words = [delay(m, (a + b)[:config.acc_width], 1).as_signed()
+            words = [step((a + b)[:config.acc_width]).as_signed()
                      for a, b in zip(words[::2], words[1::2], strict=True)]
+        if config.groups == 1:
+            words = [step(words[0])]
 
         m.submodules.biases = biases = BlockRAM(signed(config.acc_width), depth=config.bias_depth)
         wiring.connect(m, wiring.flipped(self.load_bias), biases.write)
-        before = ceil_log2(config.groups)
         m.submodules.requantise = requantise = Requantise(config)
         m.d.comb += [
-            biases.en.eq(1),
-            biases.address.eq(delay(m, slot + reading.bias, before)),
-            requantise.bias.eq(Mux(reading.raw, 0, biases.data)),
-            requantise.i.payload.eq(words[0]),
-            requantise.i.valid.eq(delay(m, read, ActivationRegisters.LATENCY + before)),
+            biases.en.eq(self.go),
+            biases.hold.eq(~self.go),
+            biases.address.eq(step(slot + reading.bias, self.sum(config) - 1)),
+            requantise.go.eq(self.go),
+            requantise.bias.eq(step(Mux(reading.raw, 0, biases.data))),
+            requantise.i.eq(words[0]),
             requantise.shift.eq(reading.shift),
             requantise.relu.eq(reading.relu),
         ]
-        return requantise.o.payload
+        return requantise.o

@@ -11,7 +11,7 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.control import INPUT, CentralControl, output
 from zeroskip.hw.eie.layouts import load_word
 from zeroskip.hw.eie.lnzd import LNZDTree
-from zeroskip.hw.stream import delay
+from zeroskip.hw.stream import delay, either
 
 
 class EIE(wiring.Component):
@@ -31,15 +31,17 @@ class EIE(wiring.Component):
     busy : Out(1)
         A network is being computed or its outputs leave; loads and inputs wait.
     stats : In(pe, select) and Out(count)
-        A performance counter, ``STATS_LATENCY`` cycles after its address: ``PECounter`` of PE
+        A performance counter, ``stats_latency`` cycles after its address: ``PECounter`` of PE
         ``pe``, or ``ControlCounter`` where ``pe`` is the number of PEs. Zero when built
         without counters.
+
+    Attributes
+    ----------
+    stats_latency : int
     """
 
-    STATS_LATENCY = 2
-
     def __init__(self, config: EIEConfig):
-        self.config = config
+        self.config, self.stats_latency = config, config.stats_latency
         super().__init__({
             "load": In(stream.Signature(load_word(config))),
             "inputs": In(stream.Signature(INPUT)),
@@ -73,34 +75,34 @@ class EIE(wiring.Component):
         m.d.comb += [control.found_idle.eq(Cat(tree.idle for tree in trees).all()),
                      self.busy.eq(~control.load.ready)]
 
-        # To all clusters, and back from any of them.
+        # To all clusters; the last register on the way is the cluster's own.
         def down(signal):
-            return delay(m, signal, latency)
+            return delay(m, signal, max(0, latency - 1))
 
         write, valid = down(control.write.payload), down(control.write.valid)
         command, clear = down(control.command), down(control.clear)
         work = [(down(group.payload), down(group.valid)) for group in control.broadcast]
+        select = delay(m, self.stats.select, 1)
         for cluster in clusters:
             m.d.comb += [
                 cluster.load.payload.eq(write), cluster.load.valid.eq(valid),
                 cluster.command.eq(command), cluster.clear_counters.eq(clear),
-                cluster.select.eq(self.stats.select),
+                cluster.select.eq(down(select)),
             ]
             for port, (payload, is_valid) in zip(cluster.i, work, strict=True):
                 m.d.comb += [port.payload.eq(payload), port.valid.eq(is_valid)]
+        # And back from any of them.
         for name in ("full", "scanning", "busy"):
-            every = 0
-            for cluster in clusters:
-                every = every | getattr(cluster, name)
-            m.d.comb += getattr(control, name).eq(delay(m, every, latency))
+            m.d.comb += getattr(control, name).eq(
+                either(m, [getattr(cluster, name) for cluster in clusters], latency))
 
-        m.d.comb += control.select.eq(self.stats.select)
+        m.d.comb += control.select.eq(delay(m, select, latency))
         if config.counters:
             counts = [cluster.counts[g] for g in range(config.groups) for cluster in clusters]
-            with m.Switch(delay(m, self.stats.pe, 1)):
-                for k, count in enumerate([*counts, control.count]):
-                    with m.Case(k):
-                        m.d.sync += self.stats.count.eq(count)
+            asked = delay(m, self.stats.pe, latency + 1)
+            m.d.comb += self.stats.count.eq(either(
+                m, [count & delay(m, asked == k, 1).replicate(WIDTH)
+                    for k, count in enumerate([*counts, control.count])], latency))
         return m
 
     def _identity(self, m: Module, number: int, name: str) -> Signal:

@@ -31,7 +31,7 @@ class Broadcast(wiring.Component):
     sent, held : Out(1)
         An activation was sent, or waits for a full queue.
     idle : Out(1)
-        No activation is inside.
+        No activation is inside or, where only one tree comes in, waits to be sent.
     """
 
     def __init__(self, config: EIEConfig):
@@ -52,11 +52,14 @@ class Broadcast(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.merge = merge = LNZDNode(self.config, self.config.groups)
-        apart, merged = self.search & self.grouped, merge.o
-        for tree, child in zip(self.found, merge.i, strict=True):
-            m.d.comb += [child.payload.eq(tree.payload), child.valid.eq(tree.valid & ~apart),
-                         tree.ready.eq(~apart & child.ready)]
+        if len(self.found) == 1:
+            apart, merged = Const(0), wiring.flipped(self.found[0])
+        else:
+            m.submodules.merge = merge = LNZDNode(self.config, self.config.groups)
+            apart, merged = self.search & self.grouped, merge.o
+            for tree, child in zip(self.found, merge.i, strict=True):
+                m.d.comb += [child.payload.eq(tree.payload), child.valid.eq(tree.valid & ~apart),
+                             tree.ready.eq(~apart & child.ready)]
 
         any_full = self.full.any()
         m.d.comb += [

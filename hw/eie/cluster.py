@@ -10,14 +10,15 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import LoadTarget, activation, command, load_word, work
 from zeroskip.hw.eie.pe import PE
 from zeroskip.hw.share import shared
-from zeroskip.hw.stream import flow
+from zeroskip.hw.stream import delay, flow
 
 
 class Cluster(wiring.Component):
     """PE c + K * g of every group g, for cluster c of K.
 
     All clusters are the same module: what tells them apart is the ``identity`` at the port, and
-    those of the PEs.
+    those of the PEs. What central control says goes through a register here, the last of
+    ``broadcast_latency``, if there are any.
 
     Members
     -------
@@ -64,30 +65,35 @@ class Cluster(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
+
+        def here(signal):
+            return delay(m, signal, min(1, config.broadcast_latency))
+
+        load, valid = here(self.load.payload), here(self.load.valid)
+        command, clear = here(self.command), here(self.clear_counters)
+        select = here(self.select)
         m.submodules.activation = act = ActivationUnit(config)
         pes = [PE(config) for _ in range(config.groups)]
         for k, pe in enumerate(pes):
             m.submodules[f"pe_{k}"] = pe
             m.d.comb += [
                 pe.identity.eq(self.identities[k]),
-                pe.load.payload.eq(self.load.payload), pe.load.valid.eq(self.load.valid),
-                pe.command.eq(self.command),
-                pe.i.payload.eq(self.i[k].payload), pe.i.valid.eq(self.i[k].valid),
-                pe.word.eq(act.word), act.values[k].eq(pe.value),
-                pe.clear_counters.eq(self.clear_counters),
-                pe.select.eq(self.select), self.counts[k].eq(pe.count),
+                pe.load.payload.eq(load), pe.load.valid.eq(valid),
+                pe.command.eq(command),
+                pe.i.payload.eq(here(self.i[k].payload)), pe.i.valid.eq(here(self.i[k].valid)),
+                pe.word.eq(act.word), pe.go.eq(act.go), act.values[k].eq(pe.value),
+                pe.clear_counters.eq(clear), pe.select.eq(select), self.counts[k].eq(pe.count),
             ]
             wiring.connect(m, act.clear[k], pe.clear)
             wiring.connect(m, act.o[k], wiring.flipped(self.found[k]))
 
-        word = self.load.payload
         m.d.comb += [
             act.identity.eq(self.identity),
-            act.command.eq(self.command),
-            act.load_bias.en.eq(self.load.valid & (word.pe == self.identity)
-                                & (word.target == LoadTarget.BIASES)),
-            act.load_bias.address.eq(word.address),
-            act.load_bias.data.eq(word.data),
+            act.command.eq(command),
+            act.load_bias.en.eq(delay(m, valid & (load.pe == self.identity)
+                                      & (load.target == LoadTarget.BIASES), 1)),
+            act.load_bias.address.eq(delay(m, load.address, 1)),
+            act.load_bias.data.eq(delay(m, load.data, 1)),
             self.scanning.eq(act.scanning),
             pes[0].saturated.eq(act.saturated),
             self.full.eq(Cat(pe.full for pe in pes)),

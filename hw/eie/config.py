@@ -37,7 +37,9 @@ class EIEConfig:
     queue_depth : int
         Activations that wait in front of each PE before the broadcast stops.
     runahead : int
-        Columns that the pointer stage may prepare ahead of the multiplier.
+        Found activations, columns and parts of columns that may wait, each in the queue behind
+        what makes them, until that stands still; one more may be under way. With three, one a cycle
+        leaves when it goes on.
     broadcast_latency : int
         Registers between central control and the PEs, each way.
     escapes : bool
@@ -71,8 +73,8 @@ class EIEConfig:
 
     pes: int = 4
     groups: int = 1
-    queue_depth: int = 43
-    runahead: int = 11
+    queue_depth: int = 41
+    runahead: int = 15
     broadcast_latency: int = 1
     escapes: bool = True
     drops_empty: bool = True
@@ -118,6 +120,11 @@ class EIEConfig:
     def queue_slots(self) -> int:
         """Slots of an activation queue: its depth, and what is under way when it fills."""
         return self.queue_depth + 2 * self.broadcast_latency + PLACE_LATENCY
+
+    @property
+    def stats_latency(self) -> int:
+        """Cycles from the address of a performance counter to its value."""
+        return 2 + 2 * self.broadcast_latency
 
     @property
     def entries(self) -> int:
@@ -180,26 +187,41 @@ class EIEConfig:
 PLACE_LATENCY = 3
 """Cycles from a column's number to its place, in central control."""
 
+BUSY_LATENCY = 1
+"""Cycles from an activation at a PE until the PE says that it is busy."""
+
+
+def _way(pes: int) -> int:
+    """Registers between central control and so many PEs: the more, the farther."""
+    return 2 if pes >= 16 else 1
+
 
 def zeroskip(pes: int, **sizes) -> EIEConfig:
     """The mode of this project: no cycle for padding or an empty column, deep queues, counts for
     pointers, one pass, no barrier between blocks, and four column groups from 64 PEs on."""
     depth = sizes.get("act_depth", EIEConfig.act_depth)
     return EIEConfig(**{"pes": pes, "groups": 4 if pes >= 64 and pes % 4 == 0 else 1,
+                        "broadcast_latency": _way(pes),
                         "block": depth, "acc_depth": depth, **sizes})
 
 
 def paper(pes: int, **sizes) -> EIEConfig:
     """The mode of the paper: padding entries and empty columns cost a cycle, queues of 8,
     a pointer per column, passes of 64 rows per PE, blocks of 64 inputs per PE."""
-    return EIEConfig(**{"pes": pes, "queue_depth": 8, "runahead": 4, "escapes": False,
-                        "drops_empty": False, "counts": False, **sizes})
+    return EIEConfig(**{"pes": pes, "broadcast_latency": _way(pes), "queue_depth": 8,
+                        "runahead": 4, "escapes": False, "drops_empty": False, "counts": False,
+                        **sizes})
 
+
+_BLOCKS = {"pointers": 8192, "act_depth": 512, "bias_depth": 512, "codebooks": 32}
+"""What whole block RAMs of 18 kbit hold."""
 
 CONFIGS = {
     # Four PEs with room for small networks: the demo's machine, and the default target.
     "eie-4": zeroskip(4),
-    "eie-16": zeroskip(16),
+    # What the block RAMs of an ECP5-85 hold, alone and beside a tensor core.
+    "eie-16": zeroskip(16, **_BLOCKS),
+    "eie-8": zeroskip(8, **_BLOCKS),
     # Room for each of the paper's nine layers: per PE 128 KB of weights and 52 K nibbles of
     # counts; vectors of 32 K.
     "eie-64": zeroskip(64, weight_rows=16384, pointers=53248, act_depth=512, bias_depth=2048,
@@ -207,8 +229,8 @@ CONFIGS = {
     # What two small boards hold. The iCE40 has no distributed RAM: short queues, and pointers, not
     # sums of counts, leave nearly all of its logic to one PE.
     "eie-icebreaker": zeroskip(1, weight_rows=16384, pointers=1024, act_depth=512, bias_depth=256,
-                               queue_depth=4, runahead=2, broadcast_latency=0, counts=False,
-                               counters=False),
+                               queue_depth=1, runahead=2, broadcast_latency=0, escapes=False,
+                               counts=False, counters=False),
     "eie-tangnano9k": zeroskip(1, weight_rows=4096, pointers=1024, act_depth=256, bias_depth=256),
     # Per PE as in the paper: 128 KB of weights, 32 KB of pointers at 16 bits, a register file
     # of 64, queue 8. (Biases and codebooks per layer are this project's.)

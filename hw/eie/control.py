@@ -7,7 +7,7 @@ from amaranth.utils import bits_for, exact_log2
 
 from zeroskip.hw.counters import WIDTH, Counters
 from zeroskip.hw.eie.broadcast import Broadcast
-from zeroskip.hw.eie.config import PLACE_LATENCY, EIEConfig
+from zeroskip.hw.eie.config import BUSY_LATENCY, PLACE_LATENCY, EIEConfig
 from zeroskip.hw.eie.counters import ControlCounter
 from zeroskip.hw.eie.layouts import (
     LoadTarget,
@@ -22,7 +22,7 @@ from zeroskip.hw.eie.layouts import (
     work,
 )
 from zeroskip.hw.memory import BlockRAM
-from zeroskip.hw.stream import flow
+from zeroskip.hw.stream import delay, flow
 
 INPUT = data.StructLayout({"value": signed(16), "last": 1})
 """An input activation; ``last`` marks the end of the vector and starts the network."""
@@ -96,8 +96,8 @@ class CentralControl(wiring.Component):
         io, searching, emitting, finished = (Signal() for _ in range(4))
         self._take(m, io)
         broadcast = self._broadcast(m, segment, searching)
-        self._emit(m, segment, broadcast, emitting)
-        self._sequence(m, at, segment, broadcast, io, searching, emitting, finished)
+        emitted = self._emit(m, segment, broadcast, emitting)
+        self._sequence(m, at, segment, broadcast, emitted, io, searching, emitting, finished)
         if self.config.counters:
             self._count(m, broadcast, emitting, finished)
         return m
@@ -109,11 +109,11 @@ class CentralControl(wiring.Component):
         for k in range(descriptor_words(self.config)):
             m.submodules[f"descriptor_{k}"] = memory = BlockRAM(32, depth=self.config.descriptors)
             m.d.comb += [
-                memory.write.en.eq(self.load.valid & self.load.ready
-                                   & (word.target == LoadTarget.DESCRIPTORS)
-                                   & (word.address[:low] == k)),
-                memory.write.address.eq(word.address[low:]),
-                memory.write.data.eq(word.data),
+                memory.write.en.eq(delay(m, self.load.valid & self.load.ready
+                                         & (word.target == LoadTarget.DESCRIPTORS)
+                                         & (word.address[:low] == k), 1)),
+                memory.write.address.eq(delay(m, word.address[low:], 1)),
+                memory.write.data.eq(delay(m, word.data, 1)),
                 memory.en.eq(1),
                 memory.address.eq(at),
             ]
@@ -123,9 +123,11 @@ class CentralControl(wiring.Component):
     def _take(self, m: Module, io: Value):
         """I/O mode: passes loads on, and deals inputs out to the PEs."""
         pe, word = Signal(self.config.identity_width), Signal(self.config.word_width)
+        # Inputs wait until the first descriptor is read that they may start.
+        read = [delay(m, io & ~self.load.valid, k) for k in range(1, 1 + BlockRAM.LATENCY)]
         m.d.comb += [
             self.load.ready.eq(io),
-            self.inputs.ready.eq(io & ~self.load.valid),
+            self.inputs.ready.eq(io & ~self.load.valid & Cat(read).all()),
             self.clear.eq(io & self.load.valid
                           & (self.load.payload.target == LoadTarget.COUNTERS)),
         ]
@@ -133,7 +135,7 @@ class CentralControl(wiring.Component):
             m.d.comb += [self.write.valid.eq(io), self.write.payload.eq(self.load.payload)]
         with m.Else():
             m.d.comb += [
-                self.write.valid.eq(io & self.inputs.valid),
+                self.write.valid.eq(self.inputs.valid & self.inputs.ready),
                 self.write.payload.target.eq(LoadTarget.ACTIVATIONS),
                 self.write.payload.pe.eq(pe),
                 self.write.payload.address.eq(word),
@@ -154,26 +156,30 @@ class CentralControl(wiring.Component):
         for port, group in zip(broadcast.o, self.broadcast, strict=True):
             m.d.comb += [group.payload.eq(port.payload), group.valid.eq(port.valid)]
         m.d.comb += [
-            broadcast.search.eq(searching), broadcast.grouped.eq(segment.grouped),
+            broadcast.search.eq(delay(m, searching, 1)), broadcast.grouped.eq(segment.grouped),
             broadcast.first.eq(segment.first), broadcast.stride.eq(segment.stride),
             broadcast.full.eq(self.full),
         ]
         return broadcast
 
-    def _emit(self, m: Module, segment: data.View, broadcast: Broadcast, emitting: Value):
-        """While no activations are searched, those that are found are outputs."""
-        left, found = Signal(self.config.column_width), broadcast.outputs
+    def _emit(self, m: Module, segment: data.View, broadcast: Broadcast,
+              emitting: Value) -> Value:
+        """While no activations are searched, those that are found are outputs; returns whether the
+        last has left."""
+        left, last, found = Signal(self.config.column_width), Signal(), broadcast.outputs
+        sent = self.outputs.valid & self.outputs.ready
         m.d.comb += [
             self.outputs.valid.eq(found.valid),
             self.outputs.payload.index.eq(found.payload.index),
             self.outputs.payload.value.eq(found.payload.value),
-            self.outputs.payload.last.eq(left == 1),
+            self.outputs.payload.last.eq(last),
             found.ready.eq(self.outputs.ready),
         ]
         with m.If(~emitting):
-            m.d.sync += left.eq(segment.outputs)
-        with m.Elif(self.outputs.valid & self.outputs.ready):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [left.eq(segment.outputs), last.eq(segment.outputs == 1)]
+        with m.Elif(sent):
+            m.d.sync += [left.eq(left - 1), last.eq(left == 2)]
+        return delay(m, sent & last, 1)
 
     def _command(self, m: Module, segment: data.View) -> tuple[Value, Value]:
         """What a segment says to the clusters; returns the registers that the sequence moves: the
@@ -197,62 +203,67 @@ class CentralControl(wiring.Component):
         return role, source
 
     def _sequence(self, m: Module, at: Value, segment: data.View, broadcast: Broadcast,
-                  io: Value, searching: Value, emitting: Value, finished: Value):
+                  emitted: Value, io: Value, searching: Value, emitting: Value, finished: Value):
         """The state machine over the segments of a network."""
         command, config = self.command, self.config
-        # Until a command's effect on `scanning`, or a broadcast's on `busy`, is seen here.
-        reply = 2 * config.broadcast_latency + PLACE_LATENCY
+        # Until a command's effect on `scanning`, or a broadcast's on `busy`, is seen here. The last
+        # broadcast is two cycles old when it is known to be the last.
+        reply = 2 * config.broadcast_latency + PLACE_LATENCY + BUSY_LATENCY - 2
         last_word = (1 << config.word_width) - 1
-        wait = Signal(range(max(last_word, reply) + 1), init=last_word)
-        with m.If(wait != 0):
-            m.d.sync += wait.eq(wait - 1)
+        wait, waited = Signal(range(max(last_word, reply) + 1), init=last_word), Signal()
+        with m.If(~waited):
+            m.d.sync += [wait.eq(wait - 1), waited.eq(wait == 1)]
         role, source = self._command(m, segment)
+        searched = delay(m, searching & waited & ~self.scanning & self.found_idle
+                         & broadcast.idle, 1)
 
-        def fetch(index):
-            m.d.sync += [at.eq(index), wait.eq(BlockRAM.LATENCY - 1)]
-            m.next = "FETCH"
+        def pause(cycles):
+            m.d.sync += [wait.eq(cycles), waited.eq(0)]
+
+        def take():
+            m.d.sync += io.eq(1)
+            m.next = "IO"
 
         def advance():
             with m.If(segment.last):
                 m.d.sync += [at.eq(0), source.raw.eq(1), source.shift.eq(0), source.relu.eq(0),
                              source.summed.eq(0)]
                 m.d.comb += finished.eq(1)
-                m.next = "IO"
+                take()
             with m.Else():
-                fetch(at + 1)
+                m.d.sync += at.eq(at + 1)
+                pause(BlockRAM.LATENCY)
+                m.next = "SCAN"
 
         with m.FSM(init="WIPE"):
             with m.State("WIPE"):
                 m.d.comb += command.wipe.eq(1)
-                with m.If(wait == 0):
-                    m.next = "IO"
+                with m.If(waited):
+                    take()
 
-            with m.State("IO"):
-                m.d.comb += io.eq(1)
-                with m.If(self.inputs.valid & self.inputs.ready & self.inputs.payload.last):
-                    fetch(0)
-
-            with m.State("FETCH"):
-                m.d.comb += self.computing.eq(1)
-                with m.If(wait == 0):
-                    m.next = "SCAN"
+            with m.State("IO"), m.If(
+                    self.inputs.valid & self.inputs.ready & self.inputs.payload.last):
+                m.d.sync += io.eq(0)
+                m.next = "SCAN"
 
             with m.State("SCAN"):
-                m.d.comb += [self.computing.eq(1), command.scan.eq(1)]
-                m.d.sync += wait.eq(reply)
-                m.next = "SEARCH"
+                m.d.comb += self.computing.eq(1)
+                with m.If(waited):
+                    m.d.comb += command.scan.eq(1)
+                    pause(reply)
+                    m.next = "SEARCH"
 
             with m.State("SEARCH"):
                 m.d.comb += [self.computing.eq(1), searching.eq(1)]
                 with m.If(broadcast.held):
                     m.d.comb += command.phase.eq(Phase.FULL)
-                with m.If((wait == 0) & ~self.scanning & self.found_idle & broadcast.idle):
-                    m.d.sync += wait.eq(reply)
+                with m.If(searched):
+                    pause(reply)
                     m.next = "TAIL"
 
             with m.State("TAIL"):
                 m.d.comb += [self.computing.eq(1), command.phase.eq(Phase.TAIL)]
-                with m.If((wait == 0) & ~self.busy):
+                with m.If(waited & ~self.busy):
                     with m.If(segment.swap):
                         m.d.sync += [
                             role.eq(~role), source.bias.eq(segment.bias),
@@ -274,7 +285,7 @@ class CentralControl(wiring.Component):
 
             with m.State("EMITTING"):
                 m.d.comb += emitting.eq(1)
-                with m.If(self.outputs.valid & self.outputs.ready & self.outputs.payload.last):
+                with m.If(emitted):
                     advance()
 
     def _count(self, m: Module, broadcast: Broadcast, emitting: Value, finished: Value):
@@ -286,6 +297,7 @@ class CentralControl(wiring.Component):
             ControlCounter.IO_CYCLES: emitting | (self.inputs.valid & self.inputs.ready),
             ControlCounter.RUNS: finished,
         }
-        m.d.comb += [counters.events[which.value].eq(event) for which, event in events.items()]
-        m.d.comb += [counters.clear.eq(self.clear), counters.select.eq(self.select),
+        m.d.comb += [counters.events[which.value].eq(delay(m, event, 1))
+                     for which, event in events.items()]
+        m.d.comb += [counters.clear.eq(delay(m, self.clear, 1)), counters.select.eq(self.select),
                      self.count.eq(counters.value)]

@@ -16,11 +16,13 @@ class Directory(wiring.Component):
 
     Members
     -------
+    go : In(1)
+        While it is low, all stands still.
     place : In
-    start, stop : Out
-        Its first byte and the one past its last, ``LATENCY`` cycles later.
+    start, last : Out
+        Its first byte and its last, ``LATENCY`` cycles later.
     empty : Out(1)
-        They are equal.
+        It has none.
     stride, balanced : In
         As in ``command``; a balanced layer has no directory: ``start`` is ``place``.
     load : In(WritePort)
@@ -31,9 +33,10 @@ class Directory(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
+            "go": In(1),
             "place": In(config.place_width),
             "start": Out(config.pointer_width),
-            "stop": Out(config.pointer_width),
+            "last": Out(config.pointer_width),
             "empty": Out(1),
             "stride": In(STRIDE_WIDTH),
             "balanced": In(1),
@@ -45,7 +48,7 @@ class PointerBanks(Directory):
     """The paper's (section IV): a pointer per column, p[j] and p[j + 1] in one cycle out of an even
     and an odd bank. Pointers are as wide as the weight memory needs."""
 
-    LATENCY = BlockRAM.LATENCY
+    LATENCY = BlockRAM.LATENCY + 1
 
     def elaborate(self, platform):
         m = Module()
@@ -57,18 +60,20 @@ class PointerBanks(Directory):
                 bank.write.en.eq(self.load.en & (self.load.address[0] == parity)),
                 bank.write.address.eq(self.load.address >> 1),
                 bank.write.data.eq(self.load.data),
-                bank.en.eq(1),
+                bank.en.eq(self.go),
+                bank.hold.eq(~self.go),
             ]
         m.d.comb += [even.address.eq((place + 1) >> 1), odd.address.eq(place >> 1)]
 
-        then = delay(m, place, self.LATENCY)
-        with m.If(self.balanced):
-            m.d.comb += [self.start.eq(then), self.stop.eq(then + self.stride)]
-        with m.Elif(then[0]):
-            m.d.comb += [self.start.eq(odd.data), self.stop.eq(even.data)]
-        with m.Else():
-            m.d.comb += [self.start.eq(even.data), self.stop.eq(odd.data)]
-        m.d.comb += self.empty.eq(self.start == self.stop)
+        then, stop = delay(m, place, BlockRAM.LATENCY, self.go), Signal.like(self.last)
+        with m.If(self.go):
+            with m.If(self.balanced):
+                m.d.sync += [self.start.eq(then), stop.eq(then + self.stride)]
+            with m.Elif(then[0]):
+                m.d.sync += [self.start.eq(odd.data), stop.eq(even.data)]
+            with m.Else():
+                m.d.sync += [self.start.eq(even.data), stop.eq(odd.data)]
+        m.d.comb += [self.last.eq(stop - 1), self.empty.eq(self.start == stop)]
         return m
 
 
@@ -77,10 +82,10 @@ class CountedColumns(Directory):
     16, 8 or 4 columns of 1, 2 or 4 nibbles, low nibble first, as ``stride`` says. A column starts
     at the base plus the counts before its lane.
 
-    The nibbles before the lane are added up in four sums by their place in a count (one cycle),
-    these are added with their weight (one), and the base (one)."""
+    The nibbles before the lane are chosen (one cycle) and added up in four sums by their place in a
+    count (one), these are added with their weight (two), and the base (one)."""
 
-    LATENCY = BlockRAM.LATENCY + 3
+    LATENCY = BlockRAM.LATENCY + 5
 
     def elaborate(self, platform):
         m = Module()
@@ -94,31 +99,39 @@ class CountedColumns(Directory):
                 memory.write.en.eq(self.load.en & (self.load.address[:2] == number)),
                 memory.write.address.eq(self.load.address >> 2),
                 memory.write.data.eq(self.load.data),
-                memory.en.eq(1),
+                memory.en.eq(self.go),
+                memory.hold.eq(~self.go),
                 memory.address.eq(self.place >> 4),
             ]
 
-        place = delay(m, self.place, BlockRAM.LATENCY)
+        def step(signal, cycles=1):
+            return delay(m, signal, cycles, self.go)
+
+        place = step(self.place, BlockRAM.LATENCY)
         lane = place[:4]
         nibbles = Cat(memories["low"].data, memories["high"].data)
-        before = [nibbles.word_select(k, 4) & (lane > k).replicate(4) for k in range(NIBBLES - 1)]
-        sums = [delay(m, sum(before[k::4]), 1) for k in range(4)]
-        count = delay(m, nibbles.word_select(lane[2:], 16), 1)
+        chosen = [step(nibbles.word_select(k, 4) & (lane > k).replicate(4))
+                  for k in range(NIBBLES - 1)]
+        sums = [step(sum(chosen[k::4])) for k in range(4)]
+        count = step(nibbles.word_select(lane[2:], 16))
 
         one, two = self.stride[0], self.stride[1]
-        ahead = delay(m, sums[0] + Mux(one, sums[1], sums[1] << 4)
-                      + Mux(one | two, sums[2], sums[2] << 8)
-                      + Mux(one, sums[3], Mux(two, sums[3] << 4, sums[3] << 12)), 1)
-        lane = delay(m, lane, 1)
-        mine = Mux(one, count.word_select(lane[:2], 4),
-                   Mux(two, count.word_select(lane[1], 8), count))
-        count = delay(m, Mux(self.balanced, self.stride, mine), 2)
-        base = delay(m, Mux(self.balanced, delay(m, place, 2),
-                            delay(m, memories["base"].data, 2) + ahead), 1)
-        m.d.comb += [self.start.eq(base), self.stop.eq(base + count), self.empty.eq(count == 0)]
+        low = step(sums[0] + Mux(one, sums[1], sums[1] << 4))
+        high = step(Mux(one | two, sums[2], sums[2] << 8)
+                    + Mux(one, sums[3], Mux(two, sums[3] << 4, sums[3] << 12)))
+        lane = step(lane)
+        mine = step(Mux(one, count.word_select(lane[:2], 4),
+                        Mux(two, count.word_select(lane[1], 8), count)))
+        before = step(Mux(self.balanced, self.stride, mine), 2)
+        count = step(before - 1)
+        ahead = Mux(self.balanced, 0, step(low + high))
+        base = Mux(self.balanced, step(place, 3), step(memories["base"].data, 3))
+        base = step(step(base) + ahead)
+        m.d.comb += [self.start.eq(base), self.last.eq(base + count),
+                     self.empty.eq(step(before == 0))]
         return m
 
 
-def directory(config: EIEConfig) -> Directory:
+def kind(config: EIEConfig) -> type[Directory]:
     """The kind that a configuration asks for."""
-    return CountedColumns(config) if config.counts else PointerBanks(config)
+    return CountedColumns if config.counts else PointerBanks

@@ -29,10 +29,11 @@ def work(config: EIEConfig) -> data.StructLayout:
 
 
 def job(config: EIEConfig) -> data.StructLayout:
-    """A column in one PE: bytes ``start`` to ``stop`` - 1 of the weight memory, and the activation
-    that they are multiplied with."""
+    """A column in one PE: bytes ``start`` to ``last`` of the weight memory, or none if it is
+    ``blank``, and the activation that they are multiplied with."""
     return data.StructLayout({
-        "value": signed(16), "start": config.pointer_width, "stop": config.pointer_width})
+        "value": signed(16), "start": config.pointer_width, "last": config.pointer_width,
+        "blank": 1})
 
 
 PACKED_ENTRY = data.StructLayout({"v": 4, "z": 4})

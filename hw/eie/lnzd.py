@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import activation
+from zeroskip.hw.stream import Skid
 
 FAN_IN = 4
 """Clusters, or nodes, below one node."""
@@ -14,7 +15,9 @@ FAN_IN = 4
 class LNZDNode(wiring.Component):
     """Passes on the leading one of up to four children that has a non-zero activation.
 
-    Latency is one cycle, throughput one activation a cycle. The lowest child goes first.
+    Latency is one cycle, throughput one activation a cycle. The lowest child goes first; what is
+    offered stays until it is taken. Each child has a register of its own here, so that what goes to
+    and from it waits for no logic.
 
     Members
     -------
@@ -33,21 +36,23 @@ class LNZDNode(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        take = Signal()
-        m.d.comb += take.eq(self.o.ready | ~self.o.valid)
-        with m.If(take):
-            m.d.sync += self.o.valid.eq(Cat(child.valid for child in self.i).any())
-        earlier = Const(0, 1)
-        for child in self.i:
-            m.d.comb += child.ready.eq(take & ~earlier)
-            with m.If(take & child.valid & ~earlier):
-                m.d.sync += self.o.payload.eq(child.payload)
-            earlier = earlier | child.valid
+        skids = [Skid(self.o.payload.shape()) for _ in self.i]
+        waiting = Cat(skid.o.valid for skid in skids)
+        leading = Cat(bit & ~waiting[:k].any() for k, bit in enumerate(waiting))
+        waits, chosen, choice = Signal(), Signal(self.children), Signal(self.children)
+        m.d.comb += [self.o.valid.eq(waiting.any()), choice.eq(Mux(waits, chosen, leading))]
+        m.d.sync += [waits.eq(self.o.valid & ~self.o.ready), chosen.eq(choice)]
+        for k, (skid, child) in enumerate(zip(skids, self.i, strict=True)):
+            m.submodules[f"skid_{k}"] = skid
+            wiring.connect(m, wiring.flipped(child), skid.i)
+            m.d.comb += skid.o.ready.eq(self.o.ready & choice[k])
+            with m.If(choice[k]):
+                m.d.comb += self.o.payload.eq(skid.o.payload)
         return m
 
 
 class LNZDTree(wiring.Component):
-    """The tree of nodes over the clusters, for one group: 16 + 4 + 1 for 64.
+    """The tree of nodes over the clusters, for one group: 16 + 4 + 1 for 64, none for one.
 
     Latency is one cycle per level, throughput one activation a cycle.
 
@@ -71,7 +76,7 @@ class LNZDTree(wiring.Component):
         m = Module()
         below = [wiring.flipped(leaf) for leaf in self.i]
         nodes = []
-        while not nodes or len(below) > 1:
+        while len(below) > 1:
             groups = [below[at:at + FAN_IN] for at in range(0, len(below), FAN_IN)]
             below = []
             for group in groups:

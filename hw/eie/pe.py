@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.counters import WIDTH, Counters
 from zeroskip.hw.eie.arithmetic import ArithmeticUnit
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.config import BUSY_LATENCY, EIEConfig
 from zeroskip.hw.eie.counters import PECounter
 from zeroskip.hw.eie.decoder import WeightDecoder
 from zeroskip.hw.eie.layouts import LoadTarget, Phase, command, load_word, work
@@ -16,7 +16,7 @@ from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.eie.spmat import SparseMatrixRead
 from zeroskip.hw.memory import WritePort
 from zeroskip.hw.share import shared
-from zeroskip.hw.stream import flow
+from zeroskip.hw.stream import delay, flow
 
 
 class PE(wiring.Component):
@@ -38,10 +38,13 @@ class PE(wiring.Component):
         The broadcast must stop.
     word : In; value : Out(signed(acc_width))
         Reads a word of the source, ``ActivationRegisters.LATENCY`` cycles later.
+    go : In(1)
+        While it is low, what is being read there stands still.
     clear : In(WritePort)
         Writes the source.
     busy : Out(1)
-        A broadcast activation still has entries whose sums are not written.
+        A cycle ago, a broadcast activation had entries whose sums will not be written before
+        central control can answer.
     saturated : In(1)
         Counts an output that was saturated.
     clear_counters : In(1)
@@ -59,6 +62,7 @@ class PE(wiring.Component):
             "full": Out(1),
             "word": In(config.word_width),
             "value": Out(signed(config.acc_width)),
+            "go": In(1),
             "clear": In(WritePort(address=config.word_width, data=config.acc_width)),
             "busy": Out(1),
             "saturated": In(1),
@@ -66,6 +70,13 @@ class PE(wiring.Component):
             "select": In(4),
             "count": Out(WIDTH),
         })
+
+    @staticmethod
+    def awaited(config: EIEConfig) -> int:
+        """Stages of the arithmetic unit that keep the PE busy: the sum of an operation that is past
+        them is written before the roles can swap, which takes the way to central control, a cycle
+        there, and the way back."""
+        return max(0, ArithmeticUnit.LATENCY - 2 - 2 * config.broadcast_latency)
 
     @shared
     def elaborate(self, platform):
@@ -95,38 +106,44 @@ class PE(wiring.Component):
             registers.role.eq(self.command.role),
             registers.wipe.eq(self.command.wipe),
             registers.source.address.eq(self.word),
+            registers.source.go.eq(self.go),
             self.value.eq(registers.source.data),
             registers.destination.address.eq(arithmetic.address),
+            registers.destination.go.eq(1),
             arithmetic.data.eq(registers.destination.data),
         ]
         wiring.connect(m, arithmetic.write, registers.destination.write)
         self._load(m, spmat.load, pointer.load, decoder.load, registers.source.write)
 
-        waiting = queue.o.valid | pointer.busy | spmat.busy
-        m.d.comb += self.busy.eq(waiting | decoder.o.valid | arithmetic.busy)
+        waiting = queue.o.valid | pointer.busy | spmat.busy | decoder.busy
+        adding = Cat(decoder.o.valid, arithmetic.under_way)[:self.awaited(config)]
+        m.d.sync += self.busy.eq(waiting | adding.any())
+        assert BUSY_LATENCY == 1
         if config.counters:
-            self._count(m, decoder, waiting, spmat.reads)
+            self._count(m, decoder, delay(m, waiting, 1), spmat.reads)
         return m
 
     def _load(self, m: Module, weights, pointers, codebook, source):
-        """Words of the load bus to the memories; the source is cleared too."""
+        """Words of the load bus to the memories, a cycle later; the source is cleared too."""
         word = self.load.payload
         ports = {LoadTarget.WEIGHTS: weights, LoadTarget.POINTERS: pointers,
                  LoadTarget.CODEBOOK: codebook, LoadTarget.ACTIVATIONS: source}
         for target, port in ports.items():
             m.d.comb += [
-                port.en.eq(self.load.valid & (word.pe == self.identity)
-                           & (word.target == target)),
-                port.address.eq(word.address),
-                port.data.eq(word.data),
+                port.en.eq(delay(m, self.load.valid & (word.pe == self.identity)
+                                 & (word.target == target), 1)),
+                port.address.eq(delay(m, word.address, 1)),
+                port.data.eq(delay(m, word.data, 1)),
             ]
         with m.If(self.clear.en):
             m.d.comb += [source.en.eq(1), source.address.eq(self.clear.address),
                          source.data.eq(self.clear.data)]
 
     def _count(self, m: Module, decoder: WeightDecoder, waiting: Value, reads: Value):
+        """Counts what was in the last cycle, as ``waiting`` is."""
         m.submodules.counters = counters = Counters(PECounter)
-        idle = self.command.computing & ~decoder.o.valid
+        idle = delay(m, self.command.computing & ~decoder.o.valid, 1)
+        phase_then = delay(m, self.command.phase, 1)
         events = {
             PECounter.USEFUL: decoder.o.valid & ~decoder.padding,
             PECounter.PADDING: decoder.o.valid & decoder.padding,
@@ -135,7 +152,8 @@ class PE(wiring.Component):
             PECounter.SATURATED: self.saturated,
         }
         for phase in Phase:
-            events[PECounter[phase.name]] = idle & ~waiting & (self.command.phase == phase)
-        m.d.comb += [counters.events[which.value].eq(event) for which, event in events.items()]
-        m.d.comb += [counters.clear.eq(self.clear_counters), counters.select.eq(self.select),
-                     self.count.eq(counters.value)]
+            events[PECounter[phase.name]] = idle & ~waiting & (phase_then == phase)
+        m.d.comb += [counters.events[which.value].eq(delay(m, event, 1))
+                     for which, event in events.items()]
+        m.d.comb += [counters.clear.eq(delay(m, self.clear_counters, 1)),
+                     counters.select.eq(self.select), self.count.eq(counters.value)]

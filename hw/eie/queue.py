@@ -37,5 +37,10 @@ class ActivationQueue(wiring.Component):
         m.submodules.queue = queue = Queue(work(self.config), depth=self.config.queue_slots)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
         wiring.connect(m, queue.o, wiring.flipped(self.o))
-        m.d.comb += self.full.eq(queue.level >= self.config.queue_depth)
+        # Known a cycle ahead from what enters and leaves.
+        more, less = queue.i.valid & ~(queue.o.valid & queue.o.ready), Signal()
+        m.d.comb += less.eq(queue.o.valid & queue.o.ready & ~queue.i.valid)
+        least = self.config.queue_depth
+        m.d.sync += self.full.eq(Mux(more, queue.level >= least - 1,
+                                     Mux(less, queue.level > least, queue.level >= least)))
         return m

@@ -21,7 +21,8 @@ class ActivationRegisters(wiring.Component):
     wipe : In(1)
         Zeroes word ``source.address`` of both.
     source, destination : In
-        ``address``, ``data`` (``LATENCY`` cycles later), and ``write``, a WritePort.
+        ``address``, ``data`` (``LATENCY`` cycles later), and ``write``, a WritePort. While ``go``
+        is low, what is being read stands still.
     """
 
     LATENCY = BlockRAM.LATENCY
@@ -30,6 +31,7 @@ class ActivationRegisters(wiring.Component):
         self.config = config
         side = wiring.Signature({
             "address": Out(config.word_width),
+            "go": Out(1),
             "data": In(signed(config.acc_width)),
             "write": Out(WritePort(address=config.word_width, data=config.acc_width)),
         })
@@ -43,12 +45,13 @@ class ActivationRegisters(wiring.Component):
             m.submodules[f"role_{number}"] = memory = BlockRAM(
                 signed(self.config.acc_width), depth=self.config.act_depth)
             memories.append(memory)
-            m.d.comb += memory.en.eq(1)
             for side, is_mine in ((self.source, self.role == number),
                                   (self.destination, self.role != number)):
                 with m.If(is_mine):
                     m.d.comb += [
                         memory.address.eq(side.address),
+                        memory.en.eq(side.go),
+                        memory.hold.eq(~side.go),
                         memory.write.en.eq(side.write.en),
                         memory.write.address.eq(side.write.address),
                         memory.write.data.eq(side.write.data),

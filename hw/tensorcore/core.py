@@ -53,10 +53,10 @@ class TensorCore(wiring.Component):
     outputs : Out(stream of ``output``)
     busy : Out(1)
     stats : In(clear, select) and Out(count)
-        A performance counter (``CoreCounter``), ``STATS_LATENCY`` cycles after its address.
+        A performance counter (``CoreCounter``), ``stats_latency`` cycles after its address.
     """
 
-    STATS_LATENCY = 1
+    stats_latency = 1
 
     def __init__(self, config: TensorCoreConfig):
         self.config = config

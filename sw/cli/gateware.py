@@ -51,7 +51,7 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
         made = configuration(config, machine)
         dut = MACHINES[machine](made)
         facts = {"config": name_of(made), "digest": made.digest(),
-                 "memory_bits": made.memory_bits, "latency": {"stats": dut.STATS_LATENCY}}
+                 "memory_bits": made.memory_bits, "latency": {"stats": dut.stats_latency}}
     ports = emit.ports(dut)
     with screen.progress("Amaranth, Yosys"):
         text = emit.verilog(dut, machine)

@@ -15,7 +15,7 @@ CONFIGS = {
     "zeroskip": zeroskip(4),
     "two groups": zeroskip(4, groups=2),
     "four groups": zeroskip(8, groups=4),
-    "small queues": zeroskip(4, queue_depth=1, runahead=2, broadcast_latency=0),
+    "small queues": zeroskip(4, queue_depth=1, runahead=3, broadcast_latency=0),
     "far away": zeroskip(2, broadcast_latency=3),
 }
 
@@ -71,21 +71,21 @@ def test_an_escape_costs_nothing_and_a_padding_entry_a_cycle():
     found = work(paper(1, acc_depth=700, block=700, **wide), columns)
     np.testing.assert_array_equal(found.useful, [[2, 0, 1, 2, 1]])
     np.testing.assert_array_equal(found.padding, [[0, 0, 1, 18, 37]])
-    assert not found.bubbles.any()
+    assert not found.late.any()
     np.testing.assert_array_equal(found.found, [[-1], [1], [2], [3], [4]])
 
 
-@pytest.mark.parametrize(("first", "second", "bubbles"), [
-    (7, [20], 1),           # bytes: escape | entry, and no byte before the escape
-    (6, [0, 20], 0),        # entry, escape | entry
-    (7, [20, 21], 0),       # escape | entry, entry
-    (6, [20], 0),           # escape, entry |
-    (5, [300], 1),          # half of a bridge, its other half, escape | entry
+@pytest.mark.parametrize(("first", "second", "rows", "late"), [
+    (7, [20], 2, 1),            # bytes: escape | entry, and no byte before the escape
+    (6, [0, 20], 2, 0),         # entry, escape | entry
+    (7, [20, 21], 2, 1),        # escape | entry, entry
+    (6, [20], 1, 0),            # escape, entry |
+    (5, [300], 2, 0),           # half of a bridge, its other half, escape | entry
 ])
-def test_a_row_with_the_end_of_an_entry_alone_may_cost_a_cycle(first, second, bubbles):
+def test_a_row_with_an_escape_alone_is_walked_for_nothing(first, second, rows, late):
     config = zeroskip(1, act_depth=700, bias_depth=700)
     found = work(config, [list(range(first)), second, *[[]] * 20])
-    assert (found.bubbles.sum(), found.bubbles[0, 1]) == (bubbles, bubbles)
+    assert (found.rows[0, 1], found.late[0, 1], found.late.sum()) == (rows, late, late)
 
 
 def test_a_grouped_layer_counts_a_column_in_its_group_only():

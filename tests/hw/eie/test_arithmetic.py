@@ -76,16 +76,15 @@ def test_latency(compute):
 
 
 @pytest.mark.parametrize("pauses", [[0], [9], [0, 0, 0, 0, 0], [1, 2, 3, 4, 5]], ids=str)
-def test_busy_until_the_last_write(feed, watch, pauses):
+def test_what_is_under_way_before_it_is_written(feed, watch, pauses):
     dut, log = ArithmeticUnit(CONFIG), []
     steps = [step for pause in pauses for step in (*[None] * pause, op(1))]
     simulate(dut, lambda ctx: feed(ctx, dut.i, steps),
-             background=[watch(log, dut.busy, dut.write.en)])
+             background=[watch(log, dut.under_way, dut.write.en)])
     writes = [cycle for cycle, *_ in written(steps)]
     assert [cycle for cycle, (_, write) in enumerate(log) if write] == writes
-    assert [cycle for cycle, (busy, _) in enumerate(log) if busy] == [
-        cycle for cycle in range(len(log))
-        if any(write - ArithmeticUnit.LATENCY + 1 < cycle < write for write in writes)]
+    assert [under_way for under_way, _ in log] == [
+        sum((cycle + 3 - k in writes) << k for k in range(3)) for cycle in range(len(log))]
 
 
 @DISTANCE

@@ -3,7 +3,7 @@
 import pytest
 
 from zeroskip.hw.eie.cluster import Cluster
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.config import BUSY_LATENCY, EIEConfig
 from zeroskip.hw.eie.counters import PECounter
 from zeroskip.hw.eie.layouts import LoadTarget, Phase
 from zeroskip.sim.bench import Stalls, checker, receive, simulate
@@ -15,8 +15,8 @@ BOOK = [0, *range(1, 16)]
 
 def sized(groups, **sizes):
     return EIEConfig(**{"pes": CLUSTERS * groups, "groups": groups, "queue_depth": 2,
-                        "weight_rows": 8, "pointers": 16, "act_depth": 4, "bias_depth": 16,
-                        "codebooks": 1, **sizes})
+                        "runahead": 4, "weight_rows": 8, "pointers": 16, "act_depth": 4,
+                        "bias_depth": 16, "codebooks": 1, **sizes})
 
 
 def number(group):
@@ -71,10 +71,11 @@ class Bench:
             self.ctx.set(self.dut.i[group].valid, 1)
             await self.ctx.tick()
             self.ctx.set(self.dut.i[group].valid, 0)
-        await self.ctx.tick()
+        await self.ctx.tick().repeat(2 + BUSY_LATENCY)
         while self.ctx.get(self.dut.busy):
             await self.ctx.tick()
-        await self.ctx.tick()
+        # Central control hears of it later, and answers in the next cycle.
+        await self.ctx.tick().repeat(self.dut.config.broadcast_latency + 1)
 
     async def outputs(self, count, **reading):
         """Emits slots 0 to ``count`` - 1 of the sums."""
@@ -92,7 +93,7 @@ class Bench:
 
     async def counts(self, which):
         self.ctx.set(self.dut.select, which)
-        await self.ctx.tick()
+        await self.ctx.tick().repeat(2)
         return [self.ctx.get(count) for count in self.dut.counts]
 
 
@@ -150,10 +151,10 @@ def test_each_group_tells_that_it_is_full_and_any_that_it_is_busy(watch):
 
     async def script(bench):
         await bench.load_columns([[[1] * 4]] * 4)
-        await bench.broadcast([(2, 0, 1)] * 30)
+        await bench.broadcast([(2, 0, 1)] * 50)
 
-    # The queue has slots for all that is sent until a full queue is seen twenty cycles later.
-    run(sized(4, broadcast_latency=10), script, lambda dut: [
+    # The queue has slots for all that is sent until a full queue is seen fifty cycles later.
+    run(sized(4, broadcast_latency=25), script, lambda dut: [
         watch(log, dut.full, dut.busy, *(port.valid for port in dut.i))])
     assert {full for full, *_ in log} == {0b0000, 0b0100}
     assert all(busy for full, busy, *_ in log if full)
@@ -176,6 +177,7 @@ def test_counters_of_each_pe_and_saturated_outputs_in_the_first(groups):
         bench.ctx.set(bench.dut.clear_counters, 1)
         await bench.ctx.tick()
         bench.ctx.set(bench.dut.clear_counters, 0)
+        await bench.ctx.tick()
         assert {tuple(await bench.counts(which)) for which in PECounter} == {(0,) * groups}
 
     run(sized(groups), script)

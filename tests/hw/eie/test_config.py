@@ -152,17 +152,18 @@ def test_equal_configurations_have_one_digest_of_16_hexadecimal_digits():
 def test_the_mode_of_the_paper(pes):
     config = paper(pes)
     assert config == EIEConfig(
-        pes=pes, groups=1, queue_depth=8, runahead=4, escapes=False, drops_empty=False,
-        counts=False, acc_depth=64, block=64)
+        pes=pes, groups=1, queue_depth=8, runahead=4, broadcast_latency=2 if pes >= 16 else 1,
+        escapes=False, drops_empty=False, counts=False, acc_depth=64, block=64)
 
 
-@pytest.mark.parametrize(("pes", "groups"), [(1, 1), (4, 1), (60, 1), (63, 1), (64, 4), (66, 1),
-                                             (128, 4)])
+@pytest.mark.parametrize(("pes", "groups"), [(1, 1), (4, 1), (15, 1), (16, 1), (63, 1), (64, 4),
+                                             (66, 1), (128, 4)])
 def test_the_mode_of_this_project(pes, groups):
     config = zeroskip(pes, act_depth=96)
     assert config == EIEConfig(
-        pes=pes, groups=groups, queue_depth=43, runahead=11, escapes=True, drops_empty=True,
-        counts=True, act_depth=96, block=96, acc_depth=96)
+        pes=pes, groups=groups, queue_depth=41, runahead=15,
+        broadcast_latency=2 if pes >= 16 else 1, escapes=True, drops_empty=True, counts=True,
+        act_depth=96, block=96, acc_depth=96)
 
 
 def test_the_default_is_the_mode_of_this_project():
@@ -179,7 +180,7 @@ def test_a_mode_takes_other_sizes(mode):
 
 def test_named_configurations_say_their_size():
     assert {name: config.pes for name, config in CONFIGS.items()} == {
-        "eie-4": 4, "eie-16": 16, "eie-64": 64, "eie-paper-64": 64,
+        "eie-4": 4, "eie-16": 16, "eie-8": 8, "eie-64": 64, "eie-paper-64": 64,
         "eie-icebreaker": 1, "eie-tangnano9k": 1}
 
 

@@ -9,7 +9,7 @@ from amaranth.hdl import Const
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.hw.eie.config import PLACE_LATENCY, EIEConfig
+from zeroskip.hw.eie.config import BUSY_LATENCY, PLACE_LATENCY, EIEConfig
 from zeroskip.hw.eie.control import CentralControl
 from zeroskip.hw.eie.counters import ControlCounter
 from zeroskip.hw.eie.layouts import (
@@ -91,7 +91,7 @@ class Clusters:
         while True:
             *_, scan = await ctx.tick().sample(dut.command.scan)
             if scan:
-                for _ in range(self.late):
+                for _ in range(self.late + 1):
                     await ctx.tick()
                 ctx.set(dut.scanning, 1)
                 for _ in range(5):
@@ -116,7 +116,7 @@ class Clusters:
         return run
 
     async def work(self, ctx):
-        road, left = deque([0] * self.late), 0
+        road, left = deque([0] * (self.late + BUSY_LATENCY)), 0
         async for _, _, *valid in ctx.tick().sample(*(port.valid for port in self.dut.broadcast)):
             road.append(any(valid))
             left = self.hold if road.popleft() else max(0, left - 1)
@@ -234,7 +234,9 @@ def test_after_reset_every_word_is_wiped_before_anything_is_taken(watch, depth, 
     simulate(dut, background=[watch(log, dut.command.wipe, dut.load.ready, dut.inputs.ready,
                                     dut.command.scan)], quiet=words + 10)
     assert log[:words] == [(1, 0, 0, 0)] * words
-    assert {*log[words:]} == {(0, 1, 1, 0)}
+    # Inputs wait until the first descriptor is read.
+    assert log[words:words + BlockRAM.LATENCY] == [(0, 1, 0, 0)] * BlockRAM.LATENCY
+    assert {*log[words + BlockRAM.LATENCY:]} == {(0, 1, 1, 0)}
 
 
 def test_loads_pass_on_unchanged(record):
@@ -306,9 +308,10 @@ def test_loads_and_inputs_wait_while_a_network_runs(record, watch):
         log, dut.computing, dut.outputs.valid, dut.load.ready, dut.inputs.ready)])
     started = next(k for k, (computing, *_) in enumerate(log) if computing)
     ended = max(k for k, (_, output, *_) in enumerate(log) if output)
-    assert {readies for _, _, *readies in map(tuple, log[started:ended + 1])
+    assert {readies for _, _, *readies in map(tuple, log[started:ended + 2])
             for readies in readies} == {0}
-    assert log[ended + 1][2:] == (1, 1)
+    assert log[ended + 2][2:] == (1, 0)
+    assert log[ended + 2 + BlockRAM.LATENCY][2:] == (1, 1)
     assert len(passed) == 2 * descriptor_words(CONFIG) + 1
 
 
@@ -393,11 +396,11 @@ def test_the_next_scan_waits_until_every_pe_has_finished(network, latency, group
 def test_a_segment_without_any_activation_passes_on_soon(network, latency):
     log = network([segment()] * 4 + [segment(last=1)], [[]] * 5, config=sized(latency))
     assert log.broadcasts() == []
-    # A reply to the scan takes twice the latency and a cycle; then the clusters here scan for
-    # five cycles, until which nothing can follow; then a broadcast could still be on its way;
-    # then the next descriptor is read.
-    seen = 2 * latency + 1 + 5
-    tail = 1 + 2 * latency + PLACE_LATENCY + 1
+    # A reply to the scan takes twice the latency and two cycles; then the clusters here scan for
+    # five cycles, until which nothing can follow, which is known a cycle later; then a broadcast
+    # could still be on its way; then the next descriptor is read.
+    seen = 2 * latency + 2 + 5 + 1
+    tail = 2 * latency + PLACE_LATENCY + BUSY_LATENCY
     assert [later - scan for scan, later in pairwise(log.starts())] == [
         seen + tail + BlockRAM.LATENCY] * 4
 
@@ -523,8 +526,8 @@ def test_io_cycles_are_those_of_inputs_and_outputs(network):
     log = network([segment(outputs=6, swap=1, last=1)], [[], found(6)])
     emitting = log.starts()[1]
     taken = [k for k in log.when("taken") if k >= emitting]
-    # An output leaves the trees a cycle before it leaves.
-    assert log.counts[ControlCounter.IO_CYCLES] == 3 + taken[-1] + 1 - emitting + 1
+    # An output leaves the trees a cycle before it leaves; that it was the last is known one later.
+    assert log.counts[ControlCounter.IO_CYCLES] == 3 + taken[-1] + 1 - emitting + 2
 
 
 def test_no_network_has_finished_after_reset():

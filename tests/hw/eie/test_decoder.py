@@ -17,7 +17,7 @@ WIDEST = 16 * 16 + 15
 RANDOM = random.Random(5)
 BOOKS = [[0, -32768, 32767, *(RANDOM.randint(-32768, 32767) for _ in range(13))]
          for _ in range(CONFIG.codebooks)]
-LATENCY = 1
+LATENCY = WeightDecoder.LATENCY
 
 
 def entry(v, gap, *, first, value=7):

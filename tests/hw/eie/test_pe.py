@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.eie.arithmetic import ArithmeticUnit
-from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig
+from zeroskip.hw.eie.config import BUSY_LATENCY, ENTRIES_PER_ROW, NIBBLES, EIEConfig
 from zeroskip.hw.eie.counters import PECounter
-from zeroskip.hw.eie.directory import CountedColumns, PointerBanks
+from zeroskip.hw.eie.decoder import WeightDecoder
 from zeroskip.hw.eie.layouts import LoadTarget, Phase
 from zeroskip.hw.eie.pe import PE
+from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.eie.spmat import SparseMatrixRead
 from zeroskip.sim.bench import simulate
@@ -30,15 +31,16 @@ REASONS = list(PECounter)[:6]
 
 
 def sized(machine="zeroskip", **sizes):
-    return EIEConfig(**{"pes": 4, "queue_depth": 2, "weight_rows": 128, "pointers": 128,
-                        "act_depth": 64, "codebooks": 2, **MACHINES[machine], **sizes})
+    return EIEConfig(**{"pes": 4, "queue_depth": 2, "runahead": 4,
+                        "weight_rows": 128, "pointers": 128, "act_depth": 64, "codebooks": 2,
+                        **MACHINES[machine], **sizes})
 
 
 def way(config):
     """Cycles from a broadcast to its first entry before the arithmetic unit: the queue, the
     directory and its queue, the weight memory, the decoder."""
-    columns = CountedColumns if config.counts else PointerBanks
-    return 1 + columns.LATENCY + 1 + SparseMatrixRead.LATENCY + 1
+    return (1 + PointerRead.latency(config) + SparseMatrixRead.latency(config)
+            + WeightDecoder.LATENCY)
 
 
 def pack(column, escapes):
@@ -159,7 +161,7 @@ async def broadcast(ctx, dut, image, activations, stalls=None):
         await ctx.tick()
         ctx.set(dut.i.valid, 0)
     order(ctx, dut, phase=Phase.TAIL)
-    await ctx.tick()
+    await ctx.tick().repeat(1 + BUSY_LATENCY)
     while ctx.get(dut.busy):
         await ctx.tick()
 
@@ -168,6 +170,7 @@ async def source_words(ctx, dut, count, role=1):
     """The first words of the source in ``role``, which the sums of the other are."""
     await ctx.tick().repeat(ArithmeticUnit.LATENCY)
     order(ctx, dut, role=role)
+    ctx.set(dut.go, 1)
     words = []
     for cycle in range(count + ActivationRegisters.LATENCY):
         ctx.set(dut.word, min(cycle, count - 1))
@@ -295,7 +298,7 @@ def test_a_pe_without_work_blames_the_phase(machine):
     image = matrix(0, machine)
     _, counts, _ = compute(image, [(0, 1)])
     # The column is found to be empty when it leaves the directory.
-    assert counts[PECounter.EMPTY] == way(image.config) - SparseMatrixRead.LATENCY - 2
+    assert counts[PECounter.EMPTY] == PointerRead.latency(image.config)
     dut, counted = PE(image.config), []
 
     async def bench(ctx):
@@ -331,12 +334,15 @@ def test_an_escape_costs_no_cycle():
 
 
 @EACH
-def test_latency_from_the_broadcast_to_the_sum(watch, machine):
-    image, log, sums = Image([sparse(8, 5)], sized(machine)), [], []
-    dut, late = PE(image.config), way(sized(machine)) + ArithmeticUnit.LATENCY
+@pytest.mark.parametrize("distance", [0, 1, 2])
+def test_latency_from_the_broadcast_to_the_sum(watch, machine, distance):
+    config = sized(machine, broadcast_latency=distance)
+    image, log, sums = Image([sparse(8, 5)], config), [], []
+    dut, late = PE(config), way(config) + ArithmeticUnit.LATENCY
 
     async def bench(ctx):
         await start(ctx, dut, image)
+        ctx.set(dut.go, 1)
         ctx.set(dut.word, 5)
         ctx.set(dut.i.payload, {"place": image.first, "value": 9})
         for cycle in range(late + ActivationRegisters.LATENCY + 1):
@@ -348,9 +354,12 @@ def test_latency_from_the_broadcast_to_the_sum(watch, machine):
 
     simulate(dut, bench, background=[watch(log, dut.i.valid, dut.busy)])
     assert sums[-2:] == [0, 9]
-    # Roles may swap in the second cycle that the PE is not busy.
+    # Central control hears late that the PE is not busy, answers, and the roles swap as much later.
     began = log.index((1, 0))
-    assert [busy for _, busy in log[began:began + late]] == [0, *[1] * (late - 2), 0]
+    idle = late - min(1 + 2 * distance, ArithmeticUnit.LATENCY - 1)
+    assert [busy for _, busy in log[began:began + late]] == [
+        *[0] * (1 + BUSY_LATENCY), *[1] * (idle - 1 - BUSY_LATENCY), *[0] * (late - idle)]
+    assert idle + 2 * distance + 1 >= late
 
 
 def test_passes_add_to_the_words_of_their_destination():
@@ -392,7 +401,9 @@ def test_the_source_is_loaded_read_cleared_and_wiped():
             order(ctx, dut, role=role)
             await load(ctx, dut, [(LoadTarget.ACTIVATIONS, k, (10 * role + k - 3) % (1 << 32))
                                   for k in range(8)])
+            await ctx.tick()
         # A word that is read when it is cleared is read as it was.
+        ctx.set(dut.go, 1)
         ctx.set(dut.word, 5)
         ctx.set(dut.clear.en, 1)
         ctx.set(dut.clear.address, 5)

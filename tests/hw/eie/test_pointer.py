@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.directory import CountedColumns, PointerBanks
 from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.sim.bench import receive, send, simulate
 
@@ -22,7 +21,7 @@ def config_for(sizes, **fields):
 
 
 def latency_of(config):
-    return 1 + (CountedColumns if config.counts else PointerBanks).LATENCY
+    return PointerRead.latency(config)
 
 
 def words_of(config, sizes):
@@ -38,11 +37,15 @@ def words_of(config, sizes):
     return words
 
 
+def job(config, start, stop, value):
+    return {"value": value, "start": start, "last": (stop - 1) % (1 << config.pointer_width),
+            "blank": int(start == stop)}
+
+
 def jobs_of(config, sizes, works):
     """What is left of ``works`` when those of empty columns are dropped, or kept."""
     spans = list(pairwise(accumulate(sizes, initial=0)))
-    return [{"value": each["value"], "start": spans[each["place"]][0],
-             "stop": spans[each["place"]][1]}
+    return [job(config, *spans[each["place"]], each["value"])
             for each in works if sizes[each["place"]] or not config.drops_empty]
 
 
@@ -115,7 +118,7 @@ def test_each_activation_gets_the_bytes_of_its_column(read, stalls, counts, drop
 def test_a_balanced_layer(transfer, counts, drops_empty, stride):
     dut = PointerRead(EIEConfig(counts=counts, drops_empty=drops_empty))
     works = [{"place": (37 * k) % 4000, "value": 9 - k} for k in range(25)]
-    expected = [{"start": each["place"], "stop": each["place"] + stride, "value": each["value"]}
+    expected = [job(dut.config, each["place"], each["place"] + stride, each["value"])
                 for each in works if stride or not drops_empty]
 
     async def prepare(ctx):
@@ -158,7 +161,7 @@ def test_counts_of_several_nibbles(transfer, fill, stride):
         ctx.set(dut.stride, stride)
         await fill(ctx, dut.load, {0: 7, 1: 0x1203, 2: 0})
 
-    expected = [{"value": k, "start": start, "stop": stop}
+    expected = [job(dut.config, start, stop, k)
                 for k, (start, stop) in enumerate(pairwise(stops)) if start != stop]
     assert transfer(dut, [(dut.i, works)], [(dut.o, len(expected))], before=before) == [expected]
 
@@ -174,13 +177,13 @@ def test_words_that_are_loaded_replace_the_old_ones(prepare, counts):
             jobs.extend(await receive(ctx, dut.o, 1))
 
     simulate(dut, bench)
-    assert jobs == [{"value": 4, "start": 2, "stop": 2 + size} for size in (3, 6)]
+    assert jobs == [job(dut.config, 2, 2 + size, 4) for size in (3, 6)]
 
 
 @KINDS
 def test_latency(timed, counts):
     ((entered, _),), ((left, _),) = timed([3], counts=counts)
-    assert left - entered == (6 if counts else 3)
+    assert left - entered == (9 if counts else 5)
     assert left - entered == latency_of(EIEConfig(counts=counts))
 
 
@@ -244,7 +247,7 @@ def test_the_multiplier_never_waits_once_the_runahead_covers_the_latency(timed, 
             if size > 1:
                 await ctx.tick().repeat(size - 1)
 
-    _, left = timed([size] * 60, multiplier, counts=counts, runahead=1 + -(-latency // size))
+    _, left = timed([size] * 60, multiplier, counts=counts, runahead=1 + -(-(latency + 1) // size))
     assert {later - earlier for (earlier, _), (later, _) in pairwise(left)} == {size}
 
 
@@ -274,7 +277,7 @@ def test_runahead_columns_wait_behind_a_busy_multiplier(record, prepare, runahea
         await ctx.tick().repeat(40)
 
     simulate(dut, bench, background=[record(entered, dut.i)])
-    assert len(entered) == runahead + latency_of(dut.config) - 1
+    assert len(entered) == runahead + latency_of(dut.config)
 
 
 @KINDS

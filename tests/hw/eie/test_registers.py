@@ -56,6 +56,8 @@ def run(watch):
                 cycle += 1
                 ctx.set(dut.role, each["role"])
                 ctx.set(dut.wipe, each["wipe"])
+                ctx.set(dut.source.go, 1)
+                ctx.set(dut.destination.go, 1)
                 for side, address, write in zip((dut.source, dut.destination), each["read"],
                                                 each["write"], strict=True):
                     ctx.set(side.address, address)
@@ -127,3 +129,29 @@ def test_words_reach_both_ends_of_an_accumulator(run, width):
     words = run([step(write=((0, top), (0, bottom))), step()],
                 EIEConfig(act_depth=2, acc_width=width))
     assert words[-1] == (top, bottom)
+
+
+@pytest.mark.parametrize("side", [SOURCE, DESTINATION])
+def test_a_side_that_stands_still_keeps_what_it_reads(watch, side):
+    dut, log = ActivationRegisters(CONFIG), []
+    port, other = (dut.source, dut.destination)[::1 if side == SOURCE else -1]
+
+    async def drive(ctx):
+        for at in range(4):
+            for each in (port, other):
+                for member, value in ((each.write.en, 1), (each.write.address, at),
+                                      (each.write.data, 10 + at)):
+                    ctx.set(member, value)
+            await ctx.tick()
+        for each in (port, other):
+            ctx.set(each.write.en, 0)
+            ctx.set(each.go, 1)
+        for at, go in ((1, 1), (2, 1), (3, 0), (0, 0), (3, 1), (0, 1), (0, 1)):
+            ctx.set(port.go, go)
+            ctx.set(port.address, at)
+            ctx.set(other.address, at)
+            await ctx.tick()
+
+    simulate(dut, drive, background=[watch(log, port.data, other.data)], quiet=LATENCY)
+    stood, went = zip(*log[4 + LATENCY:4 + LATENCY + 6], strict=True)
+    assert (stood, went) == ((11, 11, 11, 12, 13, 10), (11, 12, 13, 10, 13, 10))

@@ -303,7 +303,7 @@ def test_clear_takes_the_counters_to_zero(random_gemm, flat, flat_streams):
         counts = {}
         for which in CoreCounter:
             ctx.set(dut.stats.select, which.value)
-            await ctx.tick().repeat(TensorCore.STATS_LATENCY)
+            await ctx.tick().repeat(TensorCore.stats_latency)
             counts[which] = ctx.get(dut.stats.count)
         return counts
 

@@ -21,7 +21,7 @@ CAUSES = ["padding", "empty", "fill", "full", "tail"]
 def small(cli, monkeypatch):
     """``small(*options)`` runs ``bench eie`` on 4 PEs, on two small layers of known names."""
     layers = {name: PaperLayer(name, inputs, outputs, 0.2, 0.5, 1.0, 1.25, 0.77)
-              for name, inputs, outputs in (("Alex-6", 40, 24), ("NT-We", 30, 80))}
+              for name, inputs, outputs in (("Alex-6", 40, 24), ("NT-We", 30, 300))}
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     with mock.patch.dict(NINE, layers, clear=True):
         yield lambda *options: cli("bench", "eie", "--pes", "4", "--engine", "python", *options)

@@ -7,7 +7,7 @@ from zeroskip.fpga.build import BuildError, TimingMissed
 from zeroskip.sw.errors import ToolMissing
 
 REPORT = {"board": "icebreaker", "config": "eie-icebreaker", "pes": 1, "multipliers": 0,
-          "fmax_mhz": 30.5, "target_mhz": 24, "lut": 4700, "ff": 2700, "dsp": 2, "bram": 30,
+          "fmax_mhz": 30.5, "target_mhz": 30, "lut": 4700, "ff": 2700, "dsp": 2, "bram": 30,
           "spram": 4, "available": {"lut": 5280, "ff": 5280, "dsp": 8, "bram": 30, "spram": 4},
           "bitstream": "design.bin", "seconds": 60.0, "seed": 1,
           "critical_path": "a to b, 1.0 ns of logic and 2.0 ns of routing"}
@@ -45,7 +45,7 @@ def test_report(cli, built, tmp_path):
 def test_text(cli, tmp_path):
     done = cli("build", "--board", "icebreaker", "-o", tmp_path)
     assert (done.code, done.stderr) == (0, "")
-    assert "30.5 MHz of 24 MHz" in " ".join(done.stdout.split())
+    assert "30.5 MHz of 30 MHz" in " ".join(done.stdout.split())
     assert f"load it with iceprog {tmp_path}/design.bin" in done.stdout
 
 
