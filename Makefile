@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all data lint clean
+.PHONY: demo test test-all data docs lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/zeroskip demo --out demo
@@ -18,6 +18,13 @@ test-all: $(VENV)/.installed lint
 # Fashion-MNIST, for `zeroskip bench fashion`.
 data:
 	apt-get install --yes dataset-fashion-mnist
+
+# Documents of the registers, and their C header.
+docs: $(VENV)/.installed
+	mkdir -p build
+	$(BIN)/zeroskip verilog accelerator -o build/accelerator.v
+	$(BIN)/peakrdl c-header build/accelerator.rdl -o docs/accelerator.h
+	$(BIN)/peakrdl html build/accelerator.rdl -o docs/registers
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -249,14 +249,17 @@ def _route(command: Sequence[str], design: Design, folder: Path) -> None:
     process = subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT)
     with process, log.open("w", buffering=1) as file:
-        for line in process.stdout:
-            file.write(line)
-            if (found := _USED.match(line)):
-                used[found[1]] = int(found[2]), int(found[3])
-            elif used and (excess := _excess(used, FAMILIES[design.board.family])):
-                process.kill()
-                raise DoesNotFit(f"{design.name} needs {excess}; choose a smaller configuration "
-                                 f"than {design.name} for {design.board.name}")
+        try:
+            for line in process.stdout:
+                file.write(line)
+                if (found := _USED.match(line)):
+                    used[found[1]] = int(found[2]), int(found[3])
+                elif used and (excess := _excess(used, FAMILIES[design.board.family])):
+                    raise DoesNotFit(f"{design.name} needs {excess}; choose a smaller "
+                                     f"configuration than {design.name} for {design.board.name}")
+        except BaseException:       # an end from outside too
+            process.kill()
+            raise
     if process.returncode:
         raise BuildError(f"nextpnr failed:\n{log.read_text()[-2000:]}")
 

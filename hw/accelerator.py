@@ -71,6 +71,8 @@ class Accelerator(wiring.Component):
         See :func:`register_map`.
     irq : Out(1)
         High while an enabled machine is done.
+
+    The machines leave reset a cycle after the rest, as they do after the register ``reset``.
     """
 
     def __init__(self, eie: EIEConfig | None = None, tensorcore: TensorCoreConfig | None = None):
@@ -82,7 +84,8 @@ class Accelerator(wiring.Component):
         m.submodules.registers = registers = RegisterFile(register_map(self.machines))
         wiring.connect(m, wiring.flipped(self.bus), registers.bus)
         for bit, (name, machine) in enumerate(self.machines.items()):
-            reset, busy = Signal(name=f"{name}_reset"), Signal(name=f"{name}_was_busy")
+            reset = Signal(init=1, name=f"{name}_reset")
+            busy = Signal(name=f"{name}_was_busy")
             m.submodules[name] = resettable(machine, reset, platform)
             m.d.sync += [reset.eq(registers.reset[bit]), busy.eq(machine.busy)]
             m.d.comb += registers.done_set[bit].eq(busy & ~machine.busy)

@@ -25,14 +25,17 @@ def shared(elaborate):
             return elaborate(self, platform)
         ports = {f"{flow}_{name}": value for name, flow, value in ports_of(self)}
         own = _reset.get()
-        reset = ResetSignal() if own is None else ResetSignal() | own
+        reset = ResetSignal() if own is None else own
         return Instance(collector.name_of(self), i_clk=ClockSignal(), i_rst=reset, **ports)
     return instead
 
 
 def resettable(component: wiring.Component, reset: Value, platform) -> Fragment:
-    """``component`` with a reset of its own, that of its domain aside; Amaranth's ``ResetInserter``
-    alone leaves out the instances that stand for :func:`shared` components."""
+    """``component`` with a reset of its own, a register that its domain's reset sets; Amaranth's
+    ``ResetInserter`` alone leaves out the instances that stand for :func:`shared` components.
+
+    The instances get no other: most flip-flops of a large machine then hang on a register and not
+    on logic, which could not be placed near all of them."""
     token = _reset.set(reset)
     try:
         return ResetInserter(reset)(Fragment.get(component, platform))

@@ -68,11 +68,20 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
     screen.result(described)
 
 
-def doctor(screen: Screen) -> None:
+def doctor(warm: bool, screen: Screen) -> None:
     """See ``zeroskip doctor --help``."""
     from zeroskip.fpga.build import FAMILIES
     from zeroskip.sim import cxxrtl, engines
 
+    tools = [(tool, f"{purpose}, {name}") for name, family in FAMILIES.items()
+             for tool, purpose in ((family.nextpnr, "place and route"),
+                                   (family.pack, "bitstreams"))]
+    if warm:
+        with screen.progress("tools from PyPI") as update:
+            for done, (tool, _) in enumerate(tools):
+                update(done, len(tools), tool.native)
+                if _package(tool.package):
+                    subprocess.run([*tool.command(), "--help"], capture_output=True, check=False)
     rows = []
     for name, (purpose, remedy) in PACKAGES.items():
         rows.append({"tool": name, "version": _package(name), "for": purpose, "get": remedy})
@@ -86,11 +95,10 @@ def doctor(screen: Screen) -> None:
         found = None
     rows.append({"tool": "C++ compiler", "version": found, "for": "compiled simulation",
                  "get": "apt install g++, or pip install ziglang"})
-    for name, family in FAMILIES.items():
-        for tool, purpose in ((family.nextpnr, "place and route"), (family.pack, "bitstreams")):
-            found = _package(tool.package) or shutil.which(tool.native)
-            rows.append({"tool": tool.native, "version": found, "for": f"{purpose}, {name}",
-                         "get": "pip install 'zeroskip[fpga]'"})
+    for tool, purpose in tools:
+        found = _package(tool.package) or shutil.which(tool.native)
+        rows.append({"tool": tool.native, "version": found, "for": purpose,
+                     "get": "pip install 'zeroskip[fpga]'"})
     screen.table("tools", ["tool", "version", "for", "how to get it"], [
         [row["tool"], row["version"] or "missing", row["for"],
          "" if row["version"] else row["get"]] for row in rows])

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the check failed, 2 bad input (one sentence on stderr), 3 
 missing (with how to get it).
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -278,14 +279,19 @@ def build(board: Annotated[str, typer.Option(
 
 
 @app.command()
-def doctor(json: Json = False, quiet: Quiet = False) -> None:
+def doctor(warm: Annotated[bool, typer.Option(
+               "--warm", help="Run each tool from PyPI once: the first time takes a minute.")
+               ] = False,
+           json: Json = False, quiet: Quiet = False) -> None:
     """Show which tools are there, and how to get the others."""
     from zeroskip.sw.cli.gateware import doctor as run
-    run(Screen(json, quiet))
+    run(warm, Screen(json, quiet))
 
 
 def main() -> None:
     """The program's entry point."""
+    # An end from outside is an exception, so that what a command has started ends with it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except BadInput as error:

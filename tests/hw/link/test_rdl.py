@@ -1,9 +1,18 @@
 """SystemRDL of registers: its text, and what PeakRDL's compiler reads from it."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from zeroskip.hw.accelerator import machines, register_map
+from zeroskip.hw.eie.config import CONFIGS as ARRAYS
 from zeroskip.hw.link.rdl import systemrdl
 from zeroskip.hw.link.registers import Access, Field, Register, Window
+from zeroskip.hw.tensorcore.config import CONFIGS as TENSORCORES
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 ITEMS = [
     Register("reg", Access.READ, [Field("field", 32, 'A "keyword", \\ too.')], "Read."),
@@ -49,3 +58,31 @@ def test_compiler_reads_what_was_described(tmp_path):
     assert read["reg"].get_child_by_name("field").get_property("desc") == 'A "keyword", \\ too.'
     assert read["events"].get_child_by_name("done").get_property("onwrite").name == "woclr"
     assert read["start"].get_child_by_name("go").get_property("singlepulse")
+
+
+@pytest.fixture
+def peakrdl(tmp_path):
+    """``peakrdl(command, name)``: path of what PeakRDL makes of an accelerator's registers."""
+    source = tmp_path / "accelerator.rdl"
+    configs = (next(iter(known.values())) for known in (ARRAYS, TENSORCORES))
+    source.write_text(systemrdl("accelerator", register_map(machines(*configs))))
+
+    def make(command, name):
+        done = subprocess.run([sys.executable, "-m", "peakrdl", command, source, "-o",
+                               tmp_path / name], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return tmp_path / name
+    return make
+
+
+def test_header_is_that_of_todays_registers(peakrdl):
+    """Where this fails, ``make docs``."""
+    made = peakrdl("c-header", "accelerator.h")
+    assert made.read_text() == (DOCS / "accelerator.h").read_text()
+
+
+def test_documents(peakrdl):
+    page = peakrdl("html", "registers")
+    assert (page / "index.html").exists()
+    assert "tensorcore_commands" in "".join(
+        each.read_text() for each in (page / "data").iterdir())

@@ -1,5 +1,11 @@
 """``build``: what it makes of a board's build, and its exit codes."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from zeroskip.fpga import build, floor
@@ -74,3 +80,30 @@ def test_folder_is_a_file(cli, tmp_path):
     done = cli("build", "--board", "icebreaker", "-o", tmp_path / "out")
     assert (done.code, done.stdout) == (2, "")
     assert "this is a file; give the path of a folder" in done.stderr
+
+
+NEXTPNR = """import os, pathlib, time
+pathlib.Path("started").write_text(str(os.getpid()))
+pathlib.Path("started").rename("pid")
+time.sleep(60)"""
+PROGRAM = f"""import sys
+from zeroskip.fpga import build
+from zeroskip.sw.cli import main
+build.synthesise = lambda *_: None
+build.Tool.command = lambda _: [sys.executable, "-c", {NEXTPNR!r}]
+main()"""
+
+
+def test_end_from_outside_ends_nextpnr(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, "build", "--board", "icebreaker",
+                                "-o", str(tmp_path)])
+    with process:
+        for _ in range(600):
+            if (tmp_path / "pid").exists():
+                break
+            time.sleep(0.1)
+        nextpnr = int((tmp_path / "pid").read_text())
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(nextpnr, 0)
