@@ -165,7 +165,7 @@ class Design:
 
 DESIGNS = {
     "ulx3s-85f": {
-        "eie-16": (ARRAYS["eie-16"], None, 75),
+        "eie-16": (ARRAYS["eie-16"], None, 100),
         "tc-64": (None, TENSORCORES["tc-64"], 50),
         "both": (ARRAYS["eie-8"], TENSORCORES["tc-64"], 50),
     },

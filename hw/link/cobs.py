@@ -5,7 +5,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.hw.link.store import Store
+from zeroskip.hw.memory import BlockRAM
 
 DECODED = data.StructLayout({"data": 8, "end": 1, "good": 1})
 """A byte of a frame; or, with ``end``, the end of one, and whether its last block was whole."""
@@ -56,7 +56,7 @@ class Encoder(wiring.Component):
     """Stuffs frames and closes each with a zero byte.
 
     A block, up to 254 bytes without a zero, is collected at one byte a cycle; then its code
-    leaves, and its bytes at one in two cycles. Nothing is taken meanwhile.
+    leaves, and its bytes at one in three cycles. Nothing is taken meanwhile.
 
     Members
     -------
@@ -69,11 +69,12 @@ class Encoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.block = block = Store(8, depth=256)
+        m.submodules.block = block = BlockRAM(8, depth=256)
         place, code = Signal(8, init=1), Signal(8)  # where the next byte is; one beyond the last
         last, hollow = Signal(), Signal()           # the frame ends; with an empty block
         zero = Signal()
-        m.d.comb += [zero.eq(self.i.p.data == 0), block.write.data.eq(self.i.p.data),
+        m.d.comb += [zero.eq(self.i.p.data == 0), block.en.eq(1),
+                     block.write.data.eq(self.i.p.data),
                      block.write.address.eq(place), block.address.eq(place)]
         with m.FSM():
             with m.State("COLLECT"):
@@ -89,7 +90,7 @@ class Encoder(wiring.Component):
                     m.d.sync += [code.eq(place), place.eq(1)]
                     m.next = "FETCH"
             with m.State("FETCH"):
-                m.next = "BYTE"
+                m.next = "READ"
                 with m.If(place == code):
                     m.d.sync += [place.eq(1), hollow.eq(0)]
                     m.next = "COLLECT"
@@ -97,6 +98,8 @@ class Encoder(wiring.Component):
                         m.next = "END"
                     with m.If(hollow):
                         m.next = "CODE"
+            with m.State("READ"):
+                m.next = "BYTE"
             with m.State("BYTE"):
                 m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(block.data)]
                 with m.If(self.o.ready):

@@ -31,7 +31,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.link.bus import BUS, Status
 from zeroskip.hw.link.cobs import Decoder, Encoder
-from zeroskip.hw.link.store import Store
+from zeroskip.hw.memory import BlockRAM
 
 MAGIC = b"ZSK1"
 WORDS = 256
@@ -73,7 +73,7 @@ class Endpoint(wiring.Component):
 
     A request is buffered whole, and executed only once its CRC held. Bytes come in at one in
     two cycles; while a request is executed and its reply is formed, none is taken. A word takes
-    two cycles and those of the bus, a byte of the reply five, and those of its encoder.
+    three cycles and those of the bus, a byte of the reply six, and those of its encoder.
 
     Parameters
     ----------
@@ -120,10 +120,11 @@ class Endpoint(wiring.Component):
         m.submodules.crc = ResetInserter(self._clear)(self._crc)
         m.d.sync += [self._crc.data.eq(self._half), self._crc.valid.eq(self._checked)]
         # The words of the request, then those of the kept reply.
-        m.submodules.words = self._words = words = Store(32, depth=2 * WORDS)
+        m.submodules.words = self._words = words = BlockRAM(32, depth=2 * WORDS)
         wiring.connect(m, wiring.flipped(self.i), self._decoder.i)
         wiring.connect(m, self._encoder.o, wiring.flipped(self.o))
-        m.d.comb += [words.write.address[:8].eq(self._index), words.address[:8].eq(self._index)]
+        m.d.comb += [words.en.eq(1), words.write.address[:8].eq(self._index),
+                     words.address[:8].eq(self._index)]
         with m.If(self._next_byte):
             m.d.sync += self._byte.eq(self._byte + 1)
         with m.If(self._next_word | self._next_byte & (self._byte == 3)):
@@ -209,11 +210,13 @@ class Endpoint(wiring.Component):
         ]
         with m.State("FETCH"):
             m.d.sync += tries.eq(0)
-            m.next = "REQUEST"
+            m.next = "READ"
             with m.If((self._index[:9] == header.count[:9]) | (kept.answer != Answer.OK)):
                 m.d.sync += kept.count.eq(self._index)
                 self._restart(m)
                 m.next = "FETCH REPLY"
+        with m.State("READ"):
+            m.next = "REQUEST"
         with m.State("REQUEST"):
             m.d.comb += bus.request.valid.eq(1)
             with m.If(bus.request.ready):
@@ -246,6 +249,8 @@ class Endpoint(wiring.Component):
 
         with m.State("FETCH REPLY"):
             m.d.comb += words.address[8].eq(1)
+            m.next = "READ REPLY"
+        with m.State("READ REPLY"):
             m.next = "LOAD REPLY"
         with m.State("LOAD REPLY"):
             m.d.sync += self._loaded.eq(words.data.word_select(self._byte, 8))

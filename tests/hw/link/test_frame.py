@@ -351,8 +351,8 @@ def test_cycles_of_a_word_and_of_a_byte_of_the_reply(library):
         before = int(board._now.value)
         (_, came) = board.run({"i": items}, {"o": 14}, 3000)["o"]
         times[count] = int(came[0]) - before
-    # Four bytes in at two cycles, then a word at two and the one of the register file.
-    assert times[101] - times[100] == times[2] - times[1] == 4 * 2 + 3
+    # Four bytes in at two cycles, then a word at three and the one of the register file.
+    assert times[101] - times[100] == times[2] - times[1] == 4 * 2 + 4
 
 
 @given(seed=st.integers(0, 2**32))
