@@ -166,8 +166,8 @@ class Design:
 DESIGNS = {
     "ulx3s-85f": {
         "eie-16": (ARRAYS["eie-16"], None, 100),
-        "tc-64": (None, TENSORCORES["tc-64"], 50),
-        "both": (ARRAYS["eie-8"], TENSORCORES["tc-64"], 50),
+        "tc-64": (None, TENSORCORES["tc-64"], 100),
+        "both": (ARRAYS["eie-8"], TENSORCORES["tc-64"], 100),
     },
     "ulx3s-25f": {
         "eie-4": (ARRAYS["eie-4"], None, 100),
