@@ -15,8 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from zeroskip.fpga.build import Tool
-from zeroskip.sw.cli import gateware, screen
+from zeroskip.sw.cli import screen
 from zeroskip.sw.cli.main import main
 from zeroskip.sw.compiler import frontend
 from zeroskip.sw.network import Linear, Network
@@ -222,34 +221,6 @@ def test_dry_run_of_a_recipe(cli, folder):
     assert "has no kernels" in " ".join(done.stdout.split())
     (folder / "recipe.toml").unlink()
     assert sorted(folder.iterdir()) == before
-
-
-def test_verilog_writes_three_files(cli, tmp_path):
-    done = cli("verilog", "eie", "-o", tmp_path / "eie.v", "--json")
-    assert (done.code, done.stderr) == (0, "")
-    assert "module eie" in (tmp_path / "eie.v").read_text()
-    assert json.loads((tmp_path / "eie.json").read_text()) == done.json
-    assert (tmp_path / "eie.vlt").exists()
-
-
-def test_doctor_lists_tools(cli):
-    done = cli("doctor", "--json")
-    assert done.code == 0
-    found = {row["tool"] for row in done.json["tools"]}
-    assert {"amaranth", "C++ compiler", "nextpnr-ecp5"} <= found
-
-
-def test_doctor_warms_what_is_there(cli, monkeypatch):
-    runs = []
-    monkeypatch.setattr(gateware, "_package", lambda name: None if "ice40" in name else "1.0")
-    monkeypatch.setattr(Tool, "command", lambda tool: [tool.native])
-    monkeypatch.setattr(gateware.subprocess, "run", lambda command, **_: runs.append(command))
-    monkeypatch.setattr(gateware, "_version", lambda *_: "1.0")
-    assert cli("doctor", "--json").code == 0
-    assert runs == []
-    assert cli("doctor", "--warm", "--json").code == 0
-    assert runs == [[name, "--help"] for name in (
-        "nextpnr-ecp5", "ecppack", "nextpnr-himbaechel", "gowin_pack")]
 
 
 # --- options of every command ---

@@ -1,4 +1,4 @@
-"""``verilog tensorcore``: the file, its ports and its waivers."""
+"""``verilog``: the files, their ports and waivers; ``doctor``."""
 
 import json
 import re
@@ -7,7 +7,9 @@ import subprocess
 
 import pytest
 
+from zeroskip.fpga.build import Tool
 from zeroskip.hw.tensorcore.config import CONFIGS
+from zeroskip.sw.cli import gateware
 
 
 @pytest.fixture
@@ -87,3 +89,31 @@ def test_accelerator_of_two_arrays(cli, tmp_path):
     assert done.code == 2
     assert "two configurations of eie" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_verilog_writes_three_files(cli, tmp_path):
+    done = cli("verilog", "eie", "-o", tmp_path / "eie.v", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert "module eie" in (tmp_path / "eie.v").read_text()
+    assert json.loads((tmp_path / "eie.json").read_text()) == done.json
+    assert (tmp_path / "eie.vlt").exists()
+
+
+def test_doctor_lists_tools(cli):
+    done = cli("doctor", "--json")
+    assert done.code == 0
+    found = {row["tool"] for row in done.json["tools"]}
+    assert {"amaranth", "C++ compiler", "nextpnr-ecp5"} <= found
+
+
+def test_doctor_warms_what_is_there(cli, monkeypatch):
+    runs = []
+    monkeypatch.setattr(gateware, "_package", lambda name: None if "ice40" in name else "1.0")
+    monkeypatch.setattr(Tool, "command", lambda tool: [tool.native])
+    monkeypatch.setattr(gateware.subprocess, "run", lambda command, **_: runs.append(command))
+    monkeypatch.setattr(gateware, "_version", lambda *_: "1.0")
+    assert cli("doctor", "--json").code == 0
+    assert runs == []
+    assert cli("doctor", "--warm", "--json").code == 0
+    assert runs == [[name, "--help"] for name in (
+        "nextpnr-ecp5", "ecppack", "nextpnr-himbaechel", "gowin_pack")]
