@@ -6,6 +6,7 @@ from amaranth.lib import data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zeroskip.fpga.area import synthesise
 from zeroskip.hw.memory import BlockRAM
 from zeroskip.sim.bench import simulate
 
@@ -116,3 +117,9 @@ def test_words_may_be_structures(watch):
     layout = data.StructLayout({"low": 4, "high": 4})
     log = observe(watch, BlockRAM(layout, depth=2), [((0, 0xA5), None), (None, 0)])
     assert log[-1] == {"low": 5, "high": 10}
+
+
+def test_needs_no_logic_beside_it():
+    """The output register is a flip-flop a bit until ``fpga/pack.py`` moves it inside."""
+    cells = synthesise(BlockRAM(32, depth=512), "ecp5", soft=False)
+    assert (cells.memories, cells.flip_flops, cells.logic) == (1, 32, 0)
