@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all data docs lint clean
+.PHONY: demo test test-all data docs lock lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/zeroskip demo --out demo
@@ -26,12 +26,23 @@ docs: $(VENV)/.installed
 	$(BIN)/peakrdl c-header build/accelerator.rdl -o docs/accelerator.h
 	$(BIN)/peakrdl html build/accelerator.rdl -o docs/registers
 
+# The lock file anew, after a change of pyproject.toml or constraints.txt.
+lock: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt uv
+	printf 'pip\nsetuptools\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+		--extra train --extra dev --extra fpga --constraint constraints.txt --generate-hashes \
+		--no-annotate --custom-compile-command 'make lock' --no-emit-package torch \
+		--output-file requirements.lock pyproject.toml -
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# What requirements.lock names, hash by hash; then torch, whose builds differ; then the project.
+$(VENV)/.installed: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev,fpga]'
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement requirements.lock
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	command -v g++ || command -v clang++ || command -v c++ \
 		|| $(BIN)/pip install --quiet --constraint constraints.txt ziglang
 	touch $@

@@ -152,3 +152,19 @@ def test_every_dependency_has_a_reason():
     assert dependencies
     assert [each for each in dependencies
             if not re.search(rf'^ *"{re.escape(each)}", +# \w.{{3}}', text, re.MULTILINE)] == []
+
+
+def test_the_lock_file_pins_what_the_constraints_pin_and_hashes_all_of_it():
+    constraints = dict(line.lower().replace("_", "-").split("==")
+                       for line in (ROOT / "constraints.txt").read_text().splitlines())
+    lock = (ROOT / "requirements.lock").read_text().replace("\\\n", "").splitlines()
+    entries = [line for line in lock if not line.startswith("#")]
+    locked = dict(re.match(r"([a-z0-9.-]+)==(\S+)", line).groups() for line in entries)
+    assert locked.items() <= constraints.items()
+    assert all("--hash=sha256:" in line for line in entries)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"],
+              *(project["optional-dependencies"][extra] for extra in ("train", "dev", "fpga"))]
+    wanted = {re.match(r"[\w-]+", each)[0].lower().replace("_", "-")
+              for group in groups for each in group}
+    assert wanted - locked.keys() == {"torch"}
