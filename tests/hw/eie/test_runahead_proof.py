@@ -1,0 +1,55 @@
+"""Run-ahead, proved: no queue is offered what it refuses, whatever the inputs do."""
+
+import pytest
+
+from zeroskip.hw.eie.activation import ActivationUnit
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.pointer import PointerRead
+from zeroskip.hw.eie.spmat import SparseMatrixRead
+from zeroskip.hw.stream import Queue
+from zeroskip.sim.proof import Claims, Refuted, edited, prove
+
+SMALL = {"pes": 2, "groups": 2, "act_depth": 2, "acc_width": 17, "bias_depth": 2,
+         "weight_rows": 2, "pointers": 16}
+
+
+def loses_nothing(kind, runahead, **sizes):
+    """The queue behind a pipeline that cannot wait takes all that comes out of it."""
+    claims = Claims(kind(EIEConfig(**SMALL | sizes, runahead=runahead)))
+    queues = claims.inside(Queue)
+    assert queues
+    for k, queue in enumerate(queues):
+        claims.claim(f"queue {k} takes what it is offered", queue.i.ready, when=queue.i.valid)
+        claims.claim(f"queue {k} fills", 1, when=queue.level == runahead + 1)
+    return claims
+
+
+BLOCKS = {
+    "activation unit": (ActivationUnit, {}),
+    "pointer read, counts": (PointerRead, {}),
+    "pointer read, pointers": (PointerRead, {"counts": False, "drops_empty": False}),
+    "sparse-matrix read, escapes": (SparseMatrixRead, {}),
+    "sparse-matrix read, padding": (SparseMatrixRead, {"escapes": False}),
+}
+
+
+@pytest.mark.parametrize("runahead", [2, 3])
+@pytest.mark.parametrize(("kind", "sizes"), BLOCKS.values(), ids=BLOCKS)
+def test_nothing_is_lost(kind, sizes, runahead):
+    prove(loses_nothing(kind, runahead, **sizes))
+
+
+@pytest.mark.parametrize(("kind", "old", "new"), [
+    (ActivationUnit, "depth=config.runahead + 1", "depth=config.runahead"),
+    (ActivationUnit, "under_way[-1] & ~stop", "under_way[-1]"),
+    (ActivationUnit, "queue.level >= config.runahead", "queue.level > config.runahead"),
+    (PointerRead, "depth=config.runahead + 1", "depth=config.runahead"),
+    (PointerRead, "valid[-1] & ~stop", "valid[-1]"),
+    (PointerRead, "stop.eq(jobs.level >= config", "stop.eq(jobs.level > config"),
+    (SparseMatrixRead, "depth=ahead + 1", "depth=ahead"),
+    (SparseMatrixRead, "found & ~stop", "found"),
+    (SparseMatrixRead, "stop.eq(parts.level >= ahead)", "stop.eq(parts.level > ahead)"),
+])
+def test_a_fault_loses_something(kind, old, new):
+    with pytest.raises(Refuted, match="takes what it is offered"):
+        prove(loses_nothing(edited(kind, (old, new)), 3))
