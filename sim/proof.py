@@ -16,12 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amaranth.back import rtlil
-from amaranth.hdl import *
+from amaranth.hdl import Cat, Fragment, Module, Signal, Value, ValueLike
 from amaranth.lib import wiring
 
 from zeroskip.hw.emit import yosys
 from zeroskip.hw.share import ports_of
 from zeroskip.sw.errors import ToolMissing
+
 
 class Refuted(AssertionError):
     """A claim does not hold."""
@@ -161,10 +162,10 @@ def prove(claims: Claims, *, seconds: float = 60):
     ToolMissing
         The pyosys wheel has no ``yosys-abc``.
     """
-    abc = _abc()
+    text, abc = claims.rtlil(), _abc()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "top.il")
-        source.write_text(claims.rtlil())
+        source.write_text(text)
         files = {name: Path(folder, f"{name}.aig") for name in ("broken", "seen")}
         yosys(f"read_rtlil {source}", "hierarchy -top top", "proc", "flatten", "memory_map",
               "opt -full", "async2sync", "formalff -clk2ff -ff2anyinit",
@@ -174,12 +175,12 @@ def prove(claims: Claims, *, seconds: float = 60):
                   "design -load all", f"delete -output o:* w:{name}_* %d", "opt_clean",
                   f"write_aiger -I -zinit {file}")))
         log = _run(abc, files["broken"], "pdr", seconds)
+        if not int(re.search(r"lat = +(\d+)", log)[1]):
+            raise Vacuous("no register is left in the device")
         if found := re.search(r"Output (\d+) of miter .* asserted in frame (\d+)", log):
             raise Refuted(f"'{claims.names[int(found[1])]}' fails in cycle {found[2]}")
         if "Property proved" not in log:
             raise RuntimeError(f"yosys-abc gave no verdict:\n{log[-2000:]}")
-        if not int(re.search(r"lat = +(\d+)", log)[1]):
-            raise Vacuous("no register is left in the device")
         log = _run(abc, files["seen"], "pdr -a", seconds)
     seen = {int(k) for k in re.findall(r"Output (\d+) was (?:trivially )?asserted", log)}
     for k, name in enumerate(claims.names):
@@ -200,11 +201,14 @@ def _abc() -> Path:
 def _run(abc: Path, file: Path, search: str, seconds: float) -> str:
     """What yosys-abc says of a file; it is ended when time is up."""
     try:
-        return subprocess.run([abc, "-c", f"read_aiger {file}; strash; print_stats; {search}"],
-                              cwd=file.parent, capture_output=True, text=True, check=True,
-                              timeout=seconds).stdout
+        done = subprocess.run([abc, "-c", f"read_aiger {file}; strash; print_stats; {search}"],
+                              cwd=file.parent, capture_output=True, text=True, check=False,
+                              timeout=seconds)
     except subprocess.TimeoutExpired:
         raise NotClosed(f"'{search}' did not end in {seconds:g} s") from None
+    if done.returncode:
+        raise RuntimeError(f"yosys-abc failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
 
 
 def edited(kind: type, *changes: tuple[str, str]) -> type:

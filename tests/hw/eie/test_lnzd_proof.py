@@ -22,7 +22,8 @@ def of_one(dut, child, room):
     claims = Claims(dut)
     for k, i in enumerate(dut.i):
         claims.assume(i.payload.index == 1 + k)
-    inside = claims.follow(dut.i[child], dut.o, room, of=dut.o.payload.index == 1 + child, part=ends)
+    inside = claims.follow(dut.i[child], dut.o, room, part=ends,
+                           of=dut.o.payload.index == 1 + child)
     claims.stable(dut.o, part=ends)
     claims.claim("it has entered", dut.o.payload.index != 0, when=dut.o.valid)
     return claims, inside

@@ -53,3 +53,35 @@ def test_nothing_is_lost(kind, sizes, runahead):
 def test_a_fault_loses_something(kind, old, new):
     with pytest.raises(Refuted, match="takes what it is offered"):
         prove(loses_nothing(edited(kind, (old, new)), 3))
+
+
+def order(kind):
+    """In the paper's mode, where empty columns are handed on, what enters the pointer read leaves
+    it once and in order."""
+    config = EIEConfig(**SMALL, runahead=2, counts=False, drops_empty=False)
+    claims = Claims(dut := kind(config))
+    room = kind.latency(config) + config.runahead
+    inside = claims.follow(dut.i, dut.o, room, part=lowest)
+    claims.stable(dut.o, part=lowest)
+    claims.claim("busy", dut.busy, when=inside != 0)
+    return claims
+
+
+def lowest(item):
+    """The lowest bit of the activation."""
+    return item.value[0]
+
+
+def test_pointer_read_keeps_order():
+    prove(order(PointerRead))
+
+
+@pytest.mark.parametrize(("old", "new", "claim"), [
+    ("go.eq(jobs.level < config", "go.eq(jobs.level <= config", "room"),
+    ("stop.eq(jobs.level >= config", "stop.eq(jobs.level > config", "in order"),
+    ("value, under_way, go", "value, under_way", "in order"),
+    ("Cat(valid[1:]).any() | jobs.o.valid", "Cat(valid[1:]).any()", "busy"),
+])
+def test_pointer_read_with_a_fault(old, new, claim):
+    with pytest.raises(Refuted, match=claim):
+        prove(order(edited(PointerRead, (old, new))))
