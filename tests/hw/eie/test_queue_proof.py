@@ -39,8 +39,7 @@ def ends(work):
     return Cat(work.place[0], work.value[-1])
 
 
-@pytest.mark.parametrize("latency", [0, 1, 2])
-@pytest.mark.parametrize("depth", [1, 2, 8])
+@pytest.mark.parametrize(("depth", "latency"), [(1, 0), (8, 1), (8, 2), (41, 1), (41, 2)])
 def test_full_stops_the_broadcast_in_time(depth, latency):
     prove(full(ActivationQueue, depth, latency))
 
@@ -49,11 +48,11 @@ def test_order():
     prove(order(ActivationQueue))
 
 
-@pytest.mark.parametrize(("old", "new", "claim"), [
-    ("depth=self.config.queue_slots", "depth=self.config.queue_slots - 1", "is taken"),
-    ("queue.level > least", "queue.level >= least", "full at its depth"),
-    ("& ~(queue.o.valid & queue.o.ready), Signal()", ", Signal()", "full at its depth"),
+@pytest.mark.parametrize(("old", "new"), [
+    ("depth=self.config.queue_slots", "depth=self.config.queue_slots - 1"),
+    ("queue.level > least", "queue.level >= least"),
+    ("& ~(queue.o.valid & queue.o.ready), Signal()", ", Signal()"),
 ])
-def test_activation_queue_with_a_fault(old, new, claim):
-    with pytest.raises(Refuted, match=claim):
-        prove(full(edited(ActivationQueue, (old, new)), 2, 1))
+def test_full_with_a_fault(old, new):
+    with pytest.raises(Refuted):
+        prove(full(edited(ActivationQueue, (old, new)), 8, 1))
