@@ -39,8 +39,9 @@ class NotClosed(AssertionError):
 class Claims:
     """A device, and what is claimed of it in every cycle, whatever its inputs do.
 
-    Inputs of ``dut`` that :attr:`m` does not drive are free, and so is its reset, at any time. All
-    registers begin with their initial values, memories with zeros.
+    Inputs of ``dut`` that :attr:`m` does not drive are free (one that it drives in part is 0 in the
+    rest), and so is its reset, at any time. All registers begin with their initial values, memories
+    with zeros.
 
     Attributes
     ----------
@@ -88,10 +89,11 @@ class Claims:
 
     def follow(self, i, o, room: int, *, of: ValueLike = 1,
                part: Callable = Value.cast) -> Signal:
-        """Claims that what enters at ``i`` leaves at ``o`` unchanged and in order, once.
+        """Claims that what leaves at ``o`` is what entered at ``i``, unchanged, in order, once.
 
         A free input marks one item, which is remembered; a counter of the items ahead of it says
-        when it has to leave.
+        when it has to leave. An item that is lost is missed when another one leaves: that there
+        is something at ``o`` while items are inside is for the caller to claim.
 
         Parameters
         ----------
@@ -116,7 +118,7 @@ class Claims:
             m.d.sync += [marked.eq(1), item.eq(part(i.payload)), ahead.eq(inside - leaves)]
         with m.Elif(marked & leaves):
             m.d.sync += [marked.eq(ahead != 0), ahead.eq(ahead - 1)]
-        self.claim("nothing is lost or invented", (inside != 0) | ~leaves)
+        self.claim("nothing is invented", inside != 0, when=leaves)
         self.claim("no more than there is room for", inside <= room)
         self.claim("in order and unchanged", found == item,
                    when=marked & (ahead == 0) & o.valid & of)
