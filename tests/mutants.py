@@ -247,13 +247,16 @@ def apply(source: bytes, edits: list[Edit]) -> bytes:
 
 def _lines(source: bytes, edits: list[Edit], edited: bool) -> str:
     """The lines that the edits touch, before or after, without their layout."""
-    shown = []
-    for start, end, text in edits:
+    spans = []
+    for start, end, text in sorted(edits):
         left = source.rfind(b"\n", 0, start) + 1
         right = (source + b"\n").index(b"\n", end)
-        middle = text.encode() if edited else source[start:end]
-        shown.append(" ".join((source[left:start] + middle + source[end:right]).decode().split()))
-    return " ... ".join(shown)
+        if not spans or left > spans[-1][1]:
+            spans.append([left, right, []])
+        spans[-1][1] = right
+        spans[-1][2].append((start - spans[-1][0], end - spans[-1][0], text))
+    texts = (apply(source[left:right], own if edited else []) for left, right, own in spans)
+    return " ... ".join(" ".join(text.decode().split()) for text in texts)
 
 
 def sample(root: Path, files: list[str], count: int, seed: int) -> list[Mutant]:

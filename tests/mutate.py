@@ -88,9 +88,10 @@ time-out is killed; a survivor that is explained is a survivor. Reasons are in `
 
 
 def files_of(part: str) -> list[str]:
-    """The sources of one half, as paths below the root."""
-    return sorted(str(path.relative_to(ROOT)) for pattern in PARTS[part]
-                  for path in ROOT.glob(pattern))
+    """The sources of one half, or of a folder or file of it, as paths below the root."""
+    files = (path.relative_to(ROOT) for pattern in PARTS[part.split("/")[0]]
+             for path in ROOT.glob(pattern))
+    return sorted(str(path) for path in files if path.is_relative_to(part))
 
 
 def tests_of(file: str) -> tuple[str, ...]:
@@ -208,7 +209,7 @@ def judge(task: tuple[Mutant, int]) -> dict:
 def run(part: str, mutants: list[Mutant], jobs: int) -> list[dict]:
     """The results of mutants: those of an earlier run, and the others' now."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    store = RESULTS / f"{part}.jsonl"
+    store = RESULTS / f"{part.split('/')[0]}.jsonl"
     known = map(json.loads, store.read_text().splitlines()) if store.exists() else ()
     results = {each["key"]: each for each in known}
     todo = [mutant for mutant in mutants if key(mutant) not in results]
@@ -276,7 +277,7 @@ def report(part: str, results: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Mutation tests of the sources.")
-    parser.add_argument("parts", nargs="*", default=list(PARTS), help="hw, sw")
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help="hw, sw, or a path in one")
     parser.add_argument("--count", type=int, default=400, help="mutants of each part")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")

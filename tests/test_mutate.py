@@ -84,12 +84,30 @@ def test_points_know_their_place():
     assert [each[:3] for each in found] == [("A.f", 3, "operator")]
 
 
+@pytest.mark.parametrize(("source", "before", "after"), [
+    ("x = Mux(a, b, d)", "x = Mux(a, b, d)", "x = Mux(a, d, b)"),
+    ("x = Mux(\n    a,  # why\n    b,\n    d)", "b, ... d)", "d, ... b)"),
+])
+def test_a_mutant_shows_the_lines_that_differ(source, before, after, tmp_path):
+    tmp_path.joinpath("a.py").write_text(source)
+    (mutant,) = mutants.sample(tmp_path, ["a.py"], 1, seed=1)
+    assert (mutant.before, mutant.after) == (before, after)
+
+
 @pytest.mark.parametrize("part", mutate.PARTS)
 def test_mutants_of_the_sources_are_other_programs(part):
     for each in mutants.sample(ROOT, mutate.files_of(part), 60, seed=0):
         original = ast.parse(ROOT.joinpath(each.file).read_bytes())
         assert ast.dump(ast.parse(each.text)) != ast.dump(original)
         assert each.before != each.after
+
+
+def test_files_of_a_half_a_folder_and_a_file():
+    assert {"hw/emit.py", "hw/eie/queue.py"} < set(mutate.files_of("hw"))
+    assert {"sw/program.py", "sw/pack/nm.py"} < set(mutate.files_of("sw"))
+    assert "sw/cli/main.py" not in mutate.files_of("sw")
+    assert all(name.startswith("hw/link/") for name in mutate.files_of("hw/link"))
+    assert mutate.files_of("hw/eie/queue.py") == ["hw/eie/queue.py"]
 
 
 @pytest.mark.parametrize("part", mutate.PARTS)
