@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all data docs lock lint clean
+.PHONY: demo test test-all mutate data docs lock lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/zeroskip demo --out demo
@@ -14,6 +14,10 @@ test: $(VENV)/.installed lint
 # The long campaigns; their last results are in docs/campaigns.md.
 test-all: $(VENV)/.installed lint
 	OMP_NUM_THREADS=1 ZEROSKIP_CAMPAIGN=1 $(BIN)/pytest -n 2 --timeout 7200
+
+# How many small faults in the sources the tests notice: an hour or two on two cores.
+mutate: $(VENV)/.installed
+	nice $(BIN)/python tests/mutate.py --output docs/mutation.md
 
 # Fashion-MNIST, for `zeroskip bench fashion`.
 data:
