@@ -14,6 +14,7 @@ from zeroskip.sw.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import plan, prune, save
 from zeroskip.sw.prune.recipe import Recipe, read_recipe
+from zeroskip.sw.quantize import int8
 from zeroskip.sw.tensorfile import read_safetensors, write_safetensors
 
 RNG = np.random.default_rng(0)
@@ -332,6 +333,23 @@ def test_weights_of_another_are_not_overwritten(tmp_path):
             save(result, Recipe(0.5), stages, tmp_path / f"{name}.onnx")
     save(result, Recipe(0.5), stages, tmp_path / "c.onnx")
     save(result, Recipe(0.5), stages, tmp_path / "c.onnx")
+
+
+@pytest.mark.parametrize(("bits", "greatest"), [(4, 7), (8, 127)])
+def test_the_integers_are_those_that_run(bits, greatest):
+    """After training too, which leaves the greatest weight of some outputs a smaller multiple."""
+    pruned, _ = prune(network(), Recipe(0.5, weight_bits=bits, epochs=20, learning_rate=1e-2), DATA)
+    layers, report = int8.quantize(pruned, X)
+    shrunk = 0
+    for layer, source, entry in zip(layers, pruned.layers, report, strict=True):
+        assert entry.rms < 2.0**-23
+        for own, row in zip(layer.weight.astype(int), source.weight, strict=True):
+            integers = own // np.gcd.reduce(own)
+            assert np.abs(integers).max() <= greatest
+            scale = np.abs(row).max() / np.abs(integers).max()
+            np.testing.assert_allclose(integers * scale, row, rtol=2.0**-22)
+            shrunk += np.abs(integers).max() < greatest
+    assert shrunk
 
 
 def test_an_artefact_of_another_name(tmp_path):
