@@ -352,6 +352,20 @@ def test_the_integers_are_those_that_run(bits, greatest):
     assert shrunk
 
 
+@pytest.mark.parametrize("recipe", [
+    Recipe(0.5, reconstruct="sparsegpt"), Recipe(granularity="2:4", reconstruct="sparsegpt"),
+    Recipe(0.5, reconstruct="least_squares"), Recipe(0.5, "neuron", criterion="lasso")])
+def test_a_dead_layer_is_pruned_without_training(recipe):
+    """Its outputs, and so all inputs of the next layer, are zero on every sample."""
+    first, second = network().layers
+    given = Network((replace(first, bias=np.full(12, -100, np.float32)), second))
+    result, stages = prune(given, replace(recipe, epochs=0), DATA)
+    assert stages[-1].density <= 0.5
+    for layer in result.layers:
+        assert np.isfinite(layer.weight).all()
+        assert layer.weight.any()
+
+
 def test_an_artefact_of_another_name(tmp_path):
     result, stages = prune(network(), Recipe(0.5))
     with pytest.raises(BadInput, match=r"a.pth: .* give a name that ends in .onnx or .pt2"):
