@@ -223,7 +223,7 @@ CONFIGS = {
     "eie-16": zeroskip(16, **_BLOCKS),
     "eie-8": zeroskip(8, **_BLOCKS),
     # Room for each of the paper's nine layers: per PE 128 KB of weights and 52 K nibbles of
-    # counts; vectors of 32 K. 32 codebooks fill half of the block RAM that four take as well.
+    # counts; vectors of 32 K. Codebooks of 32 layers: half a block RAM a PE.
     "eie-64": zeroskip(64, weight_rows=16384, pointers=53248, act_depth=512, bias_depth=2048,
                        codebooks=32, descriptors=32),
     # What two small boards hold. The iCE40 has no distributed RAM: short queues, and pointers, not
