@@ -51,9 +51,7 @@ TRAINED = {
     "4:8": {"granularity": "4:8"},
     "neurons, magnitude": {"density": HALF, "granularity": "neuron"},
     "neurons, APoZ": {"density": HALF, "granularity": "neuron", "criterion": "apoz"},
-    "15 centroids, density start": {"density": SMALL, "centroids": 15},
-    "15 centroids, linear start": {"density": SMALL, "centroids": 15, "start": "linear"},
-    "15 centroids, random start": {"density": SMALL, "centroids": 15, "start": "random"},
+    "15 centroids": {"density": SMALL, "centroids": 15},
     "8-bit integers": {"density": SMALL, "weight_bits": 8},
     "4-bit integers": {"density": SMALL, "weight_bits": 4},
 }

@@ -223,9 +223,9 @@ CONFIGS = {
     "eie-16": zeroskip(16, **_BLOCKS),
     "eie-8": zeroskip(8, **_BLOCKS),
     # Room for each of the paper's nine layers: per PE 128 KB of weights and 52 K nibbles of
-    # counts; vectors of 32 K.
+    # counts; vectors of 32 K. Codebooks of 32 layers: half a block RAM a PE.
     "eie-64": zeroskip(64, weight_rows=16384, pointers=53248, act_depth=512, bias_depth=2048,
-                       descriptors=32),
+                       codebooks=32, descriptors=32),
     # What two small boards hold. The iCE40 has no distributed RAM: short queues, and pointers, not
     # sums of counts, leave nearly all of its logic to one PE.
     "eie-icebreaker": zeroskip(1, weight_rows=16384, pointers=1024, act_depth=512, bias_depth=256,
@@ -235,6 +235,6 @@ CONFIGS = {
     # Per PE as in the paper: 128 KB of weights, 32 KB of pointers at 16 bits, a register file
     # of 64, queue 8. (Biases and codebooks per layer are this project's.)
     "eie-paper-64": paper(64, weight_rows=16384, pointers=16384, act_depth=512, bias_depth=512,
-                          descriptors=32),
+                          codebooks=32, descriptors=32),
 }
 """The named configurations, for ``--target`` and ``--config``."""

@@ -96,7 +96,7 @@ def prune(
                   rounds=recipe.rounds, start=start and to_torch(start), **how)
     stage("pruned", with_weights(network, module))
     if recipe.centroids is not None:
-        share(module, recipe.centroids, recipe.start, data=data, **fitting)
+        share(module, recipe.centroids, data=data, **fitting)
         stage("shared", with_weights(network, module))
     if recipe.weight_bits is not None:
         round_weights(module, recipe.weight_bits, data=data, **fitting)

@@ -22,7 +22,6 @@
     l2 = 1e-4                   # by each w^2, while pruning
     centroids = 15              # values a layer beside zero, shared by k-means: 15 for the EIE
                                 # array, 16 where zero needs no code; left out: no sharing
-    start = "density"           # of k-means, as in quantize/kmeans.py: also linear, random
     weight_bits = 4             # of integers, one scale an output: 4 or 8; left out: floats
     data = "train.npz"          # arrays x and y; left out: one cut, no training
     epochs = 20                 # of training at each cut, or in all; again while sharing, rounding;
@@ -40,7 +39,6 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Conv2d, Linear
 from zeroskip.sw.prune.data import Data, read_data
 from zeroskip.sw.prune.granularity import PATTERNS, granularity
-from zeroskip.sw.quantize.kmeans import STARTS
 
 STRUCTURAL = {"channel": Conv2d, "neuron": Linear}
 """Granularities whose units leave the network, and the layers that lose them."""
@@ -78,8 +76,6 @@ class Recipe:
         Penalty by each weight's absolute value and by its square, 0 or more.
     centroids : int or None
         15 or 16 distinct values a layer beside zero; None for no sharing.
-    start : str
-        A key of :data:`zeroskip.sw.quantize.kmeans.STARTS`.
     weight_bits : int or None
         4 or 8, of integers with a scale per output; None for floats.
     data : str or None
@@ -89,7 +85,7 @@ class Recipe:
     learning_rate : float
         First learning rate of each training, above 0.
     seed : int
-        Of the order of the samples and of a random ``start``, 0 to 2**32 - 1.
+        Of the order of the samples, 0 to 2**32 - 1.
     """
 
     density: float | dict[str, float] | None = None
@@ -102,7 +98,6 @@ class Recipe:
     l1: float = 0.0
     l2: float = 0.0
     centroids: int | None = None
-    start: str = "density"
     weight_bits: int | None = None
     data: str | None = None
     epochs: int = 20
@@ -123,12 +118,10 @@ class Recipe:
             value = getattr(self, name)
             _check(_number(value) and 0 <= value < float("inf"), name, "a number from 0", value)
         for name, choices in (("reconstruct", (None, *RECONSTRUCTIONS)),
-                              ("centroids", (None, 15, 16)), ("start", tuple(STARTS)),
-                              ("weight_bits", (None, 4, 8))):
+                              ("centroids", (None, 15, 16)), ("weight_bits", (None, 4, 8))):
             value = getattr(self, name)
             _check(value in choices and not isinstance(value, float), name,
-                   " or ".join(str(each) for each in choices if each) + (
-                       ", or left out" if None in choices else ""), value)
+                   " or ".join(str(each) for each in choices if each) + ", or left out", value)
         _check(_whole(self.epochs, 0), "epochs", "a whole number from 0", self.epochs)
         _check(_number(self.learning_rate) and 0 < self.learning_rate < float("inf"),
                "learning_rate", "a number above 0", self.learning_rate)
@@ -194,8 +187,6 @@ class Recipe:
         if self.centroids is not None and self.weight_bits is not None:
             raise BadInput("weights are shared or rounded to integers, not both; remove centroids "
                            "or weight_bits.")
-        if self.start != "density" and self.centroids is None:
-            raise BadInput("start is for centroids; add for example centroids = 15.")
         if self.rewind is not None and self.rounds is None:
             raise BadInput("rewind goes back at each of several cuts; add for example rounds = 5.")
         at_once = {"granularity": self.granularity if self.structural or self.patterned else None,

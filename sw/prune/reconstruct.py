@@ -3,7 +3,8 @@
 A layer is a matrix ``weight`` [out, K], its inputs are known by their second moment ``hessian``
 [K, K], the mean of ``x x^T``, see :mod:`zeroskip.sw.prune.statistics`. All is computed in float64
 and returned in float32. To the diagonal is added a part of its mean, which stands for noise in the
-inputs and makes up for those that always, or together, are zero.
+inputs and makes up for those that always, or together, are zero. Where even so it is zero, with
+all inputs dead behind a dead layer for example, it becomes one.
 """
 
 import warnings
@@ -47,7 +48,7 @@ def sparsegpt(
     that do not fit, and a Hessian that has no inverse.
     """
     weight = weight.to(torch.float64, copy=True)
-    factor = _cholesky(_damped(weight, hessian, damping))
+    factor = _cholesky(_damped(_checked(weight, hessian), damping))
     # row j of this upper factor is how the columns from j on make up for column j
     factor = _cholesky(torch.cholesky_inverse(factor)).T
     mask = torch.zeros(weight.shape, dtype=torch.bool)
@@ -74,7 +75,7 @@ def least_squares(weight: torch.Tensor, hessian: torch.Tensor, mask: torch.Tenso
     if mask.shape != weight.shape or mask.dtype != torch.bool:
         raise BadInput(f"mask is {mask.dtype} {list(mask.shape)}; it must be bool "
                        f"{list(weight.shape)}, like the weight.")
-    hessian = _damped(weight, hessian, RIDGE)
+    hessian = _damped(_checked(weight, hessian), RIDGE)
     result = torch.zeros_like(weight)
     kinds, kind = mask.unique(dim=0, return_inverse=True)
     for number, kept in enumerate(kinds):
@@ -106,10 +107,9 @@ def lasso_channels(
     if not 1 <= keep <= channels:
         raise BadInput(f"keep is {keep}, of {channels} channels; it must be from 1 to that.")
     matrix = weight.flatten(1)
-    # without a ridge, under which equal channels would share their factor
-    second = _damped(matrix, hessian, 0)
-    # gram[a, b] is the mean product of what channels a and b add to the output
-    products = (matrix.double().T @ matrix.double()) * second
+    # gram[a, b] is the mean product of what channels a and b add to the output; without a ridge,
+    # under which equal channels would share their factor
+    products = (matrix.double().T @ matrix.double()) * _checked(matrix, hessian)
     size = matrix.shape[1] // channels
     gram = products.reshape(channels, size, channels, size).sum(dim=(1, 3)).numpy()
     gram /= gram.trace() or 1       # the path ends at an absolute tolerance
@@ -125,17 +125,22 @@ def lasso_channels(
     return least_squares(matrix, hessian, mask).view_as(weight), kept
 
 
-def _damped(weight, hessian, damping):
-    """The Hessian in float64, ``damping`` times the mean of its diagonal on that added."""
+def _checked(weight, hessian):
+    """The Hessian in float64; BadInput where it does not fit the weight or one is not finite."""
     if weight.ndim != 2 or list(hessian.shape) != [weight.shape[-1]] * 2:
         raise BadInput(f"weight is {list(weight.shape)} and its Hessian {list(hessian.shape)}; "
                        "they must be [out, K] and [K, K].")
     if not (weight.isfinite().all() and hessian.isfinite().all()):
         raise BadInput("the weight or its Hessian is not all finite; look for NaN and infinity in "
                        "the weights and in the samples.")
-    hessian = hessian.double()
+    return hessian.double()
+
+
+def _damped(hessian, damping):
+    """The Hessian, its diagonal more by ``damping`` times the mean of that; or one for zero."""
     diagonal = hessian.diagonal()
-    return hessian + torch.diag((damping * diagonal.mean()).expand_as(diagonal))
+    gain = (damping * diagonal.mean()).expand_as(diagonal)
+    return hessian + torch.diag(torch.where(diagonal + gain == 0, 1.0, gain))
 
 
 def _cholesky(matrix):

@@ -18,7 +18,6 @@ from zeroskip.sw.quantize import kmeans
 def share(
     module: nn.Module,
     centroids: int = 15,
-    start: str = "density",
     *,
     data: Data | None = None,
     epochs: int = 20,
@@ -28,14 +27,13 @@ def share(
 ):
     """Leaves each Linear layer of ``module`` at most ``centroids`` values beside zero, in place.
 
-    k-means chooses the values, from a ``start`` as :func:`zeroskip.sw.quantize.kmeans.share` has
-    it; zeros stay zero. With ``data``, the values and the biases are then trained for ``epochs``,
-    while each weight keeps its centroid.
+    :func:`zeroskip.sw.quantize.kmeans.share` chooses the values; zeros stay zero. With ``data``,
+    the values and the biases are then trained for ``epochs``, while each weight keeps its centroid.
     """
     layers = train.layers(module)
     values, indices = {}, {}
     for name, layer in layers.items():
-        shared = kmeans.share(layer.weight.detach().numpy(), centroids, start, seed)
+        shared = kmeans.share(layer.weight.detach().numpy(), centroids)
         values[name] = nn.Parameter(torch.from_numpy(shared.codebook[1:].copy()))
         indices[name] = torch.from_numpy(shared.indices.astype("int64"))
 

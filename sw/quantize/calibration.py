@@ -1,9 +1,11 @@
-"""The samples that set a network's scales, and the activations that they cause."""
+"""The samples that set a network's scales, and the ranges of the activations that they cause."""
+
+from dataclasses import replace
 
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Network
+from zeroskip.sw.network import Conv2d, Linear, Network
 from zeroskip.sw.quantize.kmeans import refuse_nonfinite
 
 
@@ -29,10 +31,69 @@ def check_weights(network: Network) -> None:
         refuse_nonfinite(f"layer {layer.name}: bias", layer.bias)
 
 
-def activations(network: Network, x: np.ndarray) -> list[np.ndarray]:
+def ranges(network: Network, x: np.ndarray) -> list[tuple[float, float]]:
+    """Least and greatest value of the input and of every layer's output; 0 counts, and they differ.
+
+    A tensor that is 0 on all samples, as pruning leaves some, takes its range from what is beside
+    it: from the sums before ReLU, and from the next layer's output, of which it is to reach no
+    more than all; the smaller of these, or else what the layer makes of its input. An input of
+    which nothing speaks is taken to be within [-1, 1]. Raises :class:`BadInput` for an output, or
+    such a sum, that is not finite.
+    """
+    tensors = [x, *_activations(network, x)]
+    ends = [(min(float(each.min()), 0.0), max(float(each.max()), 0.0)) for each in tensors]
+    peaks = _peaks(network, tensors, [max(-low, high) for low, high in ends])
+    signs = [-1.0, *(0.0 if layer.activation == "relu" else -1.0 for layer in network.layers)]
+    return [each if any(each) else (sign * peak, peak)
+            for each, sign, peak in zip(ends, signs, peaks, strict=True)]
+
+
+def effective_bias(layer: Linear | Conv2d, weight: np.ndarray, reach: float) -> np.ndarray:
+    """The layer's bias, float64 [out]; where ReLU follows and no input can outweigh it, no lower
+    than that takes.
+
+    So a bias that only switches an output off needs no coarser scale than the others. ``weight``
+    [out, K] is what is rounded to integers, which at most doubles it, and ``reach`` the greatest
+    magnitude of an input.
+    """
+    bias = layer.bias.astype(np.float64)
+    if layer.activation != "relu":
+        return bias
+    return np.maximum(bias, -2 * reach * np.abs(weight).sum(axis=1, dtype=np.float64))
+
+
+def _activations(network: Network, x: np.ndarray) -> list[np.ndarray]:
     """Float outputs of every layer; raises :class:`BadInput` for one that is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         outputs = network.forward(x)
     for layer, y in zip(network.layers, outputs, strict=True):
         refuse_nonfinite(f"layer {layer.name}: output", y)
     return outputs
+
+
+def _peaks(network: Network, tensors: list[np.ndarray], peaks: list[float]) -> list[float]:
+    """``peaks`` with others in place of zeros, as :func:`ranges` says."""
+    peaks, layers = peaks.copy(), network.layers
+    # a layer without weights hands on what it is given
+    gains = [float(np.abs(layer.matrix).sum(axis=1, dtype=np.float64).max()) or 1.0
+             for layer in layers]
+    for i in reversed(range(len(peaks))):
+        if not peaks[i]:
+            hints = [_before_relu(layers[i - 1], tensors[i - 1])] if i else []
+            hints += [peaks[i + 1] / gains[i]] if i < len(layers) else []
+            peaks[i] = _normal(min((hint for hint in hints if hint), default=0.0))
+    peaks[0] = peaks[0] or 1.0
+    for i, gain in enumerate(gains):
+        peaks[i + 1] = peaks[i + 1] or _normal(peaks[i] * gain)
+    return peaks
+
+
+def _before_relu(layer: Linear | Conv2d, x: np.ndarray) -> float:
+    """Greatest magnitude of a sum."""
+    sums, = _activations(Network((replace(layer, activation="none"),)), x)
+    return float(np.abs(sums).max())
+
+
+def _normal(peak: float) -> float:
+    """A peak that a chain of layers leads to: as float32 has them, or 0."""
+    return peak and float(np.clip(peak, np.finfo(np.float32).tiny, np.finfo(np.float32).max))

@@ -13,7 +13,7 @@ import numpy as np
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Conv2d, Linear, Network
-from zeroskip.sw.quantize.calibration import activations, check_weights, samples
+from zeroskip.sw.quantize.calibration import check_weights, effective_bias, ranges, samples
 from zeroskip.sw.quantize.kmeans import Shared, refuse_nonfinite, share
 
 LOWEST, HIGHEST = -1 << 15, (1 << 15) - 1
@@ -150,7 +150,7 @@ def quantize(network: Network, calibration: np.ndarray, width: int = 32) -> Fixe
 
     ``calibration`` is a float array, batch first; its values and the activations that it causes
     set the scales. Weights are shared among 15 centroids. Raises :class:`BadInput` for a NaN or
-    an infinity, and where no scale keeps a layer from overflowing.
+    an infinity, and where no scale keeps a layer from overflowing without losing its weights.
     """
     if not 2 <= width <= 62:
         raise BadInput(f"the accumulator width must be 2 to 62 bits, not {width}")
@@ -163,11 +163,11 @@ def quantize(network: Network, calibration: np.ndarray, width: int = 32) -> Fixe
                            "16-bit activations: choose a tensor core as its target")
     calibration = samples(network, calibration)
     check_weights(network)
-    peaks = [float(np.abs(y).max()) for y in activations(network, calibration)]
+    peaks = [max(-low, high) for low, high in ranges(network, calibration)]
 
-    input_scale = scale = float(np.abs(calibration).max()) / HIGHEST or 1.0
+    input_scale = scale = peaks[0] / HIGHEST
     low, layers, report = LOWEST, [], []
-    for layer, peak in zip(network.layers, peaks, strict=True):
+    for layer, peak in zip(network.layers, peaks[1:], strict=True):
         fixed, entry = _quantize_layer(layer, peak, scale, low, width)
         layers.append(fixed)
         report.append(entry)
@@ -179,14 +179,16 @@ def _quantize_layer(layer: Linear, peak: float, input_scale: float, low: int,
                     width: int) -> tuple[FixedLayer, LayerReport]:
     """One layer, with the smallest weight scale that codebook and accumulator hold."""
     shared = share(layer.weight, CENTROIDS)
-    target = peak * HEADROOM / HIGHEST or 1.0
+    weight, reach = shared.codebook[shared.indices], -LOWEST * input_scale
+    bias = effective_bias(layer, weight, reach)
+    target = peak * HEADROOM / HIGHEST
     weight_scale = max(float(np.abs(shared.codebook).max()) / HIGHEST,
-                       float(np.abs(layer.bias).max()) / input_scale / 2 ** (width - 1))
+                       float(np.abs(bias).max()) / input_scale / 2 ** (width - 1))
     weight_scale = weight_scale or target / input_scale
     # Rounding makes the bound deviate from inverse proportion; a few steps settle it.
     for _ in range(100):
         shift, weight_scale = _stretch(weight_scale, input_scale, target)
-        fixed = _round(layer, shared, shift, weight_scale, input_scale)
+        fixed = _round(layer, shared, bias, shift, weight_scale, input_scale)
         fill = _fill(fixed, low, width)
         if fill <= 1:
             break
@@ -194,7 +196,8 @@ def _quantize_layer(layer: Linear, peak: float, input_scale: float, low: int,
     prove(layer.name, fixed.weight, fixed.bias, shift, low, HIGHEST, width)
 
     vanished = int(np.count_nonzero(shared.indices) - np.count_nonzero(fixed.indices))
-    if vanished and not fixed.codebook.any():
+    lost = float(np.abs(weight).sum(axis=1, dtype=np.float64).max()) * reach
+    if not fixed.codebook.any() and lost > fixed.output_scale / 2:
         raise BadInput(f"layer {layer.name}: every weight becomes 0 at the scale that a "
                        f"{width}-bit accumulator and shifts up to {MAX_SHIFT} allow; use a wider "
                        "accumulator or a smaller bias")
@@ -212,7 +215,7 @@ def _stretch(weight_scale: float, input_scale: float, target: float) -> tuple[in
     return shift, max(weight_scale, target / input_scale / 2**shift)
 
 
-def _round(layer: Linear, shared: Shared, shift: int, weight_scale: float,
+def _round(layer: Linear, shared: Shared, bias: np.ndarray, shift: int, weight_scale: float,
            input_scale: float) -> FixedLayer:
     unit = weight_scale * input_scale
     codebook = np.rint(shared.codebook / np.float64(weight_scale)).astype(np.int16)
@@ -221,7 +224,7 @@ def _round(layer: Linear, shared: Shared, shift: int, weight_scale: float,
         # A weight whose integer is zero is not stored.
         indices=np.where(codebook[shared.indices] == 0, np.uint8(0), shared.indices),
         codebook=codebook,
-        bias=np.rint(layer.bias / np.float64(unit)).astype(np.int64),
+        bias=np.rint(bias / np.float64(unit)).astype(np.int64),
         shift=shift,
         activation=layer.activation,
         input_scale=input_scale,

@@ -16,13 +16,17 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.golden import tensorcore
 from zeroskip.sw.im2col import Geometry
 from zeroskip.sw.network import Conv2d, Linear, Network, Quantised
-from zeroskip.sw.quantize.calibration import activations, check_weights, samples
+from zeroskip.sw.quantize.calibration import check_weights, effective_bias, ranges, samples
 from zeroskip.sw.quantize.fixed import to_integer
 
 LOWEST, HIGHEST = -128, 127
 WEIGHT_PEAK = 127
 BIAS_PEAK = 1 << 30
 """Greatest bias of a float layer: half of int32, so that as much is left to the products."""
+ROUNDED = 2.0**-21
+"""Relative error of a multiple of a scale after some steps in float32, at most."""
+FINEST = 64
+"""Steps of the output at most in a unit of a float layer's sums; a multiplier takes under 128."""
 LEAST_SHIFT, GREATEST_SHIFT = tensorcore.SHIFTS
 BATCH = 64
 """Samples of the calibration set that run at a time."""
@@ -130,7 +134,7 @@ def multiplier_and_shift(scale: float) -> tuple[int, int]:
     """
     if not 0 <= scale < 128:
         raise BadInput(f"the scale from sum to output is {scale:g}, not from 0 to below 128; "
-                       "calibrate with samples that use more of the output's range")
+                       "quantise the model again, with a coarser scale of the output")
     _, exponent = frexp(scale)
     shift = min(31 - exponent, GREATEST_SHIFT)
     multiplier = round(ldexp(scale, shift))
@@ -158,16 +162,16 @@ def _grids(network: Network, x: np.ndarray | None) -> list[tuple[float, int]]:
         if x is None:
             raise BadInput("the network holds layers that are not quantised; give samples to "
                            "calibrate them with")
-        grids = [grid or _grid(tensor) for grid, tensor in
-                 zip(grids, [x, *activations(network, x)], strict=True)]
+        for i, (low, high) in enumerate(ranges(network, x)):
+            if grids[i] is None:
+                scale = (high - low) / (HIGHEST - LOWEST)
+                zero_point = LOWEST + round(-low / scale)
+                if i:
+                    before, _ = grids[i - 1]
+                    unit = before * _weight_scale(network.layers[i - 1], before, scale).max()
+                    scale = max(scale, float(unit) / FINEST)
+                grids[i] = scale, zero_point
     return grids
-
-
-def _grid(values: np.ndarray) -> tuple[float, int]:
-    """Scale and zero point that hold every value, and 0."""
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    scale = (high - low) / (HIGHEST - LOWEST) or 1.0
-    return scale, LOWEST + round(-low / scale)
 
 
 def _layer(layer: Linear | Conv2d, input_grid: tuple[float, int],
@@ -194,17 +198,41 @@ def _layer(layer: Linear | Conv2d, input_grid: tuple[float, int],
 def _from_float(layer: Linear | Conv2d, input_grid: tuple[float, int],
                 output_grid: tuple[float, int]) -> Quantised:
     """Symmetric int8 weights, a scale per output channel; zero stays zero."""
-    matrix, bias = layer.matrix.astype(np.float64), layer.bias.astype(np.float64)
-    scale = np.abs(matrix).max(axis=1) / WEIGHT_PEAK
-    # Without weights a sum is the bias: it counts in units of the output.
-    scale[scale == 0] = output_grid[0] / input_grid[0]
-    # Weights far below the bias take a coarser scale, so that the bias is an int32.
-    scale = np.maximum(scale, np.abs(bias) / (input_grid[0] * BIAS_PEAK))
+    scale = _weight_scale(layer, input_grid[0], output_grid[0])
     return Quantised(
-        weight=np.rint(matrix / scale[:, None]).astype(np.int8), weight_scale=scale,
-        bias=np.rint(bias / (input_grid[0] * scale)).astype(np.int64),
+        weight=np.rint(layer.matrix / scale[:, None]).astype(np.int8), weight_scale=scale,
+        bias=np.rint(_bias(layer, input_grid[0]) / (input_grid[0] * scale)).astype(np.int64),
         input_scale=input_grid[0], input_zero_point=input_grid[1],
         output_scale=output_grid[0], output_zero_point=output_grid[1], raw=False)
+
+
+def _weight_scale(layer: Linear | Conv2d, input_scale: float, output_scale: float) -> np.ndarray:
+    """Scale of each output channel's weights, float64 [out]."""
+    greatest = np.abs(layer.matrix).max(axis=1).astype(np.float64)
+    scale = greatest / [_levels(row) for row in layer.matrix]
+    # Without weights a sum is the bias: it counts in units of the output.
+    scale[scale == 0] = output_scale / input_scale
+    # Weights far below the bias take a coarser scale, so that the bias is an int32.
+    return np.maximum(scale, np.abs(_bias(layer, input_scale)) / (input_scale * BIAS_PEAK))
+
+
+def _bias(layer: Linear | Conv2d, input_scale: float) -> np.ndarray:
+    return effective_bias(layer, layer.matrix, (HIGHEST - LOWEST) * input_scale)
+
+
+def _levels(row: np.ndarray) -> int:
+    """The integer that the greatest of a row of float32 weights becomes.
+
+    Weights that are integers times a scale, as pruning to few bits leaves them, stay these
+    integers, times the greatest factor that int8 holds: it makes the unit of the bias fine.
+    """
+    values = np.unique(np.abs(row[row != 0])).astype(np.float64)
+    if not 0 < len(values) <= WEIGHT_PEAK:
+        return WEIGHT_PEAK
+    levels = np.arange(1, WEIGHT_PEAK + 1)
+    multiples = values / values[-1] * levels[:, None]
+    exact = np.all(np.abs(multiples - np.rint(multiples)) <= multiples * ROUNDED, axis=1)
+    return int(WEIGHT_PEAK // levels[exact][0] * levels[exact][0]) if exact.any() else WEIGHT_PEAK
 
 
 def _requantiser(name: str, own: Quantised) -> tuple[np.ndarray, np.ndarray]:

@@ -190,7 +190,7 @@ def test_the_papers_machine_is_named():
     assert (config.pointers, config.acc_depth, config.queue_depth, config.block) == (
         16384, 64, 8, 64)
     assert config == paper(64, weight_rows=16384, pointers=16384, act_depth=512, bias_depth=512,
-                           descriptors=32)
+                           codebooks=32, descriptors=32)
 
 
 def test_the_projects_machine_of_the_papers_size_is_named():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.hw.eie.config import EIEConfig, paper
+from zeroskip.hw.eie.config import CONFIGS, EIEConfig, paper
 from zeroskip.sw.compiler.eie import compile_layers, cut, deepened
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.pack.eie import Packed, unpack, width
@@ -676,3 +676,13 @@ def test_columns_beyond_65535(tmp_path, counts):
     assert part.segments[0].limit == 70_000
     assert part.spans(part.segments[0])[1][0, -2:].tolist() == [70, 71]
     check(part, layers)
+
+
+@pytest.mark.parametrize("name", ["eie-64", "eie-paper-64"])
+def test_array_of_64_holds_32_layers(name):
+    layers = (random_layer(70, 70, seed=0, activation="relu"),) * 33
+    part = compile_layers(layers[:32], CONFIGS[name])
+    assert part.codebooks.shape == (32, 16)
+    assert len(part.segments) >= 32
+    with pytest.raises(BadInput, match=r"33 codebooks \(it has 32\)"):
+        compile_layers(layers, CONFIGS[name])

@@ -34,15 +34,14 @@ def test_every_key(recipe):
         l1 = 1e-4
         l2 = 1
         centroids = 16
-        start = "linear"
         data = "train.npz"
         epochs = 0
         learning_rate = 1e-2
         seed = 5''')
     read = read_recipe(path)
     assert read == Recipe(0.25, "block", 2, "l2", rounds=3, rewind="start.onnx", l1=1e-4, l2=1,
-                          centroids=16, start="linear", data="train.npz", epochs=0,
-                          learning_rate=1e-2, seed=5)
+                          centroids=16, data="train.npz", epochs=0, learning_rate=1e-2,
+                          seed=5)
     samples = read.samples(path.parent)
     np.testing.assert_array_equal(samples.x, DATA.x)
     np.testing.assert_array_equal(samples.y, DATA.y)
@@ -80,7 +79,6 @@ def test_another_density(recipe):
     ("[density]\nfc1 = -1", "density.fc1 must be above 0 and at most 1, not -1"),
     ("density = 0.5\ncentroids = 5", "centroids must be 15 or 16, or left out, not 5"),
     ("density = 0.5\ncentroids = 15.0", "centroids must be 15 or 16, or left out, not 15.0"),
-    ('density = 0.5\nstart = "best"', "start must be density or linear or random, not 'best'"),
     ("density = 0.5\nweight_bits = 5", "weight_bits must be 4 or 8, or left out, not 5"),
     ("density = 0.5\nweight_bits = 4\ncentroids = 15", "shared or rounded to integers, not both"),
     ("density = 0.5\nl1 = 1e-3", "l1 needs data to work with; add data or remove l1"),
@@ -105,7 +103,7 @@ def test_another_density(recipe):
     ('density = 0.5\ncriterion = "l3"', "there is no criterion 'l3'; choose one of l1, l2, apoz"),
     ('density = 0.5\ncriterion = "scale"', "there is no criterion 'scale'"),
     ('density = 0.5\ncriterion = "obd"', "criterion 'obd' needs data to work with; add data or"),
-    ('density = 0.5\nstart = "random"', "start is for centroids; add for example centroids = 15"),
+    ('density = 0.5\ncentroids = 15\nstart = "linear"', "unknown key 'start'; the keys are"),
     ("[density]", "the table density names no layer; add one, or a number for all"),
     ('granularity = "2:4"\ndensity = 0.5', "granularity '2:4' says how many .* remove density"),
     ('granularity = "2:4"\ncentroids = 15', "centroids are for the EIE array and 2:4 for the"),

@@ -101,8 +101,8 @@ def test_zero_point_is_folded_into_the_bias():
     """A positive range: real zero is -128, and every weight's sum with it is taken back."""
     layers, _ = quantize(one_layer([[1, -0.5], [0.25, 0.25]], [3, -3]), np.array([[0.0, 51]]))
     assert (layers[0].input_scale, layers[0].input_zero_point) == (0.2, -128)
-    assert layers[0].weight.tolist() == [[127, -64], [127, 127]]
-    units = [round(3 / (0.2 / 127)), round(-3 / (0.2 * 0.25 / 127))]
+    assert layers[0].weight.tolist() == [[126, -63], [127, 127]]
+    units = [round(3 / (0.2 / 126)), round(-3 / (0.2 * 0.25 / 127))]
     assert layers[0].bias.tolist() == [units[0] + 128 * 63, units[1] + 128 * 254]
 
 
@@ -117,7 +117,7 @@ def test_multiplier_and_shift_of_every_channel(network, calibration):
 @pytest.mark.parametrize(("low", "high", "grid"), [
     (-1.0, 1.0, (2 / 255, 0)), (0.0, 255.0, (1.0, -128)), (10.0, 255.0, (1.0, -128)),
     (-255.0, 0.0, (1.0, 127)), (-255.0, -10.0, (1.0, 127)), (-28.0, 227.0, (1.0, -100)),
-    (0.0, 0.0, (1.0, -128))])
+    (0.0, 0.0, (2 / 255, 0))])
 def test_range_of_the_input(low, high, grid):
     layers, _ = quantize(one_layer([[1]], [0]), np.array([[low], [high]]))
     assert (layers[0].input_scale, layers[0].input_zero_point) == grid
@@ -135,6 +135,24 @@ def test_zeros_stay_zero(network, calibration):
         assert not layer.weight[:, ::4].any()
         assert not layer.weight[:, 1::4].any()
         assert layer.weight[:, 2::4].any()
+
+
+@pytest.mark.parametrize("greatest", [1, 2, 5, 6, 7, 100, 126, 127])
+def test_integers_times_a_scale_stay_these_integers(greatest):
+    """As pruning to few bits leaves them: float32 multiples of any scale, times one factor here."""
+    rng = np.random.default_rng(greatest)
+    integers = rng.integers(-greatest, greatest, (64, 60), endpoint=True)
+    integers[:, :2] = [1, -greatest]
+    scale = np.exp(rng.normal(size=(64, 1))).astype(np.float32)
+    layers, report = quantize(one_layer(integers.astype(np.float32) * scale, np.zeros(64)),
+                              np.ones((1, 60)))
+    assert np.array_equal(layers[0].weight, integers * (127 // greatest))
+    assert report[0].rms < 2.0**-23
+
+
+def test_almost_integers_are_rounded_as_any_others():
+    layers, _ = quantize(one_layer([[1, 2, 3.0001]], [0]), np.ones((1, 3)))
+    assert layers[0].weight.tolist() == [[42, 85, 127]]
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.3, -0.75])

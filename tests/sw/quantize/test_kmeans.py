@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,41 +19,95 @@ def inertia(weights, shared):
     return np.square(shared.codebook[shared.indices].astype(float) - weights).sum()
 
 
-def start_values(weights, start):
-    ordered = np.sort(weights)
-    if start == "linear":
-        return np.linspace(ordered[0], ordered[-1], 15)
-    if start == "random":
-        return np.sort(np.random.default_rng(0).choice(np.unique(ordered), 15, replace=False))
-    return ordered[((np.arange(15) + 0.5) * len(ordered) / 15).astype(int)]
+def least_inertia(values, counts, clusters):
+    """The least that so many ranges of sorted values can have: every last range is tried."""
+    def error(i, j):
+        mean = np.average(values[i:j], weights=counts[i:j])
+        return np.sum(counts[i:j] * (values[i:j] - mean)**2)
+    ranges = np.array([[error(i, j) if i < j else np.inf for i in range(len(values))]
+                       for j in range(1, len(values) + 1)])
+    best = ranges[:, 0]
+    for _ in range(clusters - 1):
+        best = np.min(ranges + np.append(np.inf, best[:-1]), axis=1)
+    return best[-1]
 
 
-@pytest.mark.parametrize("start", ["density", "linear", "random"])
-@pytest.mark.parametrize("distribution", ["normal", "laplace", "uniform"])
-def test_inertia_of_scikit_learn_from_the_same_start(start, distribution):
-    weights = getattr(np.random.default_rng(2), distribution)(size=5000).astype(np.float32)
-    ours = inertia(weights, share(weights, start=start))
-    reference = KMeans(15, init=start_values(weights, start)[:, None], n_init=1, max_iter=300,
-                       tol=0).fit(weights[:, None].astype(float)).inertia_
-    assert ours == pytest.approx(reference, rel=0.01)
+def least_of_all_partitions(values, clusters):
+    """The same by every set of boundaries."""
+    return min(sum(np.sum((part - part.mean())**2) for part in np.split(values, cuts))
+               for cuts in combinations(range(1, len(values)), clusters - 1))
 
 
-@pytest.mark.parametrize("start", ["density", "linear", "random"])
-def test_start(start, monkeypatch):
-    monkeypatch.setattr(kmeans, "ITERATIONS", 0)
-    weights = normal()
-    assert np.allclose(share(weights, start=start).codebook[1:], start_values(weights, start))
+@given(values=st.lists(st.integers(-30, 30).filter(bool), min_size=5, max_size=9),
+       power=st.sampled_from([1, 3]), clusters=st.integers(1, 5))
+@settings(deadline=None, max_examples=60)
+def test_no_partition_is_better(values, power, clusters):
+    """Also with values that are far from most, and with ties."""
+    weights = np.sort(np.array(values, float))**power
+    expected = least_of_all_partitions(weights, clusters)
+    assert inertia(weights, share(weights, clusters)) == pytest.approx(
+        expected, rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize("start", ["density", "linear", "random"])
+DISTRIBUTIONS = {
+    "normal": lambda rng, size: rng.normal(size=size),
+    "laplace": lambda rng, size: rng.laplace(size=size),
+    "uniform": lambda rng, size: rng.uniform(-1, 1, size),
+    "outliers": lambda rng, size: np.append(rng.normal(size=size - 2), [900, -1e6]),
+    "two groups": lambda rng, size: rng.normal(np.repeat([-1, 3], size // 2), 0.02),
+}
+
+
+@pytest.mark.parametrize("centroids", [1, 2, 15])
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_optimum_of_some_hundred_values(name, centroids):
+    """It is that of a programme that tries each last range, in quadratic time."""
+    weights = DISTRIBUTIONS[name](np.random.default_rng(3), 200).astype(np.float32)
+    values, counts = np.unique(weights, return_counts=True)
+    expected = least_inertia(values.astype(float), counts, centroids)
+    assert inertia(weights, share(weights, centroids)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_bins_are_within_two_percent_of_the_optimum(name, monkeypatch):
+    weights = DISTRIBUTIONS[name](np.random.default_rng(4), 40000).astype(np.float32)
+    binned = inertia(weights, share(weights))
+    monkeypatch.setattr(kmeans, "EXACT", len(weights))
+    exact = inertia(weights, share(weights))
+    assert exact < binned < 1.02 * exact
+
+
+def test_bins_of_200000_values_are_within_two_percent_of_the_optimum(monkeypatch):
+    weights = normal(200000)
+    binned = inertia(weights, share(weights))
+    monkeypatch.setattr(kmeans, "EXACT", len(weights))
+    assert binned < 1.02 * inertia(weights, share(weights))
+
+
+def test_bins_hold_their_number_and_no_distant_values():
+    """Floats of every exponent, and so many of one that all bins cannot be theirs."""
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 2**32, 200000, dtype=np.uint32).view(np.float32)
+    values = np.unique(np.concatenate([wide[np.isfinite(wide)], rng.normal(1, 1e-3, 200000)])
+                       .astype(np.float32))
+    first = kmeans._bins(values)
+    assert 32768 < len(first) <= 65536
+    assert first[0] == 0
+    least, greatest = np.split(np.stack([values[first],
+                                         values[np.append(first[1:], len(values)) - 1]]), 2)
+    normal = np.minimum(abs(least), abs(greatest)) >= np.finfo(np.float32).tiny
+    assert np.all(np.sign(least) == np.sign(greatest))
+    assert np.all((abs(greatest - least) <= abs(least) / 32)[normal])
+
+
 @pytest.mark.parametrize("weights", [
     pytest.param(normal(), id="normal"),
     *(pytest.param(np.arange(1, count, dtype=np.float32), id=f"ties_of_{count}")
       for count in (23, 24, 38, 53)),
 ])
-def test_result_is_a_fixed_point(weights, start):
+def test_result_is_a_fixed_point(weights):
     """Every weight has its nearest centroid, every centroid is the mean of its weights."""
-    shared = share(weights, start=start)
+    shared = share(weights)
     centroids = shared.codebook[1:].astype(float)
     assert np.all(np.diff(centroids) > 0)
     distance = np.abs(weights[:, None] - centroids)
@@ -59,6 +115,12 @@ def test_result_is_a_fixed_point(weights, start):
     assert np.all(chosen <= distance.min(axis=1) + 1e-6)
     means = [weights[shared.indices == k].mean(dtype=float) for k in range(1, 16)]
     assert np.allclose(centroids, means, rtol=1e-6, atol=1e-9)
+
+
+def test_no_worse_than_scikit_learn():
+    weights = normal()
+    found = KMeans(15, n_init=3, random_state=0).fit(weights[:, None].astype(float))
+    assert inertia(weights, share(weights)) <= found.inertia_
 
 
 def test_few_distinct_values_are_the_codebook():
@@ -114,11 +176,10 @@ def test_rms():
     assert 0 < shared.rms < 0.12
 
 
-@pytest.mark.parametrize("start", ["density", "linear", "random"])
-def test_no_dead_centroid(start):
-    """Two of the starts put several centroids where no weight is nearest."""
+def test_no_dead_centroid():
+    """Most weights are equal, and one is far away."""
     weights = np.concatenate([np.full(10000, 0.5), np.linspace(0.6, 0.7, 40), [1e6]])
-    shared = share(weights.astype(np.float32), start=start)
+    shared = share(weights.astype(np.float32))
     assert set(shared.indices) == set(range(1, 16))
 
 
@@ -131,7 +192,7 @@ def test_adjacent_floats():
 
 
 def test_cluster_beside_a_huge_one_keeps_its_mean():
-    """A prefix sum of 1e30 has lost the small weights behind it."""
+    """A sum with 1e30 in it has lost the small weights."""
     weights = np.concatenate([[-1e30] * 3, np.arange(1, 17)]).astype(np.float32)
     shared = share(weights)
     small = shared.codebook[1:][shared.codebook[1:] > -1]
@@ -140,11 +201,11 @@ def test_cluster_beside_a_huge_one_keeps_its_mean():
 
 
 @given(values=st.lists(st.floats(-2.0**100, 2.0**100, width=32), min_size=1, max_size=60),
-       centroids=st.integers(1, 15), start=st.sampled_from(["density", "linear", "random"]))
+       centroids=st.integers(1, 15))
 @settings(deadline=None)
-def test_any_weights(values, centroids, start):
+def test_any_weights(values, centroids):
     weights = np.array(values, np.float32)
-    shared = share(weights, centroids, start)
+    shared = share(weights, centroids)
     assert np.array_equal(shared.indices == 0, weights == 0)
     assert shared.codebook.shape == (centroids + 1,)
     assert shared.codebook[0] == 0
@@ -173,15 +234,7 @@ def test_refuses_what_is_not_finite(value, shown):
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"centroids": 0}, "centroids must be 1 to 255, not 0"),
     ({"centroids": 256}, "centroids must be 1 to 255, not 256"),
-    ({"start": "best"}, "start must be one of density, linear, random, not 'best'"),
 ])
 def test_refuses(arguments, message):
     with pytest.raises(BadInput, match=message):
         share(np.ones(3, np.float32), **arguments)
-
-
-def test_another_seed_starts_elsewhere():
-    weights = normal(300)
-    first, second = (share(weights, start="random", seed=seed).codebook for seed in (1, 2))
-    assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(first, share(weights, start="random", seed=1).codebook)

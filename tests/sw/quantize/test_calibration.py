@@ -1,0 +1,196 @@
+"""Tensors that are zero or constant on the calibration set, as pruning leaves them."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.golden import eie, tensorcore
+from zeroskip.sw.network import Conv2d, Linear, Network
+from zeroskip.sw.quantize import fixed, int8
+from zeroskip.sw.quantize.calibration import effective_bias, ranges
+from zeroskip.sw.quantize.fixed import to_integer
+
+
+def linear(weight, bias, activation="none"):
+    return Linear("fc", np.array(weight, np.float32), np.array(bias, np.float32), activation)
+
+
+LIVE = np.array([[1.0, -2.0], [0.5, 3.0]], np.float32)
+OFF = linear([[1, 1], [0, -1]], [-20, -4], "relu")
+
+
+@pytest.mark.parametrize(("layers", "x", "expected"), [
+    pytest.param([linear([[1, 1]], [1])], LIVE, [(-2, 3), (0, 4.5)], id="live"),
+    pytest.param([linear([[3, -1], [0, 2]], [0.5, -8])], 0 * LIVE, [(-2, 2), (-8, 0.5)],
+                 id="input: an output of 8 over rows of 4"),
+    pytest.param([OFF], LIVE, [(-2, 3), (0, 21)], id="last output: the sum before ReLU"),
+    pytest.param([OFF, linear([[1, 2]], [0.75])], LIVE, [(-2, 3), (0, 0.25), (0, 0.75)],
+                 id="output inside: what the next one's output allows"),
+    pytest.param([OFF, linear([[1, 2]], [900])], LIVE, [(-2, 3), (0, 21), (0, 900)],
+                 id="output inside: its sum, which is less"),
+    pytest.param([linear([[0, 0]], [0]), linear([[4]], [6])], LIVE,
+                 [(-2, 3), (-1.5, 1.5), (0, 6)], id="no weights, no bias"),
+    pytest.param([linear([[2, 1]], [0]), linear([[0]], [0])], LIVE * [[1, 0], [0, 0]],
+                 [(0, 1), (0, 2), (-2, 2)], id="nothing behind: the input"),
+    pytest.param([linear([[2, 1]], [0], "relu"), linear([[5]], [0])], 0 * LIVE,
+                 [(-1, 1), (0, 3), (-15, 15)], id="nothing at all"),
+    pytest.param([linear([[1, -1]], [0]), linear([[2]], [7])], LIVE[:, :1] * [1, 1],
+                 [(0, 1), (-3.5, 3.5), (0, 7)], id="what cancels"),
+    pytest.param([OFF, OFF, linear([[0, 2]], [8])], LIVE,
+                 [(-2, 3), (0, 2), (0, 4), (0, 8)], id="two in a row"),
+])
+def test_ranges(layers, x, expected):
+    assert ranges(Network(tuple(layers)), x) == expected
+
+
+def test_range_of_a_dead_convolution():
+    layer = Conv2d("conv", np.ones((1, 1, 2, 2), np.float32), np.array([-100], np.float32), "relu",
+                   (1, 3, 3), (1, 1), (0, 0, 0, 0), (1, 1))
+    assert ranges(Network((layer,)), np.eye(9, dtype=np.float32)) == [(0, 1), (0, 100)]
+
+
+def test_ranges_of_a_long_chain_stay_floats():
+    layers = tuple(linear(np.full((3, 3), 1e38), np.zeros(3)) for _ in range(9))
+    for network in (Network(layers), Network((*layers, linear(np.zeros((1, 3)), [1e-30])))):
+        for low, high in ranges(network, np.zeros((1, 3), np.float32)):
+            assert 1e-38 < high - low < np.inf
+
+
+def test_a_sum_that_is_not_finite_before_relu():
+    layer = linear([[-3e38, -3e38]], [0], "relu")
+    with pytest.raises(BadInput, match=r"layer fc: output \[0, 0\] is -inf"):
+        ranges(Network((layer,)), np.ones((1, 2), np.float32))
+
+
+def test_effective_bias():
+    weight, bias = [[2, -1], [0, 0], [1, 1]], [-100, -100, -5]
+    layer = linear(weight, bias, "relu")
+    assert effective_bias(layer, layer.weight, 10).tolist() == [-60, 0, -5]
+    layer = linear(weight, bias)
+    assert effective_bias(layer, layer.weight, 10).tolist() == bias
+
+
+KINDS = ("live", "no weights", "no weights, no bias", "off", "no bias")
+
+
+@st.composite
+def cases(draw, decades):
+    """A network with dead layers, and samples that may be zero or constant."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    scale = st.integers(-decades, decades).map(lambda power: 10.0**power)
+    sizes = draw(st.lists(st.integers(1, 6), min_size=2, max_size=5))
+    layers = []
+    for inputs, outputs in pairwise(sizes):
+        kind = draw(st.sampled_from(KINDS))
+        weight = rng.normal(size=(outputs, inputs)) * draw(scale) * (not kind.startswith("no w"))
+        bias = rng.normal(size=outputs) * draw(scale) * (not kind.endswith("no bias"))
+        activation = "relu" if kind == "off" else draw(st.sampled_from(["relu", "none"]))
+        layers.append(linear(weight, bias - 1e9 * (kind == "off"), activation))
+    x = rng.normal(size=(20, sizes[0])) * draw(scale)
+    x = {"live": x, "constant": x[:1].repeat(20, axis=0), "zero": 0 * x}[
+        draw(st.sampled_from(["live", "constant", "zero"]))]
+    return Network(tuple(layers)), x.astype(np.float32)
+
+
+def check_layer(source, weight, bias, unit, scale, x, y, limits):
+    """``y`` against the float layer on the real input ``x``: half a step, the rounding of the
+    weights and that of the bias; and the bias against the one asked for."""
+    exact = source.weight.astype(float)
+    sums = x @ exact.T + source.bias
+    if source.activation == "relu":
+        sums = np.maximum(sums, 0)
+    change = bias * unit - source.bias
+    off = (source.activation == "relu") & (bias * unit + np.abs(weight) @ np.full(
+        len(weight[0]), np.abs(x).max()) <= 0) & (source.bias < bias * unit)
+    assert np.all((np.abs(change) <= unit / 2 * 1.000001) | off)
+    allowed = scale / 2 + np.abs(x) @ np.abs(weight - exact).T + np.where(off, 0, np.abs(change))
+    assert np.all(np.abs(y - np.clip(sums, *limits)) <= allowed * 1.00001 + 1e-6 * np.abs(sums))
+
+
+@given(cases(decades=2))
+@settings(deadline=None, max_examples=200, derandomize=True)
+def test_dead_tensors_on_the_eie_array(case):
+    network, x = case
+    quantised = fixed.quantize(network, x)
+    tensors = [x, *network.forward(x)]
+    y, _ = to_integer(x, quantised.input_scale)
+    for source, layer, entry, (now, after) in zip(
+            network.layers, quantised.layers, quantised.report, pairwise(tensors), strict=True):
+        before, (y, _) = y * layer.input_scale, eie.layer(y, layer.weight, layer.bias, layer.shift,
+                                                          layer.activation)
+        unit = layer.input_scale * entry.weight_scale
+        check_layer(source, layer.weight * entry.weight_scale, layer.bias, unit,
+                    layer.output_scale, before, y * layer.output_scale,
+                    np.array([-32768, 32767]) * layer.output_scale)
+        if not now.any() and after.any():   # nothing but the biases: a step as fine as ever
+            assert layer.output_scale <= np.abs(after).max() * 1.1 / 32767 * 1.000001
+            assert np.abs(y * layer.output_scale - after).max() <= layer.output_scale * 1.001
+
+
+@given(cases(decades=1))
+@settings(deadline=None, max_examples=200, derandomize=True)
+def test_dead_tensors_on_the_tensor_core(case):
+    network, x = case
+    layers, _ = int8.quantize(network, x)
+    tensors = [x, *network.forward(x)]
+    y, _ = to_integer(x, layers[0].input_scale, layers[0].input_zero_point, np.int8)
+    for source, layer, (now, after) in zip(network.layers, layers, pairwise(tensors), strict=True):
+        before = (y.astype(float) - layer.input_zero_point) * layer.input_scale
+        y, _ = tensorcore.layer(y, layer)
+        real = (y.astype(float) - layer.output_zero_point) * layer.output_scale
+        unit = layer.multiplier * 0.5**layer.shift * layer.output_scale
+        bias = layer.bias + layer.input_zero_point * layer.weight.sum(axis=1, dtype=np.int64)
+        check_layer(source, layer.weight * (unit / layer.input_scale)[:, None], bias, unit,
+                    layer.output_scale, before, real,
+                    (np.array([-128, 127]) - layer.output_zero_point) * layer.output_scale)
+        if not now.any() and after.any():
+            assert layer.output_scale <= 2 * np.abs(after).max() / 255 * 1.000001
+            assert np.abs(real - after).max() <= layer.output_scale * 0.6
+
+
+@pytest.mark.parametrize("bias", [1e-3, 0.05, 1e6])
+@pytest.mark.parametrize("weight", [0.01, 1.0, 100.0])
+def test_bias_behind_a_dead_layer(weight, bias):
+    """With a scale of 1.0 for the dead tensor it vanished, was off by a fifth, or was refused."""
+    network = Network((OFF, linear([[weight, -weight]], [bias])))
+    quantised = fixed.quantize(network, LIVE)
+    y = np.zeros((1, 2), np.int16)
+    last = quantised.layers[1]
+    y, _ = eie.layer(y, last.weight, last.bias, last.shift, "none")
+    assert y * last.output_scale == pytest.approx(bias, rel=2e-4)
+    layers, _ = int8.quantize(network, LIVE)
+    y, _ = tensorcore.layer(np.full((1, 2), layers[1].input_zero_point, np.int8), layers[1])
+    y = y.astype(float) - layers[1].output_zero_point
+    assert y * layers[1].output_scale == pytest.approx(bias, rel=1 / 255)
+
+
+def test_constant_by_cancellation_is_no_error():
+    """The tensor core once refused it: its outputs are far smaller than a unit of its sums."""
+    network = Network((linear([[1000, -1000]], [1e-3]), linear([[1]], [1])))
+    x = LIVE[:, :1] * [1, 1]
+    layers, _ = int8.quantize(network, x)
+    assert layers[0].multiplier[0] * 0.5**layers[0].shift[0] == pytest.approx(64)
+    y, _ = to_integer(x, layers[0].input_scale, layers[0].input_zero_point, np.int8)
+    for layer in layers:
+        y, _ = tensorcore.layer(y, layer)
+    assert (y[0, 0] + 128.0) * layers[1].output_scale == pytest.approx(1, abs=0.1)
+
+
+def test_output_that_a_bias_switches_off_costs_the_others_nothing():
+    """A bias of -1e20 before ReLU: the other output is as exact as without it."""
+    for off in (0, -1e20):
+        network = Network((linear([[1, 1], [1, 0.25]], [off, 0.5], "relu"),))
+        expected = network.forward(LIVE)[0]
+        layer, = fixed.quantize(network, LIVE).layers
+        x, _ = to_integer(LIVE, layer.input_scale)
+        y, _ = eie.layer(x, layer.weight, layer.bias, layer.shift, "relu")
+        assert np.abs(y * layer.output_scale - expected).max() <= 5 * layer.output_scale
+        layer, = int8.quantize(network, LIVE)[0]
+        x, _ = to_integer(LIVE, layer.input_scale, layer.input_zero_point, np.int8)
+        y, _ = tensorcore.layer(x, layer)
+        real = (y + 128.0) * layer.output_scale
+        assert np.abs(real - expected).max() <= 1.5 * layer.output_scale
