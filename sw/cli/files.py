@@ -7,7 +7,7 @@ import numpy as np
 from zeroskip.hw.eie import config as eie
 from zeroskip.hw.tensorcore import config as tensorcore
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import as_int8
+from zeroskip.sw.network import as_int8, as_samples
 from zeroskip.sw.program import Program
 
 CONFIGS = {"eie": eie.CONFIGS, "tensorcore": tensorcore.CONFIGS}
@@ -64,14 +64,31 @@ def array(path: Path) -> np.ndarray:
     return values
 
 
+def samples(path: Path, program: Program) -> np.ndarray:
+    """The inputs in a file, [batch, in], as they are; flat, or in the model's shape."""
+    return as_samples(f"{path}: the array", array(path),
+                      program.input_shape or (program.inputs,))
+
+
+def far_outside(values: np.ndarray, program: Program, raw: bool) -> tuple[int, list[float]]:
+    """How many float inputs lie outside the calibrated range by more than half of its width, and
+    that range; integers are never outside."""
+    low, high = (float(end) for end in program.input.to_float(
+        np.array([np.iinfo(program.input.dtype).min, np.iinfo(program.input.dtype).max])))
+    margin = (high - low) / 2
+    if raw or program.input_dtype != "float32":
+        return 0, [low, high]
+    return int(np.count_nonzero((values < low - margin) | (values > high + margin))), [low, high]
+
+
 def inputs(path: Path, program: Program, raw: bool) -> tuple[np.ndarray, int]:
     """The inputs of ``program`` as its integers [batch, in], and how many had to be saturated."""
-    values = array(path)
-    shape = values.shape
-    if not values.size or values.size != shape[0] * program.inputs:
-        raise BadInput(f"{path}: the array is {list(shape)}, but the program takes "
-                       f"{program.inputs} values per sample, batch first; reshape it")
-    values = values.reshape(shape[0], program.inputs)
+    return integers(path, samples(path, program), program, raw)
+
+
+def integers(path: Path, values: np.ndarray, program: Program,
+             raw: bool) -> tuple[np.ndarray, int]:
+    """The :func:`samples` of a file as :func:`inputs` gives them."""
     if not raw and program.input_dtype == "float32":
         return program.input.to_integer(values)
     if not raw:

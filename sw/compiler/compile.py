@@ -15,7 +15,7 @@ from zeroskip.sw import reference
 from zeroskip.sw.compiler import eie, tensorcore
 from zeroskip.sw.compiler.frontend import engine
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Conv2d, Linear, Network, as_int8
+from zeroskip.sw.network import Conv2d, Linear, Network, as_int8, as_samples
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize import fixed as fixed_point
 from zeroskip.sw.quantize import int8
@@ -67,8 +67,8 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         For an EIE array, layers of at most 15 distinct non-zero weights keep them as their
         codebook, others are shared by k-means; for a tensor core, weights become int8, and
         zeros in a 2:4 (or 1:4) pattern are skipped.
-    calibration : array of the network's input type, batch first, or None
-        Inputs that set the scales; None only where every layer is quantised already.
+    calibration : array of the network's input type, or None
+        Inputs that set the scales, batch first, flat or in the network's shape; None only where every layer is quantised already.
     configs : one of each machine at most
         With one machine it takes all layers; with both see
         :func:`zeroskip.sw.compiler.frontend.engine`.
@@ -76,10 +76,12 @@ def compile_network(network: Network, calibration: np.ndarray | None,
     Raises
     ------
     BadInput
-        Where a layer cannot run on its machine, a scale cannot be found, a sum could overflow,
-        or a memory is too small.
+        Where the calibration has another shape, a layer cannot run on its machine, a scale cannot
+        be found, a sum could overflow, or a memory is too small.
     """
-    if calibration is None and not all(layer.quantised for layer in network.layers):
+    if calibration is not None:
+        calibration = as_samples("the calibration array", calibration, network.input_shape)
+    elif not all(layer.quantised for layer in network.layers):
         raise BadInput("the network holds layers that are not quantised; give samples to "
                        "calibrate them with")
     parts, layers, reports = [], [], []
@@ -93,7 +95,8 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         reports += report
         if x is not None:
             x = section.forward(x)[-1]
-    program = Program(tuple(parts), reference.digest(tuple(layers)), network.input_dtype)
+    program = Program(tuple(parts), reference.digest(tuple(layers)), network.input_dtype,
+                      network.input_shape, network.output_shape)
     return Compiled(program, tuple(layers), tuple(reports))
 
 

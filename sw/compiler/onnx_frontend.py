@@ -50,13 +50,20 @@ def survey(content: bytes, source: str) -> Chain:
 def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = None):
     """Writes ``network`` as ONNX (opset 17): Gemm with ``transB = 1``, Conv, and Relu.
 
-    The input is ``input`` float32 ``[batch, inputs]``, or ``[batch, channels, height, width]``
-    before a convolution; the output is ``output`` in the same way; node names are the layers'
-    names. ``notes`` become the file's metadata. Raises BadInput where a layer is quantised, or
+    The input is ``input`` float32 ``[batch, *network.input_shape]``, the output is ``output`` in
+    the same way; node names are the layers' names. ``notes`` become the file's metadata. Raises BadInput where a layer is quantised, or
     where the file cannot be written.
     """
     nodes, initializers, current = [], [], "input"
-    shape = first = _sample(network.layers[0], "input_shape", network.inputs)
+
+    def reshaped(tensor, shape, wanted, name):
+        if shape == wanted:
+            return tensor
+        initializers.append(numpy_helper.from_array(np.array([-1, *wanted]), f"{name}.shape"))
+        nodes.append(helper.make_node("Reshape", [tensor, f"{name}.shape"], [f"{name}.in"]))
+        return f"{name}.in"
+
+    shape = network.input_shape
     for i, layer in enumerate(network.layers):
         if layer.quantised:
             raise BadInput(f"layer {layer.name} is quantised, and only float networks can be "
@@ -64,12 +71,7 @@ def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = N
         weight, bias, y = f"layer{i}.weight", f"layer{i}.bias", f"layer{i}.out"
         initializers += [numpy_helper.from_array(layer.weight, weight),
                          numpy_helper.from_array(layer.bias, bias)]
-        wanted = _sample(layer, "input_shape", layer.inputs)
-        if wanted != shape:
-            target, reshaped = f"layer{i}.shape", f"layer{i}.in"
-            initializers.append(numpy_helper.from_array(np.array([-1, *wanted]), target))
-            nodes.append(helper.make_node("Reshape", [current, target], [reshaped]))
-            current = reshaped
+        current = reshaped(current, shape, _sample(layer, "input_shape", layer.inputs), f"layer{i}")
         operator, attributes = _operator(layer)
         nodes.append(helper.make_node(operator, [current, weight, bias], [y], layer.name,
                                       **attributes))
@@ -77,11 +79,12 @@ def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = N
             y, linear = f"layer{i}.relu", y
             nodes.append(helper.make_node("Relu", [linear], [y]))
         current, shape = y, _sample(layer, "output_shape", layer.outputs)
+    reshaped(current, shape, network.output_shape, "last")
     nodes[-1].output[0] = "output"
     graph = helper.make_graph(
         nodes, "zeroskip",
-        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", *first])],
-        [helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["batch", *shape])],
+        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", *network.input_shape])],
+        [helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["batch", *network.output_shape])],
         initializers)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets,
