@@ -68,7 +68,8 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         codebook, others are shared by k-means; for a tensor core, weights become int8, and
         zeros in a 2:4 (or 1:4) pattern are skipped.
     calibration : array of the network's input type, or None
-        Inputs that set the scales, batch first, flat or in the network's shape; None only where every layer is quantised already.
+        Inputs that set the scales, batch first, flat or in the network's shape; None only where
+        every layer is quantised already.
     configs : one of each machine at most
         With one machine it takes all layers; with both see
         :func:`zeroskip.sw.compiler.frontend.engine`.
