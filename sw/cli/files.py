@@ -1,5 +1,7 @@
 """Files that commands read and write, with their checks."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +104,16 @@ def integers(path: Path, values: np.ndarray, program: Program,
 
 
 def check_writable(path: Path) -> None:
-    """Refuses a path whose folder does not exist, before any work is done for it."""
+    """Refuses a path where no file can be written, before any work is done for it."""
     if not path.parent.is_dir():
         raise BadInput(f"{path}: the folder {path.parent} does not exist; make it first")
     if path.is_dir():
         raise BadInput(f"{path}: this is a folder; give the path of a file")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise BadInput(f"{path}: this file cannot be written to; give another name")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise BadInput(f"{path}: the folder {path.parent} cannot be written to "
+                       f"({error.strerror}); choose another") from None

@@ -22,9 +22,10 @@ from zeroskip.sw.quantize import int8
 from zeroskip.sw.quantize.fixed import LayerReport
 from zeroskip.sw.quantize.int8 import LayerReport8
 from zeroskip.sw.reference import Layer
+from zeroskip.sw.tensorfile import read_safetensors
 
-REFERENCE = "reference.safetensors"
-"""Name of the file beside the program."""
+SUFFIX = ".zsk"
+"""Of a program's file."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,31 @@ class Compiled:
     def save(self, path: Path) -> None:
         """Writes the program to ``path`` and the reference beside it, both or neither.
 
-        Raises ``BadInput`` where the reference of another program would be lost.
+        Raises ``BadInput`` like :func:`check_name`.
         """
         path = Path(path)
-        beside = path.with_name(REFERENCE)
-        others = [other.name for other in path.parent.glob("*.zsk") if other.name != path.name]
-        if beside.exists() and others:
-            raise BadInput(f"{beside}: it belongs to {others[0]}; give each program a folder of "
-                           "its own")
+        check_name(path)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             written = Path(folder, "program"), Path(folder, "reference")
             self.program.save(written[0])
             reference.save(written[1], self.reference)
             os.replace(written[0], path)
-            os.replace(written[1], beside)
+            os.replace(written[1], reference.beside(path))
+
+
+def check_name(path: Path) -> None:
+    """Raises ``BadInput`` where :meth:`Compiled.save` cannot write ``path`` by its name, or a file
+    that is not the reference of the program in ``path`` lies where it would write one."""
+    if path.suffix != SUFFIX:
+        raise BadInput(f"{path}: a program is written as {SUFFIX}; give a name that ends in "
+                       f"{SUFFIX}")
+    beside = reference.beside(path)
+    if beside.is_dir() or (beside.exists() and "layers" not in read_safetensors(beside)[0]):
+        raise BadInput(f"{beside} would be overwritten and was not written by compile; give "
+                       "another name, or move it")
+    if beside.exists() and not path.exists():
+        raise BadInput(f"{beside} would be overwritten and belongs to another program, as "
+                       f"{path.name} is not there; give another name, or move it")
 
 
 Config = EIEConfig | TensorCoreConfig

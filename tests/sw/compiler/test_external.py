@@ -56,7 +56,7 @@ def test_data_beside_the_model(path):
     check(path)
 
 
-def test_data_from_another_working_folder(path, monkeypatch, tmp_path):
+def test_data_from_another_working_folder(path, monkeypatch):
     check(path)
     monkeypatch.chdir(path.parent)
     check(path.relative_to(path.parent))
