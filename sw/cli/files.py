@@ -103,6 +103,15 @@ def integers(path: Path, values: np.ndarray, program: Program,
     return values.astype(dtype), 0
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder for what a command writes, before any work is done for it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise BadInput(f"{path}: a file is in the way; give the path of a folder") from None
+    check_writable(path / "report.json")
+
+
 def check_writable(path: Path) -> None:
     """Refuses a path where no file can be written, before any work is done for it."""
     if not path.parent.is_dir():

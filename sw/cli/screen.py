@@ -57,7 +57,7 @@ class Screen:
             return
         numbers = [all(isinstance(row[at], int | float | None) for row in rows)
                    for at in range(len(columns))]
-        cells = [[_text(cell) for cell in row] for row in rows]
+        cells = [[text(cell) for cell in row] for row in rows]
         widths = _widths([columns, *cells], self._console.width)
         if _total(widths) <= self._console.width:
             table = Table()
@@ -66,7 +66,8 @@ class Screen:
             for row in cells:
                 table.add_row(*map(Text, row))
         else:
-            blocks = [list(zip(columns, row, strict=True)) for row in cells]
+            nothing = [""] * len(columns)
+            blocks = [list(zip(columns, row, strict=True)) for row in cells or [nothing]]
             widths = _widths([line for block in blocks for line in block], self._console.width)
             table = Table(show_header=False)
             for width in widths:
@@ -121,7 +122,8 @@ def _total(widths: list[int]) -> int:
     return sum(widths) + 3 * len(widths) + 1
 
 
-def _text(cell) -> str:
+def text(cell) -> str:
+    """What a table shows of a value."""
     if cell is None:
         return "-"
     if isinstance(cell, bool):
