@@ -235,12 +235,13 @@ def as_samples(what: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndar
     ``shape``: the same values in another order would be other inputs.
     """
     size, given = prod(shape), values.shape[1:]
-    if not values.size or prod(given) != size or (len(given) > 1 and given != shape):
+    fits = values.size > 0 and prod(given) == size
+    if not fits or (len(given) > 1 and given != shape):
         wanted = ", ".join(map(str, ("batch", *shape)))
         flat = f", or flat [batch, {size}]" if len(shape) > 1 else ""
+        remedy = "bring its axes into this order" if fits else "give samples of this size"
         raise BadInput(f"{what} is {list(values.shape)}, but the model takes {size} values per "
-                       f"sample, batch first: [{wanted}]{flat}; bring it into this shape, "
-                       "with the axes in this order")
+                       f"sample, batch first: [{wanted}]{flat}; {remedy}")
     return values.reshape(-1, size)
 
 

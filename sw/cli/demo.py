@@ -91,8 +91,8 @@ class Run:
 
 def demo(out: Path, engine: str | None, screen: Screen) -> None:
     """See ``zeroskip demo --help``."""
-    make_folder(out)
     rtl = engines.rtl(chosen(engine, screen))
+    make_folder(out)
     runs = [_run("eie-4", eie.CONFIGS, digits.run_linear, _dense_eie, rtl, screen),
             _run("tc-64", tensorcore.CONFIGS, digits.run_convolutional, _dense_core, rtl, screen)]
     np.save(out / "digits.npy", runs[0].test.x)

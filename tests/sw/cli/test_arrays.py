@@ -88,6 +88,8 @@ def test_an_array_of_another_shape_is_refused(cli, compiled_models, tmp_path, na
         assert (code, stdout) == (2, "")
         assert (f"array is {list(WRONG[wrong])}, but the model takes 60 values per sample, batch "
                 "first: [batch, 3, 4, 5], or flat [batch, 60]; ") in stderr
+        assert stderr.endswith("; bring its axes into this order\n" if wrong != "no batch"
+                               else "; give samples of this size\n")
     assert not list(tmp_path.iterdir())
 
 
