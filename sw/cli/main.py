@@ -28,7 +28,7 @@ Model = Annotated[Path, typer.Argument(help="An ONNX or .pt2 file.")]
 RecipeFile = Annotated[Path, typer.Option("--recipe", help="A recipe in TOML.")]
 Plot = Annotated[Path | None, typer.Option(help="A .svg or .html file.")]
 ProgramFile = Annotated[Path, typer.Argument(help="A compiled program, model.zsk.")]
-Input = Annotated[Path, typer.Option("--input", help="A .npy array, batch first.")]
+Input = Annotated[Path, typer.Option("--input", help="A .npy array, batch first, flat or in the model's shape.")]
 Raw = Annotated[bool, typer.Option(
     "--raw", help="Integers in and out: int16, or int8 of a tensor core.")]
 Engine = Annotated[str | None, typer.Option(
@@ -112,7 +112,8 @@ def compile_(model: Model,
              out: Annotated[Path, output(
                  "The program, model.zsk; beside it lies model.reference.safetensors.")],
              calibration: Annotated[Path | None, typer.Option(
-                 help="Inputs, .npy, batch first; not for a model that is quantised.")] = None,
+                 help="Inputs, .npy, batch first, flat or in the model's shape; not for a model "
+                 "that is quantised.")] = None,
              engine: Annotated[str | None, typer.Option(
                  help="eie or tensorcore; by default each layer on the one that suits it.")] = None,
              target: Annotated[list[str] | None, typer.Option(

@@ -677,9 +677,12 @@ def test_a_file_that_may_not_be_overwritten(refused, folder, monkeypatch):
     lambda path: path.mkdir(), lambda path: save_file({"w": np.zeros(3)}, path, {"history": "[]"}),
     lambda path: path.write_bytes(b"notes")], ids=["folder", "weights", "text"])
 def test_what_is_no_reference_is_not_overwritten(refused, folder, monkeypatch, make):
+    shutil.copy(folder / "model.zsk", folder / "new.zsk")
     make(folder / "new.reference.safetensors")
     without_work(monkeypatch)
-    assert "new.reference.safetensors" in refused(*compile_args(folder))
+    message = refused(*compile_args(folder))
+    assert "new.reference.safetensors" in message
+    assert "was not written by compile" in message or "not a readable safetensors" in message
 
 
 def test_the_reference_of_another_program_is_not_overwritten(refused, folder, monkeypatch):
