@@ -28,7 +28,8 @@ Model = Annotated[Path, typer.Argument(help="An ONNX or .pt2 file.")]
 RecipeFile = Annotated[Path, typer.Option("--recipe", help="A recipe in TOML.")]
 Plot = Annotated[Path | None, typer.Option(help="A .svg or .html file.")]
 ProgramFile = Annotated[Path, typer.Argument(help="A compiled program, model.zsk.")]
-Input = Annotated[Path, typer.Option("--input", help="A .npy array, batch first, flat or in the model's shape.")]
+Input = Annotated[Path, typer.Option(
+    "--input", help="A .npy array, batch first, flat or in the model's shape.")]
 Raw = Annotated[bool, typer.Option(
     "--raw", help="Integers in and out: int16, or int8 of a tensor core.")]
 Engine = Annotated[str | None, typer.Option(

@@ -55,30 +55,34 @@ class Screen:
         """
         if self._quiet:
             return
-        numbers = [all(isinstance(row[at], int | float | None) for row in rows)
-                   for at in range(len(columns))]
-        cells = [[text(cell) for cell in row] for row in rows]
-        widths = _widths([columns, *cells], self._console.width)
-        if _total(widths) <= self._console.width:
-            table = Table()
-            for name, width, number in zip(columns, widths, numbers, strict=True):
-                table.add_column(Text(name), justify="right" if number else "left", width=width)
-            for row in cells:
-                table.add_row(*map(Text, row))
-        else:
-            nothing = [""] * len(columns)
-            blocks = [list(zip(columns, row, strict=True)) for row in cells or [nothing]]
-            widths = _widths([line for block in blocks for line in block], self._console.width)
-            table = Table(show_header=False)
-            for width in widths:
-                table.add_column(width=width)
-            for block in blocks:
-                for line in block:
-                    table.add_row(*map(Text, line))
-                table.add_section()
+        room = self._console.width
         self._console.print(textwrap.fill(
-            title, self._console.width, break_long_words=False, break_on_hyphens=False),
+            title, room, break_long_words=False, break_on_hyphens=False),
             style="italic", highlight=False, markup=False, soft_wrap=True)
+        cells = [[text(cell) for cell in row] for row in rows]
+        widths = _widths([columns, *cells], room)
+        if _total(widths) > room:
+            self._blocks(columns, cells or [[""] * len(columns)])
+            return
+        table = Table()
+        for at, (name, width) in enumerate(zip(columns, widths, strict=True)):
+            number = all(isinstance(row[at], int | float | None) for row in rows)
+            table.add_column(Text(name), justify="right" if number else "left", width=width)
+        for row in cells:
+            table.add_row(*map(Text, row))
+        self._console.print(table)
+
+    def _blocks(self, columns: list[str], cells: list[list[str]]) -> None:
+        """A table with a line for each cell."""
+        blocks = [list(zip(columns, row, strict=True)) for row in cells]
+        widths = _widths([line for block in blocks for line in block], self._console.width)
+        table = Table(show_header=False)
+        for width in widths:
+            table.add_column(width=width)
+        for block in blocks:
+            for line in block:
+                table.add_row(*map(Text, line))
+            table.add_section()
         Console(width=max(self._console.width, _total(widths))).print(table)
 
     @contextmanager
