@@ -52,7 +52,7 @@ class Result:
         The clock cycle since reset in which each output left the machine; zero for engines
         without a clock.
     statistics : Statistics or None
-        None for engines without a clock.
+        None for engines without a clock, and for configurations without counters.
     inputs_saturated : int
         Values that the host had to saturate when it converted the outputs of the part before.
     """

@@ -13,7 +13,7 @@ from zeroskip.sw.program import Part, Program
 
 
 class GoldenEngine:
-    """Computes from ``reference.safetensors``, not from the program's packed images.
+    """Computes from the integer reference, not from the program's packed images.
 
     It runs the parts of ``program``, and what is made of them by replacing images. Raises
     ``BadInput`` if the program was not compiled from that reference.
@@ -24,7 +24,7 @@ class GoldenEngine:
     def __init__(self, program: Program, layers: tuple[reference.Layer, ...]):
         if reference.digest(layers) != program.reference:
             raise BadInput("the reference beside the program belongs to another program, or is "
-                           "damaged; compile the model again, into a folder of its own")
+                           "damaged; compile the model again")
         self._parts, start = [], 0
         for part in program.parts:
             end = start + len(part.layers)

@@ -186,10 +186,24 @@ class Network:
         Type of the model's input: ``"float32"``, or ``"int8"`` or ``"uint8"`` where it takes the
         integers of its first layer, which is quantised then. :meth:`forward` takes real values
         all the same.
+    input_shape, output_shape : tuple of int
+        Of one sample, as the model has it; where it is not given, or the input is flat, as the
+        first and the last layer have it: (channels, height, width), or (values,).
     """
 
     layers: tuple[Linear | Conv2d, ...]
     input_dtype: str = "float32"
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        first, last = self.layers[0], self.layers[-1]
+        if len(self.input_shape) < 2:
+            shape = getattr(first, "input_shape", (first.inputs,))
+            object.__setattr__(self, "input_shape", shape)
+        if not self.output_shape:
+            shape = getattr(last, "output_shape", (last.outputs,))
+            object.__setattr__(self, "output_shape", shape)
 
     @property
     def inputs(self) -> int:
@@ -212,6 +226,23 @@ class Network:
             y = layer.forward(y)
             outputs.append(y)
         return outputs
+
+
+def as_samples(what: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The samples in ``values``, batch first, as flat rows [batch, values].
+
+    ``BadInput``, which begins with ``what``, where they are neither flat nor of the model's
+    ``shape``: the same values in another order would be other inputs.
+    """
+    size, given = prod(shape), values.shape[1:]
+    fits = values.size > 0 and prod(given) == size
+    if not fits or (len(given) > 1 and given != shape):
+        wanted = ", ".join(map(str, ("batch", *shape)))
+        flat = f", or flat [batch, {size}]" if len(shape) > 1 else ""
+        remedy = "bring its axes into this order" if fits else "give samples of this size"
+        raise BadInput(f"{what} is {list(values.shape)}, but the model takes {size} values per "
+                       f"sample, batch first: [{wanted}]{flat}; {remedy}")
+    return values.reshape(-1, size)
 
 
 def as_int8(what: str, values: np.ndarray, input_dtype: str) -> np.ndarray:

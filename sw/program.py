@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.parts.checks import check_choice
+from zeroskip.sw.parts.checks import check_choice, check_shape
 from zeroskip.sw.parts.eie import EIEPart, LayerInfo
 from zeroskip.sw.parts.quantity import Quantity
 from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart
@@ -44,11 +44,15 @@ class Program:
     input_dtype : str
         Type of the model's input: ``"float32"``, or ``"int8"`` or ``"uint8"`` where the model
         takes integers; a machine takes those of uint8 less 128.
+    input_shape, output_shape : tuple of int
+        Of one sample, as the model has it; () is a flat vector.
     """
 
     parts: tuple[Part, ...]
     reference: str
     input_dtype: str = "float32"
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
 
     @property
     def layers(self) -> tuple[LayerInfo | TensorCoreLayer, ...]:
@@ -87,6 +91,8 @@ class Program:
             "version": VERSION,
             "reference": self.reference,
             "input_dtype": self.input_dtype,
+            "input_shape": self.input_shape,
+            "output_shape": self.output_shape,
             "parts": [{"engine": part.engine, "config": asdict(part.config),
                        "digest": part.config.digest(), **part.header()} for part in self.parts],
             "crc32": {name: zlib.crc32(tensor.tobytes()) for name, tensor in tensors.items()},
@@ -107,7 +113,8 @@ class Program:
         try:
             program = cls(tuple(_part(i, described, tensors)
                                 for i, described in enumerate(header["parts"])),
-                          header["reference"], header["input_dtype"])
+                          header["reference"], header["input_dtype"],
+                          tuple(header["input_shape"]), tuple(header["output_shape"]))
             digests = [described["digest"] for described in header["parts"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(f"{path}: the program's header does not hold together ({error}); "
@@ -142,6 +149,8 @@ class Program:
         if self.input_dtype != "float32" and self.input.dtype != np.int8:
             raise ValueError(f"the input's type is {self.input_dtype}, but part 0 takes "
                              f"{self.input.dtype}")
+        check_shape("input_shape", self.input_shape, self.inputs)
+        check_shape("output_shape", self.output_shape, self.outputs)
         for name in sorted(set(tensors) - used):
             raise ValueError(f"tensor '{name}' belongs to no layer")
 

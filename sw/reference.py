@@ -1,4 +1,5 @@
-"""The integer reference, ``reference.safetensors``: the layers without any packing.
+"""The integer reference, ``model.reference.safetensors`` beside ``model.zsk``: the layers without
+any packing.
 
 Metadata key ``layers``: a JSON list with an object per layer. ``engine`` says how it computes.
 
@@ -47,6 +48,8 @@ class ReferenceLayer:
     output_scale: float
 
 
+SUFFIX = ".reference.safetensors"
+
 Layer = ReferenceLayer | Int8Layer
 """A layer of either engine; a tensor core's is its quantised layer itself."""
 
@@ -62,6 +65,11 @@ def from_layers(layers: tuple[FixedLayer | Int8Layer, ...]) -> tuple[Layer, ...]
     return tuple(layer if isinstance(layer, Int8Layer) else ReferenceLayer(
         layer.name, layer.weight, layer.bias, layer.shift, layer.activation,
         layer.input_scale, layer.output_scale) for layer in layers)
+
+
+def beside(program: Path) -> Path:
+    """Where the reference of the program in this file lies."""
+    return program.with_suffix(SUFFIX)
 
 
 def digest(reference: tuple[Layer, ...]) -> str:

@@ -160,7 +160,7 @@ def _show(rows: list[dict], means: list[dict], screen: Screen) -> None:
                "paper's": "paper_utilisation", "faster": "speedup", "bits": "bits_per_nonzero"}
     screen.table(f"cycles of {rows[0]['pes']} PEs, what is useful of them, what was on the paper's "
                  "64; bits for a non-zero weight", [*first, *columns],
-                 [[_cell(row[key]) for key in [*first, *columns.values()]] for row in rows])
+                 [[row[key] for key in [*first, *columns.values()]] for row in rows])
     screen.table("where the PE-cycles went: counters of the RTL",
                  [*first, "useful", *rows[0]["loss"]], [
         [*(row[key] for key in first), f"{row['utilisation']:.1%}",
@@ -174,11 +174,7 @@ def _show(rows: list[dict], means: list[dict], screen: Screen) -> None:
 
 def _show_means(title: str, means: list[dict], screen: Screen) -> None:
     screen.table(title, [name.replace("_", " ") for name in means[0]],
-                 [[_cell(value) for value in mean.values()] for mean in means])
-
-
-def _cell(value):
-    return "-" if value is None else value
+                 [list(mean.values()) for mean in means])
 
 
 def _check_exact(results: Results) -> None:

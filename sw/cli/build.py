@@ -11,9 +11,9 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from zeroskip.sw.cli.files import make_folder
 from zeroskip.sw.cli.report import PAGE, svg
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.errors import BadInput
 
 
 def build(board: str, config: str | None, out: Path, screen: Screen) -> None:
@@ -24,10 +24,7 @@ def build(board: str, config: str | None, out: Path, screen: Screen) -> None:
     from zeroskip.fpga.floor import floor
 
     design = boards.design(board, config)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise BadInput(f"{out}: this is a file; give the path of a folder") from None
+    make_folder(out)
     try:
         with screen.progress(f"{design.name} for {board}") as update:
             report = run(design, out, progress=update)

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
+from zeroskip.sw import reference
 from zeroskip.sw.cli.files import check_writable
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput
@@ -17,6 +18,10 @@ def convert(source: Path, out: Path, to: str, screen: Screen) -> None:
                        ".safetensors")
     check_writable(out)
     metadata, found = tensors.read(source)
+    if "zeroskip" in metadata:
+        raise BadInput(f"{source}: a compiled program, whose matrices are packed for its engines; "
+                       f"give its reference, {reference.beside(source).name}, which holds them "
+                       "dense")
     try:
         metadata, converted, rows = convert_tensors(metadata, found, to)
     except BadInput as error:
@@ -26,6 +31,11 @@ def convert(source: Path, out: Path, to: str, screen: Screen) -> None:
     screen.table(f"{source} -> {out}", [
         "tensor", "type", "shape", "form", "pattern", "bytes", "bytes then"], [
         [row.name, row.dtype, list(row.shape),
-         f"{row.form} -> {to}" if row.converted else "unchanged", row.pattern or "-",
-         row.bytes_in, row.bytes_out] for row in rows])
+         f"{row.form} -> {to if row.pattern else 'dense'}" if row.converted else "unchanged",
+         row.pattern, row.bytes_in, row.bytes_out] for row in rows])
+    left = [[row.name, row.reason] for row in rows if row.reason]
+    if left:
+        screen.table(f"not {to}", ["tensor", "reason"], left)
+    if not any(row.converted for row in rows):
+        screen.notice(f"zeroskip: nothing was converted; {out} holds what {source} holds")
     screen.result({"form": to, "tensors": [asdict(row) for row in rows]})

@@ -16,6 +16,7 @@ from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sim.verify import Verdict, verify
 from zeroskip.sw import digits
 from zeroskip.sw.cli.engine import chosen
+from zeroskip.sw.cli.files import make_folder
 from zeroskip.sw.cli.report import comparison, write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
@@ -91,7 +92,7 @@ class Run:
 def demo(out: Path, engine: str | None, screen: Screen) -> None:
     """See ``zeroskip demo --help``."""
     rtl = engines.rtl(chosen(engine, screen))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     runs = [_run("eie-4", eie.CONFIGS, digits.run_linear, _dense_eie, rtl, screen),
             _run("tc-64", tensorcore.CONFIGS, digits.run_convolutional, _dense_core, rtl, screen)]
     np.save(out / "digits.npy", runs[0].test.x)

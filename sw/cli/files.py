@@ -1,5 +1,7 @@
 """Files that commands read and write, with their checks."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import numpy as np
 from zeroskip.hw.eie import config as eie
 from zeroskip.hw.tensorcore import config as tensorcore
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import as_int8
+from zeroskip.sw.network import as_int8, as_samples
 from zeroskip.sw.program import Program
 
 CONFIGS = {"eie": eie.CONFIGS, "tensorcore": tensorcore.CONFIGS}
@@ -64,14 +66,31 @@ def array(path: Path) -> np.ndarray:
     return values
 
 
+def samples(path: Path, program: Program) -> np.ndarray:
+    """The inputs in a file, [batch, in], as they are; flat, or in the model's shape."""
+    return as_samples(f"{path}: the array", array(path),
+                      program.input_shape or (program.inputs,))
+
+
+def far_outside(values: np.ndarray, program: Program, raw: bool) -> tuple[int, list[float]]:
+    """How many float inputs lie outside the calibrated range by more than half of its width, and
+    that range; integers are never outside."""
+    low, high = (float(end) for end in program.input.to_float(
+        np.array([np.iinfo(program.input.dtype).min, np.iinfo(program.input.dtype).max])))
+    margin = (high - low) / 2
+    if raw or program.input_dtype != "float32":
+        return 0, [low, high]
+    return int(np.count_nonzero((values < low - margin) | (values > high + margin))), [low, high]
+
+
 def inputs(path: Path, program: Program, raw: bool) -> tuple[np.ndarray, int]:
     """The inputs of ``program`` as its integers [batch, in], and how many had to be saturated."""
-    values = array(path)
-    shape = values.shape
-    if not values.size or values.size != shape[0] * program.inputs:
-        raise BadInput(f"{path}: the array is {list(shape)}, but the program takes "
-                       f"{program.inputs} values per sample, batch first; reshape it")
-    values = values.reshape(shape[0], program.inputs)
+    return integers(path, samples(path, program), program, raw)
+
+
+def integers(path: Path, values: np.ndarray, program: Program,
+             raw: bool) -> tuple[np.ndarray, int]:
+    """The :func:`samples` of a file as :func:`inputs` gives them."""
     if not raw and program.input_dtype == "float32":
         return program.input.to_integer(values)
     if not raw:
@@ -84,9 +103,26 @@ def inputs(path: Path, program: Program, raw: bool) -> tuple[np.ndarray, int]:
     return values.astype(dtype), 0
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder for what a command writes, before any work is done for it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise BadInput(f"{path}: a file is in the way; give the path of a folder") from None
+    check_writable(path / "report.json")
+
+
 def check_writable(path: Path) -> None:
-    """Refuses a path whose folder does not exist, before any work is done for it."""
+    """Refuses a path where no file can be written, before any work is done for it."""
     if not path.parent.is_dir():
         raise BadInput(f"{path}: the folder {path.parent} does not exist; make it first")
     if path.is_dir():
         raise BadInput(f"{path}: this is a folder; give the path of a file")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise BadInput(f"{path}: this file cannot be written to; give another name")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise BadInput(f"{path}: the folder {path.parent} cannot be written to "
+                       f"({error.strerror}); choose another") from None

@@ -6,6 +6,7 @@ missing (with how to get it).
 
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from zeroskip.hw.emit import YosysError
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput, LinkError, ToolMissing
 
+# In help texts a bracket is written \\[: rich takes what stands in brackets for its markup.
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Open sparse-inference hardware, and the toolchain that feeds it.")
 bench = typer.Typer(no_args_is_help=True, help="Measure, with the anchor beside our figure.")
@@ -26,7 +28,8 @@ Model = Annotated[Path, typer.Argument(help="An ONNX or .pt2 file.")]
 RecipeFile = Annotated[Path, typer.Option("--recipe", help="A recipe in TOML.")]
 Plot = Annotated[Path | None, typer.Option(help="A .svg or .html file.")]
 ProgramFile = Annotated[Path, typer.Argument(help="A compiled program, model.zsk.")]
-Input = Annotated[Path, typer.Option("--input", help="A .npy array, batch first.")]
+Input = Annotated[Path, typer.Option(
+    "--input", help="A .npy array, batch first, flat or in the model's shape.")]
 Raw = Annotated[bool, typer.Option(
     "--raw", help="Integers in and out: int16, or int8 of a tensor core.")]
 Engine = Annotated[str | None, typer.Option(
@@ -37,8 +40,25 @@ Layers = Annotated[str | None, typer.Option(
     help="Some of the paper's nine layers, with commas: Alex-6,NT-We.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"zeroskip {version('zeroskip')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(_wanted: Annotated[bool, typer.Option(
+        "--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
+    pass
+
+
+def output(text: str):
+    """The option that says where a command writes its result."""
+    return typer.Option("--output", "-o", help=text)
+
+
 @app.command()
-def demo(out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("demo"),
+def demo(out: Annotated[Path, output("Folder of the report.")] = Path("demo"),
          engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
     """Train, prune, pack and run digits models through the RTL of both machines; write a report."""
     from zeroskip.sw.cli.demo import demo as run
@@ -54,9 +74,9 @@ def inspect(model: Model, json: Json = False, quiet: Quiet = False) -> None:
 
 @app.command()
 def prune(model: Model, recipe: RecipeFile,
-          out: Annotated[Path | None, typer.Option(
-              "-o", help="The pruned model, .onnx or .pt2; its weights lie beside it as "
-              ".safetensors. Without: a dry run.")] = None,
+          out: Annotated[Path | None, output(
+              "The pruned model, .onnx or .pt2; its weights lie beside it as .safetensors. Without "
+              "it: a dry run.")] = None,
           json: Json = False, quiet: Quiet = False) -> None:
     """Prune a model by a recipe, or say what the recipe would do to each layer."""
     from zeroskip.sw.cli.models import prune as run
@@ -76,8 +96,7 @@ def search(model: Model, recipe: RecipeFile,
            method: Annotated[str, typer.Option(
                help="uniform, sensitivity, netadapt, amc or random.")],
            budget: Annotated[float, typer.Option(help="Of the model's own cost, 0 to 1.")],
-           out: Annotated[Path, typer.Option(
-               "-o", help="The recipe with the densities found, TOML.")],
+           out: Annotated[Path, output("The recipe with the densities found, .toml.")],
            cost: Annotated[str, typer.Option(help="cycles, bytes or macs.")] = "cycles",
            target: Annotated[str | None, typer.Option(
                help="A named configuration of the EIE array.")] = None,
@@ -91,9 +110,11 @@ def search(model: Model, recipe: RecipeFile,
 
 @app.command("compile")
 def compile_(model: Model,
-             out: Annotated[Path, typer.Option("-o", help="The program, model.zsk.")],
+             out: Annotated[Path, output(
+                 "The program, model.zsk; beside it lies model.reference.safetensors.")],
              calibration: Annotated[Path | None, typer.Option(
-                 help="Inputs, .npy, batch first; not for a model that is quantised.")] = None,
+                 help="Inputs, .npy, batch first, flat or in the model's shape; not for a model "
+                 "that is quantised.")] = None,
              engine: Annotated[str | None, typer.Option(
                  help="eie or tensorcore; by default each layer on the one that suits it.")] = None,
              target: Annotated[list[str] | None, typer.Option(
@@ -106,7 +127,7 @@ def compile_(model: Model,
 
 @app.command()
 def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called --input
-        output: Annotated[Path, typer.Option("--output", help="The outputs, .npy.")],
+        out: Annotated[Path, output("The outputs, .npy.")],
         engine: Engine = None,
         device: Annotated[str | None, typer.Option(
             help="The serial port of a board, or virtual: a board that is simulated down to its "
@@ -118,7 +139,7 @@ def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called
     integers, those of a uint8 model less 128.
     """
     from zeroskip.sw.cli.programs import run as run_program
-    run_program(program, input, output, engine, device, raw, Screen(json, quiet))
+    run_program(program, input, out, engine, device, raw, Screen(json, quiet))
 
 
 @app.command()
@@ -133,7 +154,7 @@ def verify(program: ProgramFile, input: Input,  # noqa: A002
 
 @app.command()
 def convert(source: Annotated[Path, typer.Argument(metavar="IN", help="A safetensors file.")],
-            out: Annotated[Path, typer.Argument(help="The file to write, safetensors.")],
+            out: Annotated[Path, output("The file to write, .safetensors.")],
             to: Annotated[str, typer.Option(help="torch, ptx, bitmask or dense.")],
             json: Json = False, quiet: Quiet = False) -> None:
     """Rewrite a file's 2:4 matrices (float32: 1:2 for torch and ptx) in another form."""
@@ -148,7 +169,7 @@ def bench_eie(pes: Annotated[int, typer.Option(help="Processing elements.")] = 6
               mask: Annotated[str | None, typer.Option(
                   help="random, skewed, balanced; the first two.")] = None,
               matrix: Annotated[Path | None, typer.Option(
-                  help=".npz of a scipy sparse matrix, [out, in].")] = None,
+                  help=".npz of a scipy sparse matrix, \\[out, in].")] = None,
               plot: Plot = None,
               engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
     """Cycles of the paper's nine layers in RTL, where they went, and the paper's beside."""
@@ -252,7 +273,7 @@ def bench_sim(json: Json = False, quiet: Quiet = False) -> None:
 
 @app.command()
 def verilog(machine: Annotated[str, typer.Argument(help="eie, tensorcore or accelerator")],
-            out: Annotated[Path, typer.Option("-o", help="The Verilog file.")],
+            out: Annotated[Path, output("The Verilog file, .v or .sv.")],
             config: Annotated[str | None, typer.Option(
                 help="A named configuration; of an accelerator one or two, with a comma.")] = None,
             json: Json = False, quiet: Quiet = False) -> None:
@@ -268,8 +289,7 @@ def verilog(machine: Annotated[str, typer.Argument(help="eie, tensorcore or acce
 @app.command()
 def build(board: Annotated[str, typer.Option(
               help="ulx3s-85f, ulx3s-25f, icebreaker or tangnano9k.")],
-          out: Annotated[Path, typer.Option(
-              "-o", help="Folder of the bitstream, report.json and report.html.")],
+          out: Annotated[Path, output("Folder of the bitstream, report.json and report.html.")],
           config: Annotated[str | None, typer.Option(
               help="A configuration of this board; by default its first.")] = None,
           json: Json = False, quiet: Quiet = False) -> None:

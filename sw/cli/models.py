@@ -5,18 +5,17 @@ from pathlib import Path
 
 import typer
 
+from zeroskip.sw import reference
 from zeroskip.sw.cli.files import array, check_writable, name_of, targets
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler import frontend
-from zeroskip.sw.errors import BadInput
 
 
 def inspect(model: Path, screen: Screen) -> None:
     """See ``zeroskip inspect --help``."""
     rows = frontend.inspect(model)
     columns = ["name", "kind", "shape", "density", "pattern", "engine", "reason"]
-    screen.table(str(model), columns, [
-        ["-" if row[column] is None else row[column] for column in columns] for row in rows])
+    screen.table(str(model), columns, [[row[column] for column in columns] for row in rows])
     screen.result({"layers": rows})
 
 
@@ -48,8 +47,7 @@ def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:
         [a["name"], a["shape"], a["density"], b["density"]]
         for a, b in zip(before, after, strict=True)])
     screen.table("stages", ["stage", "density", "accuracy on the recipe's data"], [
-        [stage.name, stage.density, "-" if stage.accuracy is None else stage.accuracy]
-        for stage in stages])
+        [stage.name, stage.density, stage.accuracy] for stage in stages])
     screen.result({"before": before, "after": after, "stages": [
         {"name": stage.name, "density": stage.density, "accuracy": stage.accuracy}
         for stage in stages]})
@@ -59,7 +57,7 @@ def _dry_run(model: Path, rows: list[dict], screen: Screen) -> None:
     """Shows what would be pruned; exit code 1 where a layer cannot be."""
     columns = ["layer", "shape", "units", "kept", "reason"]
     screen.table(f"{model}, dry run", columns, [
-        ["-" if row[column] is None else row[column] for column in columns] for row in rows])
+        [row[column] for column in columns] for row in rows])
     screen.result({"layers": rows})
     if any(row["reason"] for row in rows):
         raise typer.Exit(1)
@@ -68,12 +66,11 @@ def _dry_run(model: Path, rows: list[dict], screen: Screen) -> None:
 def compile_model(model: Path, calibration: Path | None, out: Path, machine: str | None,
                   names: list[str], screen: Screen) -> None:
     """See ``zeroskip compile --help``."""
-    from zeroskip.sw.compiler.compile import REFERENCE, compile_network, storage
+    from zeroskip.sw.compiler.compile import check_name, compile_network, storage
 
-    check_writable(out)
-    if out.name == REFERENCE:
-        raise BadInput(f"{out}: the integer reference takes this name; give another")
-    check_writable(out.with_name(REFERENCE))
+    check_name(out)
+    for path in (out, reference.beside(out)):
+        check_writable(path)
     compiled = compile_network(frontend.read(model), calibration and array(calibration),
                                *targets(machine, names))
     compiled.save(out)

@@ -10,11 +10,14 @@ from zeroskip.sim import engines as registry
 from zeroskip.sim.engine import Engine, Result
 from zeroskip.sw import reference
 from zeroskip.sw.cli.engine import chosen
-from zeroskip.sw.cli.files import check_writable, inputs
+from zeroskip.sw.cli.files import check_writable, far_outside, inputs, integers, samples
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.compiler.compile import REFERENCE
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.program import Program
+from zeroskip.sw.parts.eie import EIEPart
+from zeroskip.sw.program import Part, Program
+
+COUNTED = ("outputs_saturated", "cycles_per_image", "utilisation")
+"""What only counters tell; None of a program with a part on a configuration that has none."""
 
 
 def run(path: Path, input_path: Path, output: Path, engine: str | None, device: str | None,
@@ -23,9 +26,14 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
     from zeroskip.fpga.boards import machines
     from zeroskip.sim.chain import run_program
 
+    if output.suffix != ".npy":
+        raise BadInput(f"{output}: outputs are written as numpy.save does; give a name that ends "
+                       "in .npy")
     check_writable(output)
     program = Program.load(path)
-    x, saturated = inputs(input_path, program, raw)
+    values = samples(input_path, program)
+    x, saturated = integers(input_path, values, program, raw)
+    far, limits = far_outside(values, program, raw)
     if engine and device:
         raise BadInput("--engine and --device both say what runs the program; leave one out")
     name = "virtual" if device == "virtual" else device or chosen(engine, screen)
@@ -37,14 +45,29 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
     y = results[-1].outputs[-1]
     # Sums of 32 bits are what the model itself gives; float32 would round them.
     as_integers = raw or program.output.dtype == np.int32
+    y = (y if as_integers else program.output.to_float(y).astype(np.float32)).reshape(
+        len(y), *program.output_shape or (-1,))
     with output.open("wb") as file:
-        np.save(file, y if as_integers else program.output.to_float(y).astype(np.float32))
+        np.save(file, y)
 
     facts = {"engine": name, "images": len(x), "inputs_saturated": int(saturated),
-             **_figures(results, len(x))}
+             "inputs_far_outside": far, **_figures(results, len(x))}
+    if name != "golden" and not all(map(_counts, program.parts)):
+        facts |= dict.fromkeys(COUNTED)
+    if far:
+        low, high = limits
+        screen.notice(f"zeroskip: warning: {far} of {x.size} inputs lie far outside {low:.4g} to "
+                      f"{high:.4g}, the range of the calibration, and were cut to it; scale them "
+                      "as those were, or compile the model again with inputs like these")
     screen.table(str(output), list(facts), [list(facts.values())])
     counted = [result.statistics and result.statistics.as_json() for result in results]
-    screen.result({**facts, "statistics": counted if len(counted) > 1 else counted[0]})
+    screen.result({**facts, "input_range": limits,
+                   "statistics": counted if len(counted) > 1 else counted[0]})
+
+
+def _counts(part: Part) -> bool:
+    """Whether the configuration of a part has counters; a tensor core's always does."""
+    return not isinstance(part, EIEPart) or part.config.counters
 
 
 def _figures(results: list[Result], images: int) -> dict:
@@ -91,4 +114,4 @@ def verify(path: Path, input_path: Path, names: str | None, raw: bool, screen: S
 
 
 def _engine(name: str, program: Program, path: Path) -> Engine:
-    return registry.create(name, program, lambda: reference.load(path.with_name(REFERENCE)))
+    return registry.create(name, program, lambda: reference.load(reference.beside(path)))

@@ -119,6 +119,7 @@ class Chain:
                  integer: str | None = None):
         self.source, self.current, self.shapes = source, current, shapes
         self.shape, self.integer = shapes.get(current), integer
+        self.input_shape = _sample(self.shape)
         self.input_dtype = integer or "float32"
         self.grid: Grid | None = None
         self.rows: list[Linear | Conv2d | Unsupported] = []
@@ -408,7 +409,12 @@ class Chain:
                            "with at least one.")
         for layer in self.rows:
             _check_finite(self.source, layer)
-        return Network(tuple(self.rows), self.input_dtype)
+        return Network(tuple(self.rows), self.input_dtype, self.input_shape, _sample(self.shape))
+
+
+def _sample(shape):
+    """The shape of one sample; () where a dimension of it is not known."""
+    return () if shape is None or None in shape[1:] else tuple(shape[1:])
 
 
 def only(names: Sequence[str], kind: str, source: str) -> str:

@@ -15,16 +15,17 @@ from zeroskip.sw import reference
 from zeroskip.sw.compiler import eie, tensorcore
 from zeroskip.sw.compiler.frontend import engine
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Conv2d, Linear, Network, as_int8
+from zeroskip.sw.network import Conv2d, Linear, Network, as_int8, as_samples
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize import fixed as fixed_point
 from zeroskip.sw.quantize import int8
 from zeroskip.sw.quantize.fixed import LayerReport
 from zeroskip.sw.quantize.int8 import LayerReport8
 from zeroskip.sw.reference import Layer
+from zeroskip.sw.tensorfile import read_safetensors
 
-REFERENCE = "reference.safetensors"
-"""Name of the file beside the program."""
+SUFFIX = ".zsk"
+"""Of a program's file."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,31 @@ class Compiled:
     def save(self, path: Path) -> None:
         """Writes the program to ``path`` and the reference beside it, both or neither.
 
-        Raises ``BadInput`` where the reference of another program would be lost.
+        Raises ``BadInput`` like :func:`check_name`.
         """
         path = Path(path)
-        beside = path.with_name(REFERENCE)
-        others = [other.name for other in path.parent.glob("*.zsk") if other.name != path.name]
-        if beside.exists() and others:
-            raise BadInput(f"{beside}: it belongs to {others[0]}; give each program a folder of "
-                           "its own")
+        check_name(path)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             written = Path(folder, "program"), Path(folder, "reference")
             self.program.save(written[0])
             reference.save(written[1], self.reference)
             os.replace(written[0], path)
-            os.replace(written[1], beside)
+            os.replace(written[1], reference.beside(path))
+
+
+def check_name(path: Path) -> None:
+    """Raises ``BadInput`` where :meth:`Compiled.save` cannot write ``path`` by its name, or a file
+    that is not the reference of the program in ``path`` lies where it would write one."""
+    if path.suffix != SUFFIX:
+        raise BadInput(f"{path}: a program is written as {SUFFIX}; give a name that ends in "
+                       f"{SUFFIX}")
+    beside = reference.beside(path)
+    if beside.is_dir() or (beside.exists() and "layers" not in read_safetensors(beside)[0]):
+        raise BadInput(f"{beside} would be overwritten and was not written by compile; give "
+                       "another name, or move it")
+    if beside.exists() and not path.exists():
+        raise BadInput(f"{beside} would be overwritten and belongs to another program, as "
+                       f"{path.name} is not there; give another name, or move it")
 
 
 Config = EIEConfig | TensorCoreConfig
@@ -67,8 +79,9 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         For an EIE array, layers of at most 15 distinct non-zero weights keep them as their
         codebook, others are shared by k-means; for a tensor core, weights become int8, and
         zeros in a 2:4 (or 1:4) pattern are skipped.
-    calibration : array of the network's input type, batch first, or None
-        Inputs that set the scales; None only where every layer is quantised already.
+    calibration : array of the network's input type, or None
+        Inputs that set the scales, batch first, flat or in the network's shape; None only where
+        every layer is quantised already.
     configs : one of each machine at most
         With one machine it takes all layers; with both see
         :func:`zeroskip.sw.compiler.frontend.engine`.
@@ -76,10 +89,12 @@ def compile_network(network: Network, calibration: np.ndarray | None,
     Raises
     ------
     BadInput
-        Where a layer cannot run on its machine, a scale cannot be found, a sum could overflow,
-        or a memory is too small.
+        Where the calibration has another shape, a layer cannot run on its machine, a scale cannot
+        be found, a sum could overflow, or a memory is too small.
     """
-    if calibration is None and not all(layer.quantised for layer in network.layers):
+    if calibration is not None:
+        calibration = as_samples("the calibration array", calibration, network.input_shape)
+    elif not all(layer.quantised for layer in network.layers):
         raise BadInput("the network holds layers that are not quantised; give samples to "
                        "calibrate them with")
     parts, layers, reports = [], [], []
@@ -93,7 +108,8 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         reports += report
         if x is not None:
             x = section.forward(x)[-1]
-    program = Program(tuple(parts), reference.digest(tuple(layers)), network.input_dtype)
+    program = Program(tuple(parts), reference.digest(tuple(layers)), network.input_dtype,
+                      network.input_shape, network.output_shape)
     return Compiled(program, tuple(layers), tuple(reports))
 
 

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from zeroskip.sw.compiler.chain import Chain, Grid, Integers, Reject, float32, only, unknown
+from zeroskip.sw.compiler.external import load_external
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Conv2d, Network
 
@@ -29,7 +30,8 @@ PASSING = ("Identity", "QuantizeLinear", "DequantizeLinear")
 
 
 def survey(content: bytes, source: str) -> Chain:
-    """Walks an ONNX file; ``content`` is the file, ``source`` its name for messages.
+    """Walks an ONNX file; ``content`` is the file, ``source`` its path, for messages and for the
+    tensors that it keeps in files of its own folder.
 
     Raises BadInput where the file is no valid ONNX model with one input and one output.
     """
@@ -50,13 +52,20 @@ def survey(content: bytes, source: str) -> Chain:
 def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = None):
     """Writes ``network`` as ONNX (opset 17): Gemm with ``transB = 1``, Conv, and Relu.
 
-    The input is ``input`` float32 ``[batch, inputs]``, or ``[batch, channels, height, width]``
-    before a convolution; the output is ``output`` in the same way; node names are the layers'
-    names. ``notes`` become the file's metadata. Raises BadInput where a layer is quantised, or
-    where the file cannot be written.
+    The input is ``input`` float32 ``[batch, *network.input_shape]``, the output is ``output`` in
+    the same way; node names are the layers' names. ``notes`` become the file's metadata. Raises
+    BadInput where a layer is quantised, or where the file cannot be written.
     """
     nodes, initializers, current = [], [], "input"
-    shape = first = _sample(network.layers[0], "input_shape", network.inputs)
+
+    def reshaped(tensor, shape, wanted, name):
+        if shape == wanted:
+            return tensor
+        initializers.append(numpy_helper.from_array(np.array([-1, *wanted]), f"{name}.shape"))
+        nodes.append(helper.make_node("Reshape", [tensor, f"{name}.shape"], [f"{name}.in"]))
+        return f"{name}.in"
+
+    shape = network.input_shape
     for i, layer in enumerate(network.layers):
         if layer.quantised:
             raise BadInput(f"layer {layer.name} is quantised, and only float networks can be "
@@ -64,12 +73,7 @@ def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = N
         weight, bias, y = f"layer{i}.weight", f"layer{i}.bias", f"layer{i}.out"
         initializers += [numpy_helper.from_array(layer.weight, weight),
                          numpy_helper.from_array(layer.bias, bias)]
-        wanted = _sample(layer, "input_shape", layer.inputs)
-        if wanted != shape:
-            target, reshaped = f"layer{i}.shape", f"layer{i}.in"
-            initializers.append(numpy_helper.from_array(np.array([-1, *wanted]), target))
-            nodes.append(helper.make_node("Reshape", [current, target], [reshaped]))
-            current = reshaped
+        current = reshaped(current, shape, _sample(layer, "input_shape", layer.inputs), f"layer{i}")
         operator, attributes = _operator(layer)
         nodes.append(helper.make_node(operator, [current, weight, bias], [y], layer.name,
                                       **attributes))
@@ -77,12 +81,11 @@ def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = N
             y, linear = f"layer{i}.relu", y
             nodes.append(helper.make_node("Relu", [linear], [y]))
         current, shape = y, _sample(layer, "output_shape", layer.outputs)
+    reshaped(current, shape, network.output_shape, "last")
     nodes[-1].output[0] = "output"
-    graph = helper.make_graph(
-        nodes, "zeroskip",
-        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", *first])],
-        [helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["batch", *shape])],
-        initializers)
+    border = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", *sizes])
+              for name, sizes in (("input", network.input_shape), ("output", network.output_shape))]
+    graph = helper.make_graph(nodes, "zeroskip", border[:1], border[1:], initializers)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets,
                               ir_version=helper.find_min_ir_version_for(opsets))
@@ -386,8 +389,12 @@ class _Walk:
 
     def _reshape(self, node, _name):
         target = self.constants.get(node.input[1])
-        if not isinstance(target, np.ndarray) or _attributes(node).get("allowzero", 0):
+        if not isinstance(target, np.ndarray):
             raise Reject("its target shape is not a constant: use Flatten")
+        # With allowzero a 0 is a size; without, it keeps a dimension.
+        if _attributes(node).get("allowzero", 0) and not target.all():
+            raise Reject(f"it reshapes to {target.tolist()} with allowzero = 1, to a tensor "
+                         "without values: set allowzero to 0, or use Flatten")
         self.chain.reshape([int(size) for size in target.reshape(-1)])
 
     def _identity(self, _node, _name):
@@ -402,7 +409,7 @@ class _Walk:
 def _load(content, source):
     try:
         model = onnx.load_model_from_string(content)
-        _refuse_external_data(model.graph, source)
+        load_external(model, Path(source))
         onnx.checker.check_model(model)
     except (DecodeError, ValueError, onnx.checker.ValidationError) as error:
         detail = str(error).strip().split("\n")[0].rstrip(".")
@@ -416,14 +423,6 @@ def _load(content, source):
         return onnx.shape_inference.infer_shapes(model)
     except (DecodeError, ValueError, onnx.shape_inference.InferenceError):
         return model    # shapes only help to look behind a node that cannot run
-
-
-def _refuse_external_data(graph, source):
-    constants = [a.t for n in graph.node for a in n.attribute if a.HasField("t")]
-    for tensor in [*graph.initializer, *constants]:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise BadInput(f"{source} keeps tensor {tensor.name!r} in another file; "
-                           "export the model with its weights inside.")
 
 
 def _array(tensor, source):

@@ -78,8 +78,9 @@ def with_weights(network: Network, module: nn.Module) -> Network:
     """``network`` with the weights and biases of the layers of ``module``, in order; these may
     have fewer outputs and inputs."""
     products = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    return Network(tuple(_with(layer, _array(product.weight).copy(), _array(product.bias).copy())
-                         for layer, product in zip(network.layers, products, strict=True)))
+    return replace(network, layers=tuple(
+        _with(layer, _array(product.weight).copy(), _array(product.bias).copy())
+        for layer, product in zip(network.layers, products, strict=True)))
 
 
 def _with(layer, weight, bias):

@@ -40,8 +40,8 @@ _MATRICES = tuple(name for name, dtype in DTYPES.items() if dtype in SPARSE)
 class Row:
     """What became of one tensor.
 
-    ``form`` is what it was, ``pattern`` that of the new form, None where the tensor is not packed;
-    the sizes are in bytes.
+    ``form`` is what it was, ``pattern`` that of the new form, None where the tensor is not packed,
+    ``reason`` why it is not, though a packed form was asked for; the sizes are in bytes.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Row:
     form: str
     converted: bool
     pattern: str | None
+    reason: str | None
     bytes_in: int
     bytes_out: int
 
@@ -58,9 +59,10 @@ def convert(metadata: dict[str, str], tensors: dict[str, Tensor], to: str,
             ) -> tuple[dict[str, str], dict[str, Tensor], tuple[Row, ...]]:
     """Metadata and tensors in the form ``to``, one of ``FORMS``; a row for every dense tensor.
 
-    Every matrix of a type in ``nm.DTYPES`` is converted, all else is left as it is. Raises
-    :class:`BadInput`, which names the tensor, for whatever cannot be converted or read, and where
-    nothing is converted.
+    Every matrix of a type in ``nm.DTYPES`` that has the form's pattern and shape is converted, all
+    else stays as it is, or becomes dense where it was packed in another form; its row says why.
+    Raises :class:`BadInput`, which names the tensor, for what is packed and cannot be read, and
+    where two tensors would have one name.
     """
     if to not in FORMS:
         raise BadInput(f"there is no form '{to}'; choose one of {', '.join(FORMS)}")
@@ -69,34 +71,23 @@ def convert(metadata: dict[str, str], tensors: dict[str, Tensor], to: str,
     for name in sorted(dense):
         tensor = dense[name]
         form, size = sources.get(name, ("dense", len(tensor.data)))
-        new, pattern = {name: tensor}, None
-        if to != "dense" and _is_matrix(tensor):
-            pattern = _pattern(tensor, to)
-            with _named(name):
-                new = _pack(name, tensor.array(), to, pattern)
-            packed[name] = {"dtype": tensor.dtype, "pattern": pattern}
+        new, pattern, reason = {name: tensor}, None, None
+        if to != "dense" and not (reason := _unfit(tensor)):
+            try:
+                new = _pack(name, tensor.array(), to, _pattern(tensor, to))
+                pattern = _pattern(tensor, to)
+                packed[name] = {"dtype": tensor.dtype, "pattern": pattern}
+            except BadInput as error:
+                reason = str(error)
         for part in sorted(new.keys() & result.keys()):
             raise BadInput(f"two tensors would be called '{part}'; rename '{name}'")
         result |= new
         rows.append(Row(name, tensor.dtype, tensor.shape, form, form != "dense" or name in packed,
-                        pattern, size, sum(len(part.data) for part in new.values())))
-    if not any(row.converted for row in rows):
-        raise BadInput(_nothing(rows, to))
+                        pattern, reason, size, sum(len(part.data) for part in new.values())))
     metadata = {key: text for key, text in metadata.items() if key != KEY}
     if packed:
         metadata[KEY] = json.dumps({"form": to, "tensors": packed}, sort_keys=True)
     return metadata, result, tuple(rows)
-
-
-def _nothing(rows: list[Row], to: str) -> str:
-    """Why a file of which nothing is converted is refused; names its first three tensors."""
-    found = [f"'{row.name}' {row.dtype} {list(row.shape)}" for row in rows[:3]]
-    if rows[3:]:
-        found.append(f"{len(rows) - 3} more")
-    needed = (f"a matrix packed as {', '.join(PACKED)}; use the file as it is" if to == "dense" else
-              f"a matrix [rows, columns] of {', '.join(_MATRICES)} that is not empty; reshape or "
-              "convert the weights first")
-    return f"nothing to convert: found {', '.join(found) or 'no tensor'}, needed {needed}"
 
 
 @contextmanager
@@ -108,8 +99,13 @@ def _named(name: str):
         raise BadInput(f"tensor '{name}': {error}") from None
 
 
-def _is_matrix(tensor: Tensor) -> bool:
-    return tensor.dtype in _MATRICES and len(tensor.shape) == 2 and bool(tensor.data)
+def _unfit(tensor: Tensor) -> str | None:
+    """Why a tensor has no packed form, whatever its values; None where it may have one."""
+    if tensor.dtype not in _MATRICES:
+        return f"its type is {tensor.dtype}, and only {', '.join(_MATRICES)} have packed forms"
+    if len(tensor.shape) != 2:
+        return f"it is {list(tensor.shape)}, and only matrices [rows, columns] have packed forms"
+    return None if tensor.data else "it is empty"
 
 
 def _pattern(tensor: Tensor, form: str) -> str:

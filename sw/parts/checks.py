@@ -1,6 +1,11 @@
 """Checks that the parts of a program share; all raise ``ValueError`` on a misfit."""
 
+from math import prod
+
 import numpy as np
+
+MOST_DIMENSIONS = 63
+"""Of a sample: numpy's arrays have 64, one of them for the batch."""
 
 
 def check_range(name: str, value, least: int, most: int) -> None:
@@ -19,6 +24,14 @@ def check_choice(name: str, value, choices: tuple[str, ...]) -> None:
     """One of some words."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}, expected {' or '.join(map(repr, choices))}")
+
+
+def check_shape(name: str, shape: tuple[int, ...], values: int) -> None:
+    """The shape of a sample of so many values; () is a flat one."""
+    if shape and (len(shape) > MOST_DIMENSIONS
+                  or not all(isinstance(size, int) and size > 0 for size in shape)
+                  or prod(shape) != values):
+        raise ValueError(f"{name} is {list(shape)}, expected the sizes of {values} values, or none")
 
 
 def check_tensor(name: str, tensor: np.ndarray, dtype, shape: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Network
+from zeroskip.sw.network import Network, as_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,10 +18,13 @@ class Data:
     ----------
     x : float32 array [samples, features]
     y : int64 array [samples], the class of each, from 0
+    shape : tuple of int
+        Of one sample before it was flattened; () where it was flat.
     """
 
     x: np.ndarray
     y: np.ndarray
+    shape: tuple[int, ...] = ()
 
 
 def read_data(path: str | Path) -> Data:
@@ -43,9 +46,7 @@ def read_data(path: str | Path) -> Data:
 
 def check_fits(data: Data, network: Network):
     """Raises BadInput where the samples or classes do not fit the network."""
-    if data.x.shape[1] != network.inputs:
-        raise BadInput(f"x has {data.x.shape[1]} values a sample, but the network takes "
-                       f"{network.inputs}; give the data that it was trained on.")
+    as_samples("x", data.x.reshape(-1, *(data.shape or data.x.shape[1:])), network.input_shape)
     if data.y.max() >= network.outputs:
         raise BadInput(f"y holds class {data.y.max()}, but the network has {network.outputs} "
                        "outputs; number the classes from 0.")
@@ -63,8 +64,9 @@ def _checked(path, x, y):
     if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0:
         raise BadInput(f"{path}: y is {y.dtype} {list(y.shape)}; it must be one class from 0 "
                        f"for each of the {len(x)} samples.")
+    shape = x.shape[1:]
     x = x.reshape(len(x), -1).astype(np.float32)
     wrong = np.argwhere(~np.isfinite(x))
     if len(wrong):
         raise BadInput(f"{path}: x is not finite at sample {wrong[0][0]}; remove that sample.")
-    return Data(x, y.astype(np.int64))
+    return Data(x, y.astype(np.int64), shape)

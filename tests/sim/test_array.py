@@ -204,7 +204,7 @@ def test_an_array_without_counters_computes_the_same():
                      counters=False)
     result = engines.rtl("python").run(case.part, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
-    assert result.statistics.cycles == 0
+    assert result.statistics is None
 
 
 @st.composite

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from zeroskip.sw import network as module
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Conv2d, Linear, Network
+from zeroskip.sw.network import Conv2d, Linear, Network, as_samples
 
 torch.set_num_threads(1)
 SHAPE = (3, 6, 5)
@@ -99,3 +99,33 @@ def test_matrix_runs_over_channel_row_column():
 def test_refuses_a_convolution(change, message):
     with pytest.raises(BadInput, match=message):
         conv(**change)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 60)])
+def test_samples_are_flat_or_have_the_models_shape(shape):
+    values = np.arange(120.0).reshape(shape)
+    np.testing.assert_array_equal(as_samples("x", values, (3, 4, 5)),
+                                  np.arange(120.0).reshape(2, 60))
+
+
+@pytest.mark.parametrize(("shape", "remedy"), [
+    ((2, 4, 5, 3), "bring its axes into this order"), ((2, 3, 20), "bring its axes"),
+    ((2, 60, 1), "bring its axes"), ((2, 61), "give samples of this size"),
+    ((60,), "give samples of this size"), ((0, 60), "give samples of this size"),
+    ((0, 3, 4, 5), "give samples of this size")])
+def test_samples_of_another_shape(shape, remedy):
+    with pytest.raises(BadInput, match=r"x is .* batch first: \[batch, 3, 4, 5\], or flat "
+                                       rf"\[batch, 60\]; {remedy}"):
+        as_samples("x", np.zeros(shape), (3, 4, 5))
+
+
+def test_shapes_of_a_network_are_those_of_its_ends_unless_it_says_more():
+    conv = Conv2d("c", np.ones((2, 3, 2, 2), np.float32), np.zeros(2, np.float32), "none",
+                  (3, 4, 5), (1, 1), (0, 0, 0, 0), (1, 1))
+    full = Linear("f", np.ones((6, 24), np.float32), np.zeros(6, np.float32), "none")
+    for network, first, last in (
+            (Network((conv,)), (3, 4, 5), (2, 3, 4)), (Network((conv, full)), (3, 4, 5), (6,)),
+            (Network((full,)), (24,), (6,)),
+            (Network((conv,), input_shape=(60,), output_shape=(24,)), (3, 4, 5), (24,)),
+            (Network((full,), input_shape=(2, 3, 4)), (2, 3, 4), (6,))):
+        assert (network.input_shape, network.output_shape) == (first, last)

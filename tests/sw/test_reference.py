@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from zeroskip.hw.eie.config import CONFIGS
 from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sw import reference
-from zeroskip.sw.compiler.compile import REFERENCE, compile_network
+from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.golden import tensorcore
 from zeroskip.sw.im2col import Geometry
@@ -76,7 +76,7 @@ def compiled(data):
 @pytest.fixture
 def path(compiled, tmp_path):
     compiled.save(tmp_path / "model.zsk")
-    return tmp_path / REFERENCE
+    return reference.beside(tmp_path / "model.zsk")
 
 
 def test_numpy_alone_gives_the_golden_outputs(compiled, path, data):
@@ -164,7 +164,7 @@ def test_reference_of_another_program_is_refused(compiled):
 
 def test_missing_file(tmp_path):
     with pytest.raises(BadInput, match="no such file"):
-        reference.load(tmp_path / REFERENCE)
+        reference.load(reference.beside(tmp_path / "model.zsk"))
 
 
 @pytest.mark.parametrize("layers", ["", "7", "{", "[7]", '[{"name": "fc"}]', '{"a": 1, "a": 2}'])
@@ -186,8 +186,8 @@ def test_missing_tensor(path):
 
 @pytest.fixture
 def core_path(tmp_path):
-    reference.save(tmp_path / REFERENCE, CORE)
-    return tmp_path / REFERENCE
+    reference.save(reference.beside(tmp_path / "model.zsk"), CORE)
+    return reference.beside(tmp_path / "model.zsk")
 
 
 def test_core_round_trip(core_path):
@@ -199,8 +199,8 @@ def test_core_round_trip(core_path):
 
 def test_both_engines_in_one_reference(compiled, tmp_path):
     both = (*compiled.reference, *CORE)
-    reference.save(tmp_path / REFERENCE, both)
-    loaded = reference.load(tmp_path / REFERENCE)
+    reference.save(reference.beside(tmp_path / "model.zsk"), both)
+    loaded = reference.load(reference.beside(tmp_path / "model.zsk"))
     assert list(map(type, loaded)) == list(map(type, both))
     assert reference.digest(loaded) == reference.digest(both)
 

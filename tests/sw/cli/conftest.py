@@ -3,16 +3,20 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
+from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 from zeroskip.sw.cli.main import main
+from zeroskip.sw.cli.screen import Screen, text
 from zeroskip.sw.compiler.frontend import to_onnx
 from zeroskip.sw.network import Linear, Network
 
@@ -101,3 +105,41 @@ def refused(cli, folder):
         assert listing(folder) == before
         return stderr
     return check
+
+
+def words(lines):
+    """The words of some text, and how often each stands there."""
+    return Counter(word for line in lines for word in line.translate(FRAME).split())
+
+
+FRAME = {ord(character): " " for character in "│┃┏┓┗┛└┘├┤┡┩┼╇┳┬┴─━"}
+
+
+@pytest.fixture(scope="session")
+def check_table():
+    """``check_table(title, columns, rows)`` prints the table on a terminal of 80 columns, where
+    every word and number of it stands whole, and gives its lines."""
+    return print_whole
+
+
+def print_whole(title, columns, rows, table=Screen.table):
+    stdout = io.StringIO()
+    with redirect_stdout(stdout), mock.patch.dict(os.environ, COLUMNS="80"):
+        table(Screen(as_json=False, quiet=False), title, columns, rows)
+    lines = stdout.getvalue().splitlines()
+    wanted = words([title, *columns]) + words(text(cell) for row in rows for cell in row)
+    assert not wanted - words(lines)
+    longest = max(map(cell_len, wanted), default=0)
+    assert max(map(cell_len, lines)) <= max(80, longest + max(map(cell_len, columns)) + 7)
+    return lines
+
+
+@pytest.fixture(autouse=True)
+def every_table_is_whole(monkeypatch):
+    """What any command of any test prints as a table splits no word or number at 80 columns."""
+    table = Screen.table
+
+    def checked(screen, title, columns, rows):
+        print_whole(title, columns, rows, table)
+        table(screen, title, columns, rows)
+    monkeypatch.setattr(Screen, "table", checked)

@@ -79,7 +79,7 @@ def test_folder_is_a_file(cli, tmp_path):
     (tmp_path / "out").write_text("")
     done = cli("build", "--board", "icebreaker", "-o", tmp_path / "out")
     assert (done.code, done.stdout) == (2, "")
-    assert "this is a file; give the path of a folder" in done.stderr
+    assert "a file is in the way; give the path of a folder" in done.stderr
 
 
 NEXTPNR = """import os, pathlib, time

@@ -34,7 +34,7 @@ def _halved(stages):
 
 
 def test_demo_writes_a_report_and_a_program_that_runs(cli, tmp_path):
-    done = cli("demo", "--out", tmp_path / "demo", "--engine", "python", "--json")
+    done = cli("demo", "-o", tmp_path / "demo", "--engine", "python", "--json")
     assert (done.code, done.stderr) == (0, "")
     assert json.loads((tmp_path / "demo/report.json").read_text()) == done.json
     assert done.json["bit_exact"]
@@ -52,7 +52,7 @@ def test_demo_writes_a_report_and_a_program_that_runs(cli, tmp_path):
 
 
 def test_demo_takes_hardware_only(cli, tmp_path):
-    done = cli("demo", "--out", tmp_path / "demo", "--engine", "golden")
+    done = cli("demo", "-o", tmp_path / "demo", "--engine", "golden")
     assert (done.code, done.stdout) == (2, "")
     assert "'golden' runs no hardware; choose one of python" in done.stderr
     assert not (tmp_path / "demo").exists()

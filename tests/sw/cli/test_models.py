@@ -248,7 +248,7 @@ def test_numpy_alone_gives_what_run_raw_gives(cli, folder, model, x, engine):
     assert (done.code, done.stderr) == (0, "")
     y = np.load(folder / "y.npy")
     assert y.dtype == np.int8
-    np.testing.assert_array_equal(y, by_hand(folder / "reference.safetensors", integers))
+    np.testing.assert_array_equal(y, by_hand(folder / "model.reference.safetensors", integers))
     assert len(np.unique(y)) > 10
 
 

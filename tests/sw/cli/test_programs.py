@@ -14,7 +14,7 @@ from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.cases import random_layers
 from zeroskip.sw import reference
 from zeroskip.sw.cli import engine
-from zeroskip.sw.compiler.compile import REFERENCE, Compiled
+from zeroskip.sw.compiler.compile import Compiled
 from zeroskip.sw.compiler.eie import compile_layers
 from zeroskip.sw.golden import eie, tensorcore
 from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart
@@ -156,7 +156,7 @@ def test_sums_of_32_bits_stay_integers(cli, sums, raw):
 
 def test_reference_without_a_layer(cli, split):
     folder, layers = split
-    reference.save(folder / REFERENCE, layers[:1])
+    reference.save(reference.beside(folder / "model.zsk"), layers[:1])
     done = run(cli, folder, "--engine", "golden")
     assert done.code == 2
     assert "belongs to another program" in done.stderr
@@ -234,13 +234,13 @@ def test_quantised_model_of_integers(cli, tmp_path, operator, kind):
     compile_(cli, tmp_path)
     assert run(cli, tmp_path, "--engine", "golden").code == 0
     real = (expected.astype(np.float32) - int(zero_point)) * scale
-    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), real.reshape(len(real), -1))
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), real)
     assert run(cli, tmp_path, "--engine", "golden", "--raw").code == (2 if kind is np.uint8 else 0)
     if kind is np.uint8:
         np.save(tmp_path / "x.npy", np.load(tmp_path / "x.npy").astype(np.int16) - 128)
         assert run(cli, tmp_path, "--engine", "golden", "--raw").code == 0
-    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected.reshape(
-        len(real), -1).astype(np.int16) - (low + 128))
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected.astype(
+        np.int16) - (low + 128))
 
 
 @pytest.mark.parametrize("wrong", [np.float32, np.int8, np.int64])

@@ -207,7 +207,7 @@ def test_recipes_that_cannot_be_searched(refused, folder, text, message):
 def test_data_of_another_network(refused, folder):
     np.savez(folder / "recipes/data/train.npz", x=np.ones((9, 15)), y=np.arange(9) % 4)
     for command in (scan(folder), search(folder)):
-        assert "x has 15 values a sample, but the network takes 16" in refused(*command)
+        assert "x is [9, 15], but the model takes 16 values per sample" in refused(*command)
 
 
 def test_a_single_sample(refused, folder):

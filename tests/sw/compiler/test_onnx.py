@@ -95,6 +95,8 @@ def test_equals_the_reference_evaluator(save, name):
 FLATTENS = {
     "flatten": [node("Flatten", ["x"], ["f"])],
     "reshape, batch kept": [constant("s", [0, -1]), node("Reshape", ["x", "s"], ["f"])],
+    "reshape, allowzero without a zero": [
+        constant("s", [-1, 8]), node("Reshape", ["x", "s"], ["f"], allowzero=1)],
     "reshape, features given": [constant("s", [-1, 8]), node("Reshape", ["x", "s"], ["f"])],
     "reshape, list of ints": [node("Constant", [], ["s"], value_ints=[0, 8]),
                               node("Reshape", ["x", "s"], ["f"])],
@@ -254,6 +256,8 @@ REJECTED = {
     "width": (node("Gemm", ["h", "W"], ["y"], transB=1), "takes 8 inputs, but 3"),
     "integer weights": (node("Gemm", ["h", "I"], ["y"]), "float32 weights"),
     "flatten everything": (node("Flatten", ["h"], ["y"], axis=0), "behind the batch"),
+    "reshape to nothing": (node("Reshape", ["h", "Z"], ["y"], allowzero=1),
+                           r"reshapes to \[0, 3\] with allowzero = 1"),
     "reshape the batch": (node("Reshape", ["h", "S"], ["y"]), "not provably"),
     "constant only": (node("Transpose", ["V"], ["y"]), "constant folding"),
     "custom domain": (node("Gemm", ["h"], ["y"], domain="acme"), "acme::Gemm +only linear"),
@@ -265,7 +269,7 @@ def test_names_the_node_that_cannot_run(save, name):
     bad, reason = REJECTED[name]
     bad.name = "culprit"
     path = save([GEMM, bad], W=W, B=B, V=V, C=np.ones((4, 1), np.float32),
-                I=np.ones((3, 2), np.int32), S=np.array([-1, 1]))
+                I=np.ones((3, 2), np.int32), S=np.array([-1, 1]), Z=np.array([0, 3]))
     with pytest.raises(BadInput, match=f"culprit.*{reason}"):
         read(path)
 
@@ -420,14 +424,6 @@ def test_double_that_float32_cannot_hold(save, value):
     weight[1, 4] = value
     with pytest.raises(BadInput, match=r"'W' holds a double at \[1, 4\]"):
         read(save([node("Gemm", ["x", "W"], ["y"], transB=1)], W=weight))
-
-
-def test_external_data(save):
-    path = save([GEMM], outputs=("h",), W=W, B=B)
-    external = onnx.load(path)
-    onnx.save(external, path, save_as_external_data=True, size_threshold=0)
-    with pytest.raises(BadInput, match="keeps tensor 'W' in another file"):
-        read(path)
 
 
 def test_old_opset(save):

@@ -62,7 +62,7 @@ def test_unknown_layer():
 
 
 def test_data_that_do_not_fit_the_network():
-    with pytest.raises(BadInput, match="x has 4 values a sample, but the network takes 16"):
+    with pytest.raises(BadInput, match=r"x is \[96, 4\], but the model takes 16 values"):
         prune(network(), Recipe(0.5), Data(X[:, :4], DATA.y))
     with pytest.raises(BadInput, match="y holds class 2, but the network has 2 outputs"):
         prune(network(), Recipe(0.5), Data(X, DATA.y + 1))
