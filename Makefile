@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-all mutate data docs lock lint clean
 
 demo: $(VENV)/.installed
-	$(BIN)/zeroskip demo --out demo
+	$(BIN)/zeroskip demo -o demo
 
 test: $(VENV)/.installed lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
