@@ -143,7 +143,8 @@ class Log:
 
     def __init__(self, config, cycles, outputs, counts):
         self.groups = config.groups
-        self.cycles = [dict(zip(self.SIGNALS, cycle, strict=False)) for cycle in cycles]
+        self.cycles = [dict(zip(self.SIGNALS, cycle[:len(self.SIGNALS)], strict=True))
+                       for cycle in cycles]
         for cycle, values in zip(self.cycles, cycles, strict=True):
             ports = values[len(self.SIGNALS):]
             parts = [ports[k * self.groups:(k + 1) * self.groups] for k in range(4)]
