@@ -95,6 +95,7 @@ def test_a_run_with_another_seed_keeps_what_failed(run):
     assert order[0] == "numbers:7"
 
 
-def test_a_seed_that_is_none(pytester, run):
+@pytest.mark.usefixtures("run")
+def test_a_seed_that_is_none(pytester):
     result = pytester.runpytest_inprocess("--seed", "x")
     result.stderr.fnmatch_lines(["*--seed must be a number or 'fresh', not 'x'"])
