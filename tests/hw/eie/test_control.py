@@ -553,6 +553,22 @@ def test_only_the_counters_target_clears(watch, target):
     assert sum(clear for clear, in log) == (2 if target is LoadTarget.COUNTERS else 0)
 
 
+def test_its_own_counters_are_cleared_too():
+    dut, counts = CentralControl(CONFIG), []
+
+    async def bench(ctx):
+        for loads in ([], [{"target": LoadTarget.COUNTERS}]):
+            await send(ctx, dut.inputs, [{"value": 1, "last": 0}] * 3)
+            await send(ctx, dut.load, loads)
+            await ctx.tick().repeat(3)
+            ctx.set(dut.select, ControlCounter.IO_CYCLES)
+            await ctx.tick()
+            counts.append(ctx.get(dut.count))
+
+    simulate(dut, bench)
+    assert counts == [3, 0]
+
+
 def test_built_without_counters(watch):
     dut, log = CentralControl(sized(counters=False)), []
     simulate(dut, background=[watch(log, dut.count)])
