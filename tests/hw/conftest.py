@@ -3,8 +3,13 @@
 Every fixture gives a function, and lives for the whole session so that hypothesis may use it.
 """
 
+import re
+import shutil
+import subprocess
+
 import pytest
 
+from zeroskip.hw.emit import ports, verilog
 from zeroskip.sim.bench import Stalls, checker, plain, receive, send, simulate
 
 STALLS = {
@@ -119,3 +124,92 @@ def transfer():
         assert not any(last_valid[-1]), "more items came than were expected"
         return outputs
     return transfer
+
+
+@pytest.fixture(scope="session")
+def four_state(tmp_path_factory):
+    """``four_state(dut, stages, output, count)``: payloads that leave the stream ``output``, as
+    numbers, in Icarus, where a register is X until it is reset or written.
+
+    ``stages`` are dictionaries of stream names to payloads; each stage begins when all of the one
+    before is taken, with stalls, and payloads that are X in them. Fails if any port of the device,
+    or a payload that is valid, is X in a cycle after reset.
+    """
+    def four_state(dut, stages, output, count):
+        if not shutil.which("iverilog"):
+            pytest.skip("iverilog is missing: Amaranth's simulator knows no X")
+        folder = tmp_path_factory.mktemp("icarus")
+        for name, items in [each for stage in stages for each in stage.items()]:
+            (folder / f"{name}.hex").write_text("".join(f"{item:x}\n" for item in items))
+        (folder / "dut.v").write_text(_uninitialised(verilog(dut, "dut")))
+        (folder / "bench.v").write_text(_bench(ports(dut), stages, output, count))
+        for command in (["iverilog", "-g2012", "-s", "bench", "-o", "bench", "dut.v", "bench.v"],
+                        ["vvp", "bench"]):
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            assert not done.returncode, done.stdout + done.stderr
+        lines = done.stdout.splitlines()
+        assert "in cycle" not in lines[-1], lines[-1]
+        return [int(line, 16) for line in lines]
+    return four_state
+
+
+def _uninitialised(source: str) -> str:
+    """The Verilog without the values that registers and memories have before reset."""
+    source, registers = re.subn(r"^(  reg [^;]*?) *= [^;]*;$", r"\1 ;", source, flags=re.MULTILINE)
+    assert registers
+    return re.sub(r"^  initial begin\n.*?^  end\n", "", source, flags=re.MULTILINE | re.DOTALL)
+
+
+def _bench(found: list[dict], stages: list[dict], output: str, count: int) -> str:
+    """The Verilog around a device with these ports, for ``four_state``."""
+    sizes = {port["name"]: port["width"] for port in found}
+    lines = [f"  wire [{size - 1}:0] {name};" for name, size in sizes.items()
+             if name not in ("clk", "rst")]
+    driven, begin = {"clk", "rst", f"{output}__ready"}, "!rst"
+    for stage in stages:
+        for name, items in stage.items():
+            driven |= {f"{name}__payload", f"{name}__valid"}
+            size = sizes[f"{name}__payload"]
+            lines.append(f"""
+  reg [{size - 1}:0] {name} [0:{len(items) - 1}];
+  integer {name}_at = 0, {name}_seed = {len(lines)};
+  reg {name}_go = 0;
+  initial $readmemh("{name}.hex", {name});
+  assign {name}__valid = {begin} && {name}_go && {name}_at < {len(items)};
+  assign {name}__payload = {name}__valid ? {name}[{name}_at] : {size}'bx;
+  always @(posedge clk) begin
+    if ({name}__valid && {name}__ready) {name}_at <= {name}_at + 1;
+    if (!{name}__valid || {name}__ready) {name}_go <= $random({name}_seed);
+  end""")
+        begin = " && ".join(["!rst", *(f"{name}_at == {len(items)}"
+                                       for name, items in stage.items())])
+    outputs = [port["name"] for port in found if port["direction"] == "out"]
+    plain = [name for name in outputs if not name.endswith("__payload")]
+    lines += [f"  assign {port['name']} = 0;" for port in found
+              if port["direction"] == "in" and port["name"] not in driven]
+    return "\n".join(["module bench;", "  reg clk = 0, rst = 1, take = 0;", *lines, f"""
+  integer cycle = 0, taken = 0, seed = 1;
+  assign {output}__ready = take;
+  dut dut (.*);
+  always #1 clk = ~clk;
+  always @(posedge clk) begin
+    cycle <= cycle + 1;
+    rst <= cycle < 2;
+    take <= $random(seed);
+    if (!rst && {output}__valid && take) begin
+      $display("%h", {output}__payload);
+      taken <= taken + 1;
+    end
+    if (taken == {count}) $finish(0);
+    if (cycle == 200000) stop("too little has left");
+  end
+  always @(negedge clk) if (!rst) begin
+    if (^{{{", ".join(plain)}}} === 1'bx) stop("a port is X");
+    if ({output}__valid && ^{output}__payload === 1'bx) stop("X leaves");
+  end
+  task stop(input [255:0] why);
+    $display("%0s in cycle %0d", why, cycle);
+    $finish(0);
+  endtask
+endmodule
+"""])

@@ -52,7 +52,7 @@ def words_seen(depth, steps):
     """Per cycle the data: the word read by the cycle before last, or by the one before the
     output was held."""
     seen = [0, 0]
-    for (_, _, hold), word in zip(steps[1:], words_read(depth, steps), strict=False):
+    for (_, _, hold), word in zip(steps[1:], words_read(depth, steps[:-1]), strict=True):
         seen.append(seen[-1] if hold else word)
     return seen
 

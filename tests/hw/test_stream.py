@@ -1,4 +1,7 @@
-"""The queue: order, capacity, level and speed; the delay line."""
+"""The queue: order, capacity, level and speed; the skid register; the delay line; the tree."""
+
+from functools import reduce
+from operator import or_
 
 import pytest
 from amaranth.hdl import Module, Signal, signed
@@ -6,7 +9,7 @@ from amaranth.lib import data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.hw.stream import Gather, Queue, Scatter, delay
+from zeroskip.hw.stream import Gather, Queue, Scatter, Skid, delay, either
 from zeroskip.sim.bench import receive, send, simulate
 
 ITEM = data.StructLayout({"index": 5, "value": signed(6)})
@@ -76,9 +79,47 @@ def test_level_counts_the_items_inside(watch, offers):
         ctx.set(dut.o.ready, 0)
 
     simulate(dut, drive, background=[watch(log, dut.level, dut.i.ready, dut.o.valid)])
-    for (valid, ready), (level, room, waiting) in zip(offers, log, strict=False):
+    while_driven = log[:len(offers)]
+    for (valid, ready), (level, room, waiting) in zip(offers, while_driven, strict=True):
         assert (level, room, waiting) == (inside, inside < 3, inside > 0)
         inside += (valid and inside < 3) - (ready and inside > 0)
+
+
+@given(items=ITEMS)
+@settings(deadline=None, derandomize=True, max_examples=5)
+def test_a_skid_register_keeps_order_and_loses_none(transfer, stalls, items):
+    dut = Skid(ITEM)
+    assert transfer(dut, [(dut.i, items)], [(dut.o, len(items))], stalls=stalls) == [items]
+
+
+def test_a_skid_register_passes_one_item_a_cycle_a_cycle_later(record):
+    dut, entered, left = Skid(8), [], []
+
+    async def bench(ctx):
+        ctx.set(dut.o.ready, 1)
+        await send(ctx, dut.i, range(20))
+
+    simulate(dut, bench, background=[record(entered, dut.i), record(left, dut.o)])
+    assert entered == [(k, k) for k in range(20)]
+    assert left == [(k + 1, k) for k in range(20)]
+
+
+@given(offers=st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
+@settings(deadline=None, derandomize=True, max_examples=40)
+def test_a_skid_register_is_ready_while_it_holds_at_most_one_item(watch, offers):
+    """So ``i.ready`` depends on earlier cycles only: it waits for no logic behind ``o``."""
+    dut, log, inside = Skid(8), [], 0
+
+    async def drive(ctx):
+        for valid, ready in offers:
+            ctx.set(dut.i.valid, valid)
+            ctx.set(dut.o.ready, ready)
+            await ctx.tick()
+
+    simulate(dut, drive, background=[watch(log, dut.i.ready, dut.o.valid)], quiet=0)
+    for (valid, ready), (room, waiting) in zip(offers, log[:len(offers)], strict=True):
+        assert (room, waiting) == (inside < 2, inside > 0)
+        inside += (valid and room) - (ready and waiting)
 
 
 @pytest.mark.parametrize("cycles", [0, 1, 2, 5])
@@ -137,3 +178,25 @@ def test_latency_of_words_and_items(record):
         await send(ctx, dut.i, [4 << 32 | 3])
     simulate(dut, split, background=[record(left, dut.o)])
     assert left == [(1, 3), (2, 4)]
+
+
+@pytest.mark.parametrize("cycles", [0, 1, 2, 3])
+@given(data=st.data(), width=st.integers(1, 3), count=st.integers(1, 20))
+@settings(deadline=None, derandomize=True, max_examples=8)
+def test_either_has_the_bits_that_any_had(watch, cycles, width, count, data):
+    rows = data.draw(st.lists(st.lists(st.integers(0, 2**width - 1) | st.just(0), min_size=count,
+                                       max_size=count), max_size=12))
+    m, signals, log = Module(), [Signal(width, name=f"s{k}") for k in range(count)], []
+    m.d.sync += Signal().eq(1)  # A clock for the tree of none.
+    found = either(m, signals, cycles)
+
+    async def drive(ctx):
+        for row in rows:
+            for signal, value in zip(signals, row, strict=True):
+                ctx.set(signal, value)
+            await ctx.tick()
+
+    simulate(m, drive, background=[watch(log, found)], quiet=cycles + 1)
+    assert [value for value, in log][:cycles] == [0] * cycles
+    assert [value for value, in log][cycles:cycles + len(rows)] == [
+        reduce(or_, row) for row in rows]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.activation import ActivationUnit, Requantise
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.sim.bench import checker, receive, simulate
+from zeroskip.sim.bench import Stalls, checker, receive, simulate
 
 LOW, HIGH = -32768, 32767
 
@@ -253,7 +254,8 @@ def readings(draw, config, most=HIGH):
 @given(data=st.data())
 @settings(deadline=None, derandomize=True, max_examples=4)
 def test_scans_find_what_is_not_zero(search, stalls, groups, data):
-    config = sized(groups, clusters=data.draw(st.integers(1, 3)))
+    config = sized(groups, clusters=data.draw(st.integers(1, 3)),
+                   runahead=data.draw(st.sampled_from([2, 15])))
     words, biases, reading, length = data.draw(readings(config))
     limits = sorted(data.draw(st.lists(st.integers(0, length), min_size=1, max_size=3)))
     fields = {"reading": reading, **{name: data.draw(st.integers(0, 1))
@@ -267,6 +269,24 @@ def test_scans_find_what_is_not_zero(search, stalls, groups, data):
     assert seen.cleared == (zeroed if fields["clear"] else [])
     saturated = [output(config, words, biases, t, **reading)["saturated"] for t in read]
     assert seen.saturated == (sum(saturated) if fields["clear"] else 0)
+
+
+@GROUPS
+@pytest.mark.parametrize("runahead", [2, 3])
+@pytest.mark.parametrize("reading", [{"raw": 1}, {"bias": 3, "shift": 1}, {"bias": 5, "summed": 1}],
+                         ids=["raw", "biased", "summed"])
+def test_a_scan_that_stalls_finds_the_same(search, watch, groups, runahead, reading):
+    """No two words or biases are alike, so that one that comes early or late is seen."""
+    config, log = sized(groups, act_depth=40, bias_depth=200, runahead=runahead), []
+    words = whole(config, lambda t: 37 * t % 9973 + 1)
+    biases = {at: 91 * at % 9001 for at in range(config.bias_depth)}
+    limit = 2 * 40 * (1 if reading.get("summed") else groups)
+    search(config, words, [{"limit": limit, "reading": reading, "clear": 1}], biases=biases,
+           identity=1, stalls=lambda seed: [None, Stalls(seed, 0.9)],
+           background=lambda dut: [watch(log, dut.scanning, dut.go)])
+    stalled = [not go for scanning, go in log if scanning]
+    assert sum(stalled) > len(stalled) / 6
+    assert sum(now != before for before, now in pairwise(stalled)) >= 8
 
 
 @GROUPS

@@ -37,7 +37,7 @@ class Run:
     def __init__(self, dut, log):
         names = ("full", "sent", "held", "idle", "search")
         groups = dut.config.groups
-        self.cycles = [dict(zip(names, cycle, strict=False)) for cycle in log]
+        self.cycles = [dict(zip(names, cycle[:len(names)], strict=True)) for cycle in log]
         for cycle, values in zip(self.cycles, log, strict=True):
             ports = values[len(names):]
             parts = [ports[k * groups:(k + 1) * groups] for k in range(4)]

@@ -2,6 +2,8 @@
 
 import pytest
 
+from zeroskip.hw.eie import cluster
+from zeroskip.hw.eie.activation import ActivationUnit
 from zeroskip.hw.eie.cluster import Cluster
 from zeroskip.hw.eie.config import BUSY_LATENCY, EIEConfig
 from zeroskip.hw.eie.counters import PECounter
@@ -207,3 +209,37 @@ def test_found_activations_of_each_group_until_scanning_ends(watch):
                       {"index": 22, "column": 10, "value": 1}]]
     assert log[-1] == (0,)
     assert (1,) in log
+
+
+@GROUPS
+def test_a_search_that_stalls_finds_the_same(monkeypatch, groups):
+    """The words stall in the PEs with the search that reads them."""
+    units, went, found = [], [], [[] for _ in range(groups)]
+
+    class Seen(ActivationUnit):
+        def __init__(self, config):
+            super().__init__(config)
+            units.append(self)
+
+    async def watch_go(ctx):
+        async for *_, scanning, go in ctx.tick().sample(units[0].scanning, units[0].go):
+            went.extend([go] * scanning)
+
+    monkeypatch.setattr(cluster, "ActivationUnit", Seen)
+    words = [[1 + 5 * k * k + g for k in range(32)] for g in range(groups)]
+
+    async def script(bench):
+        for group in range(groups):
+            await bench.load(LoadTarget.ACTIVATIONS, number(group), words[group])
+        bench.ctx.set(bench.dut.command.reading, {"raw": 1})
+        bench.order(scan=1, begin=1, limit=CLUSTERS * 32 * groups)
+        await bench.ctx.tick()
+        bench.order(scan=0)
+        for k in range(32):
+            for group in range(groups):
+                found[group] += await receive(bench.ctx, bench.dut.found[group], 1,
+                                              Stalls(k, 0.9))
+
+    run(sized(groups, act_depth=32, runahead=2), script, lambda dut: [watch_go])
+    assert [[item["value"] for item in each] for each in found] == words
+    assert went.count(0) > len(went) / 3

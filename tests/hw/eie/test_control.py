@@ -143,7 +143,8 @@ class Log:
 
     def __init__(self, config, cycles, outputs, counts):
         self.groups = config.groups
-        self.cycles = [dict(zip(self.SIGNALS, cycle, strict=False)) for cycle in cycles]
+        self.cycles = [dict(zip(self.SIGNALS, cycle[:len(self.SIGNALS)], strict=True))
+                       for cycle in cycles]
         for cycle, values in zip(self.cycles, cycles, strict=True):
             ports = values[len(self.SIGNALS):]
             parts = [ports[k * self.groups:(k + 1) * self.groups] for k in range(4)]
@@ -550,6 +551,22 @@ def test_only_the_counters_target_clears(watch, target):
     simulate(dut, lambda ctx: send(ctx, dut.load, [{"target": target}] * 2),
              background=[watch(log, dut.clear)])
     assert sum(clear for clear, in log) == (2 if target is LoadTarget.COUNTERS else 0)
+
+
+def test_its_own_counters_are_cleared_too():
+    dut, counts = CentralControl(CONFIG), []
+
+    async def bench(ctx):
+        for loads in ([], [{"target": LoadTarget.COUNTERS}]):
+            await send(ctx, dut.inputs, [{"value": 1, "last": 0}] * 3)
+            await send(ctx, dut.load, loads)
+            await ctx.tick().repeat(3)
+            ctx.set(dut.select, ControlCounter.IO_CYCLES)
+            await ctx.tick()
+            counts.append(ctx.get(dut.count))
+
+    simulate(dut, bench)
+    assert counts == [3, 0]
 
 
 def test_built_without_counters(watch):

@@ -426,6 +426,28 @@ def test_the_source_is_loaded_read_cleared_and_wiped():
                     [0, 8, 0, 10, 11, 0, 13, 0], [0, -2, 0, 0, 1, 2, 3, 0]]
 
 
+def test_what_is_read_of_the_source_stalls_with_the_search(watch):
+    dut, log, random = PE(sized()), [], Random(3)
+    words = [100 + 7 * k for k in range(64)]
+    order_of_reads = [random.randrange(64) for _ in range(100)]
+
+    async def bench(ctx):
+        ctx.set(dut.identity, IDENTITY)
+        await load(ctx, dut, [(LoadTarget.ACTIVATIONS, *each) for each in enumerate(words)])
+        await ctx.tick()
+        log.clear()
+        for word in [*order_of_reads, *[0] * ActivationRegisters.LATENCY]:
+            ctx.set(dut.word, word)
+            for go in [0] * random.randrange(3) + [1]:
+                ctx.set(dut.go, go)
+                await ctx.tick()
+
+    simulate(dut, bench, background=[watch(log, dut.go, dut.value)], quiet=0)
+    seen = [value for go, value in log if go][ActivationRegisters.LATENCY:]
+    assert seen[:100] == [words[word] for word in order_of_reads]
+    assert sum(not go for go, _ in log) > len(log) / 3
+
+
 def test_saturated_outputs_are_counted():
     dut, counted = PE(sized()), []
 

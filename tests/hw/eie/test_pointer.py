@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.pointer import PointerRead
-from zeroskip.sim.bench import receive, send, simulate
+from zeroskip.sim.bench import Stalls, receive, send, simulate
 
 KINDS = pytest.mark.parametrize("counts", [True, False], ids=["counts", "pointers"])
 EMPTY = pytest.mark.parametrize("drops_empty", [True, False], ids=["drops", "keeps"])
@@ -110,6 +110,22 @@ def test_each_activation_gets_the_bytes_of_its_column(read, stalls, counts, drop
         "place": st.integers(0, len(sizes) - 1), "value": st.integers(-32768, 32767)})))
     config = config_for(sizes, counts=counts, drops_empty=drops_empty, runahead=3)
     read(sizes, works, stalls=stalls, config=config)
+
+
+@KINDS
+@EMPTY
+@pytest.mark.parametrize("runahead", [2, 3])
+def test_lookups_that_stall_give_the_same(transfer, prepare, watch, counts, drops_empty, runahead):
+    sizes, log = [7 * j % 16 for j in range(60)], []
+    dut = PointerRead(config_for(sizes, counts=counts, drops_empty=drops_empty,
+                                 runahead=runahead))
+    expected = jobs_of(dut.config, sizes, each_once(sizes))
+    assert transfer(dut, [(dut.i, each_once(sizes))], [(dut.o, len(expected))],
+                    before=prepare(dut, sizes), stalls=lambda seed: [None, Stalls(seed, 0.8)],
+                    background=[watch(log, dut.i.valid, dut.i.ready)]) == [expected]
+    stalled = [not ready for valid, ready in log if valid]
+    assert sum(stalled) > len(stalled) / 2
+    assert sum(now != before for before, now in pairwise(stalled)) > 20
 
 
 @KINDS

@@ -104,8 +104,8 @@ def cycles_of(image, jobs, escapes, config):
 def walk(fill, record, watch):
     """``walk(image, jobs)``: asserts what leaves and how many rows are read; gives the cycle in
     which each job entered, and that in which each entry left."""
-    def walk(image, jobs, *, escapes=True, stalls=None):
-        dut = SparseMatrixRead(EIEConfig(weight_rows=len(image) // ROW, escapes=escapes))
+    def walk(image, jobs, *, escapes=True, stalls=None, **options):
+        dut = SparseMatrixRead(EIEConfig(weight_rows=len(image) // ROW, escapes=escapes, **options))
         entered, left, log = [], [], []
 
         async def bench(ctx):
@@ -178,6 +178,23 @@ def test_every_pattern_of_escapes_in_a_column_at_every_byte(timed, escapes, size
         jobs.append(job(len(image) + start, len(image) + start + size, rand.randrange(1000)))
         image += bytes(rows + [0x50] * (2 * ROW - len(rows)))
     timed(image, jobs, escapes=escapes)
+
+
+@MODES
+@pytest.mark.parametrize("runahead", [2, 3])
+def test_a_walk_that_stalls_reads_the_same(walk, escapes, runahead):
+    """Columns of up to twenty bytes, with escapes among them; a row of eight entries takes eight
+    cycles, and its walk one."""
+    config = EIEConfig(weight_rows=40, escapes=escapes, runahead=runahead)
+    image = bytes(byte & 0xF0 if byte % 5 == 0 else byte | 1
+                  for byte in random.Random(runahead).randbytes(ROW * 40))
+    sizes = [11 * k % 21 for k in range(30)]
+    jobs = behind_each_other(sizes, 3)
+    entered, left = walk(image, jobs, escapes=escapes, runahead=runahead)
+    assert [cycle - entered[0] for cycle in left] == cycles_of(image, jobs, escapes, config)
+    parts = sum(len({*rows_of([each])}) or 1 for each in jobs[:-1])
+    stalled = entered[-1] - entered[0] - parts
+    assert stalled > parts
 
 
 @pytest.mark.parametrize("start", [0, 5, 7])

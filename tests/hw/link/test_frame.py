@@ -319,9 +319,9 @@ def spoil(rng, wire):
     return "whole", wire
 
 
-def test_campaign_of_faults(pair):
+def test_campaign_of_faults(pair, run_seed):
     """Dropped, truncated, flipped, duplicated and reordered frames, and garbage between them."""
-    rng, expected, late, log = random.Random(20), 0, b"", Counter()
+    rng, expected, late, log = random.Random(20 + run_seed), 0, b"", Counter()
     for _ in range(FRAMES):
         fault, wire = spoil(rng, request(rng, expected))
         if rng.random() < 0.1:      # This frame waits for the next one to overtake it.

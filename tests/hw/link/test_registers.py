@@ -74,6 +74,20 @@ def test_events_stay_until_a_one_clears_them():
     run(bench)
 
 
+@pytest.mark.parametrize("after", range(-2, 4))
+def test_an_event_of_one_cycle_is_lost_only_if_it_came_before_its_clear(after):
+    """The write is executed in the cycle in which its request is taken."""
+    async def bench(ctx, dut):
+        ctx.set(dut.bus.response.ready, 1)
+        ctx.set(dut.bus.request.payload, {"address": EVENTS, "write": 1, "data": 0b0110})
+        for cycle in range(-2, 6):
+            ctx.set(dut.bus.request.valid, cycle == 0)
+            ctx.set(dut.events_set, 0b0101 if cycle == after else 0)
+            await ctx.tick()
+        assert ctx.get(dut.events) == (0b0001 if after < 0 else 0b0101)
+    run(bench)
+
+
 def test_pulse_is_high_for_one_cycle_and_reads_zero(watch):
     log, dut = [], RegisterFile(ITEMS)
 

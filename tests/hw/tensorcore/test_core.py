@@ -335,8 +335,9 @@ def senders(dut, flat, streams):
 @pytest.mark.parametrize("seed", range(200 if CAMPAIGN else 4))
 @pytest.mark.timeout(600)
 def test_reset_in_the_middle_leaves_nothing_behind(random_gemm, flat, flat_streams, unflatten,
-                                                   seed):
+                                                   seed, run_seed):
     """Reset at a random cycle of a GEMM, for a random time; another GEMM then is exact."""
+    seed += run_seed
     random = Random(seed)
     config = CONFIGS[random.choice(["tiny", "every mode", "one accumulator"])]
     problems = [random_gemm(config, random.choice(config.patterns), random.randint(1, 5),

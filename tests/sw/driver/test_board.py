@@ -87,8 +87,8 @@ def test_a_job_through_the_registers(case, link):
 
 
 @pytest.mark.timeout(900)
-def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link):
-    rng, board = np.random.default_rng(5), board_of(link, case)
+def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link, run_seed):
+    rng, board = np.random.default_rng(5 + run_seed), board_of(link, case)
     for _ in range(200 if CAMPAIGN else 15):
         machine = board.machine("eie")
         kind = rng.integers(3)

@@ -232,9 +232,9 @@ def test_spoilt_reply_is_none(frame):
     assert decode_reply(frame) is None
 
 
-def test_campaign_of_faults_executes_each_frame_once_and_takes_no_wrong_word():
-    random.seed(10)     # the first number of a link
-    rng, fault, board = random.Random(11), Fault(12, 0.15), Board()
+def test_campaign_of_faults_executes_each_frame_once_and_takes_no_wrong_word(run_seed):
+    random.seed(10 + run_seed)  # the first number of a link
+    rng, fault, board = random.Random(11 + run_seed), Fault(12 + run_seed, 0.15), Board()
     wire = Wire(board, fault)
     link = Link(wire, retries=40)
     registers, queue, log = [0] * REGISTERS, [], Counter()
