@@ -15,7 +15,8 @@ import numpy as np
 from zeroskip.sw import zipped
 from zeroskip.sw.errors import BadInput
 
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0}
 """Version 3 is for field names only, which arrays of numbers do not have."""
 
 
@@ -49,17 +50,16 @@ def read_npz(path: Path, kind: str, remedy: str,
 def _opened(path: Path, kind: str, remedy: str) -> Iterator[BinaryIO]:
     """The file; whatever is raised on reading it is that it is not ``kind``."""
     try:
-        file = Path(path).open("rb")
+        with Path(path).open("rb") as file:
+            try:
+                yield file
+            except Exception as error:  # zipfile and numpy raise almost anything on damage
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                raise BadInput(f"{path}: not {kind} ({reason}); {remedy}") from None
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such file; {remedy}") from None
     except OSError as error:
         raise BadInput(f"{path}: it cannot be read ({error.strerror}); {remedy}") from None
-    with file:
-        try:
-            yield file
-        except Exception as error:  # zipfile and numpy raise almost anything on a damaged file
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise BadInput(f"{path}: not {kind} ({reason}); {remedy}") from None
 
 
 def _array(file: BinaryIO, size: int) -> np.ndarray:

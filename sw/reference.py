@@ -19,6 +19,7 @@ low = -128, or output_zero_point with ReLU. Where ``raw`` is true, y = int32(W @
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from math import prod
 from pathlib import Path
@@ -64,15 +65,18 @@ def from_layers(layers: tuple[FixedLayer | Int8Layer, ...]) -> tuple[Layer, ...]
         layer.input_scale, layer.output_scale) for layer in layers)
 
 
-def digest(reference: tuple[Layer, ...]) -> str:
-    """A short name for exactly this reference; the program carries it."""
+def digest(reference: Iterable[Layer], input_dtype: str = "float32") -> str:
+    """A short name for exactly this reference and the type of the model's input; the program
+    carries it."""
     hashed = hashlib.sha256()
     for layer in reference:
         tensors = _tensors(layer)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         hashed.update(json.dumps([_described(layer), shapes]).encode())
         for tensor in tensors.values():
-            hashed.update(tensor.tobytes())
+            hashed.update(tensor.reshape(-1).view(np.uint8))
+    if input_dtype != "float32":
+        hashed.update(input_dtype.encode())
     return hashed.hexdigest()[:16]
 
 
@@ -116,7 +120,7 @@ def _engine(layer: Layer) -> str:
 
 
 def _tensors(layer: Layer) -> dict[str, np.ndarray]:
-    return {name: np.array(getattr(layer, name), dtype, order="C")
+    return {name: np.asarray(getattr(layer, name), dtype, order="C")
             for name, dtype in _TENSORS[_engine(layer)].items()}
 
 

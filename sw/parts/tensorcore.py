@@ -1,5 +1,6 @@
 """A part of a program that runs on a tensor core."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from math import prod
@@ -12,8 +13,10 @@ from zeroskip.sw.driver.tensorcore import Schedule
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.golden.tensorcore import SHIFTS
 from zeroskip.sw.im2col import Geometry
+from zeroskip.sw.pack.nm import Compressed, decompress
 from zeroskip.sw.parts.checks import check_choice, check_range, check_scale, check_tensor
 from zeroskip.sw.parts.quantity import Quantity
+from zeroskip.sw.quantize.int8 import Int8Layer, prove
 
 INDEX_BITS = 2
 """Bits of a kept value's position in its group."""
@@ -129,6 +132,19 @@ class TensorCoreLayer:
         return cls(**described, indices=_unpack_indices(where, tensors["metadata"], kept),
                    **{name: tensors[name] for name in _TENSORS})
 
+    def unpacked(self) -> Int8Layer:
+        """The layer without any packing; ``ValueError`` where a sum could overflow."""
+        weight = self.values
+        if self.pattern != "dense":
+            dense = decompress(Compressed(self.values, self.indices, self.pattern))
+            weight = np.ascontiguousarray(dense[:, :self.columns])
+        layer = Int8Layer(
+            self.name, weight, self.bias.astype(np.int64), self.multiplier, self.shift,
+            self.activation, self.geometry, self.inputs, self.outputs, self.input_scale,
+            self.input_zero_point, self.output_scale, self.output_zero_point, self.raw)
+        prove(layer)
+        return layer
+
     def check(self, config: TensorCoreConfig) -> None:
         """Everything against everything else; ``ValueError`` on a misfit."""
         where = f"layer {self.name}"
@@ -235,6 +251,10 @@ class TensorCorePart:
     def owner(self, layer: TensorCoreLayer, output: int) -> int:
         """The row of the tile that computes an output of a layer."""
         return output // layer.positions % self.config.rows
+
+    def unpacked(self) -> Iterator[Int8Layer]:
+        """The layers without any packing, one after another."""
+        return (layer.unpacked() for layer in self.layers)
 
     def storage(self) -> dict[str, int]:
         """Bytes that the part occupies, by kind, and of its float32 original."""

@@ -12,6 +12,7 @@ from safetensors.numpy import save as save_tensors
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw import program as program_module
+from zeroskip.sw import reference
 from zeroskip.sw.compiler.eie import compile_layers
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.program import Program
@@ -21,20 +22,30 @@ TENSORS = ("part0.entries", "part0.pointers", "part0.biases", "part0.codebooks",
            "part0.order")
 
 
-def layer(name, outputs, inputs, seed, activation="relu"):
+def layer(name, outputs, inputs, seed, activation="relu", input_scale=0.125):
     rng = np.random.default_rng(seed)
     indices = rng.integers(0, 16, (outputs, inputs), dtype=np.uint8)
     indices[rng.random(indices.shape) < 0.5] = 0
     codebook = rng.integers(-99, 99, 16).astype(np.int16)
     codebook[0] = 0
     return FixedLayer(name, indices, codebook, rng.integers(-99, 99, outputs), 3, activation,
-                      0.25, 0.125)
+                      input_scale, 0.125)
+
+
+def compiled(*parts):
+    """A program of parts, each given as its layers and configuration."""
+    layers = tuple(layer for own, _ in parts for layer in own)
+    return Program(tuple(compile_layers(own, config) for own, config in parts),
+                   reference.digest(reference.from_layers(layers)))
+
+
+FIRST = ((layer("fc1", 6, 9, 1, input_scale=0.25), layer("fc2", 5, 6, 2, "none")),
+         EIEConfig(pes=2, acc_depth=2))
 
 
 @pytest.fixture(scope="module")
 def program():
-    return Program((compile_layers((layer("fc1", 6, 9, 1), layer("fc2", 5, 6, 2, "none")),
-                                   EIEConfig(pes=2, acc_depth=2)),), "0123456789abcdef")
+    return compiled(FIRST)
 
 
 @pytest.fixture
@@ -122,7 +133,7 @@ def test_round_trip(program, path):
 def test_network_without_any_weight(tmp_path):
     empty = FixedLayer("zero", np.zeros((3, 4), np.uint8), np.zeros(16, np.int16),
                        np.zeros(3, np.int64), 0, "none", 1.0, 1.0)
-    Program((compile_layers((empty,), EIEConfig(pes=2)),), "").save(tmp_path / "zero.zsk")
+    compiled(((empty,), EIEConfig(pes=2))).save(tmp_path / "zero.zsk")
     assert Program.load(tmp_path / "zero.zsk").parts[0].entries.shape == (2, 0)
 
 
@@ -345,12 +356,11 @@ def test_header_holds_the_format_as_documented(program, content):
 
 def second_part(inputs, scale=0.125):
     """One layer of ``inputs`` on another machine."""
-    return compile_layers((replace(layer("fc3", 3, inputs, 5), input_scale=scale),),
-                          EIEConfig(pes=1))
+    return (layer("fc3", 3, inputs, 5, input_scale=scale),), EIEConfig(pes=1)
 
 
-def test_two_parts(program, tmp_path):
-    both = replace(program, parts=(*program.parts, second_part(5)))
+def test_two_parts(tmp_path):
+    both = compiled(FIRST, second_part(5))
     both.save(tmp_path / "both.zsk")
     loaded = Program.load(tmp_path / "both.zsk")
     for found, expected in zip(loaded.parts, both.parts, strict=True):
@@ -360,14 +370,14 @@ def test_two_parts(program, tmp_path):
     assert (loaded.input.scale, loaded.output.scale) == (0.25, 0.125)
 
 
-def test_parts_that_do_not_follow_one_another(program, path):
-    replace(program, parts=(*program.parts, second_part(6))).save(path)
+def test_parts_that_do_not_follow_one_another(path):
+    compiled(FIRST, second_part(6)).save(path)
     with pytest.raises(BadInput, match="part 1 takes 6 inputs, but part 0 gives 5 outputs"):
         Program.load(path)
 
 
-def test_misfit_names_its_part(program, path):
-    replace(program, parts=(*program.parts, second_part(5, 0.0))).save(path)
+def test_misfit_names_its_part(path):
+    compiled(FIRST, second_part(5, 0.0)).save(path)
     with pytest.raises(BadInput, match=r"part 1 \(eie\): input_scale is 0\.0"):
         Program.load(path)
 
