@@ -16,13 +16,23 @@ import numpy as np
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig
 from zeroskip.sw.pack.directory import MOST, WORDS, unpack_counts, unpack_pointers, words_for
 from zeroskip.sw.pack.eie import Packed, unpack, width
-from zeroskip.sw.parts.checks import check_choice, check_range, check_scale, check_tensor
+from zeroskip.sw.parts.checks import (
+    WEIGHTS,
+    check_choice,
+    check_most,
+    check_range,
+    check_scale,
+    check_tensor,
+)
 from zeroskip.sw.parts.quantity import Quantity
 from zeroskip.sw.quantize.fixed import HIGHEST, LOWEST, prove
 from zeroskip.sw.reference import ReferenceLayer
 
 MAX_STRIDE = 63
 """Most bytes of a column in a bank-balanced layer."""
+
+MEMORY = 1 << 29
+"""Most bits of an array's memories: more than any FPGA has."""
 
 
 @dataclass(frozen=True)
@@ -337,6 +347,7 @@ class EIEPart:
 
     def _check_layers(self) -> None:
         config = self.config
+        check_most("the array's memories take", sum(config.memory_bits.values()), MEMORY, "bits")
         check_range("number of layers", len(self.layers), 1, config.codebooks)
         check_scale("input_scale", self.input_scale)
         for layer in self.layers:
@@ -359,6 +370,18 @@ class EIEPart:
                 check_range(f"{where}: {field}", getattr(layer, field), 0, self.entries.size)
         for before, after in pairwise(self.layers):
             check_range(f"layer {after.name}: inputs", after.inputs, *[before.outputs] * 2)
+        self.check_weights()
+        for number, layer in enumerate(self.layers):
+            if layer.balanced:
+                check_range(f"layer {layer.name}: bytes of a pass",
+                            layer.places(config, self.columns(number)), 0,
+                            self.entries[:1].size)
+
+    def check_weights(self) -> None:
+        """``BadInput`` where a layer would fill the memory once it is unpacked."""
+        for number, layer in enumerate(self.layers):
+            check_most(f"layer {layer.name}: unpacked, it has",
+                       layer.slots * self.columns(number), WEIGHTS, "weights")
 
     def _check_tensors(self) -> None:
         config, entries = self.config, self.entries

@@ -14,7 +14,14 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.golden.tensorcore import SHIFTS
 from zeroskip.sw.im2col import Geometry
 from zeroskip.sw.pack.nm import Compressed, decompress
-from zeroskip.sw.parts.checks import check_choice, check_range, check_scale, check_tensor
+from zeroskip.sw.parts.checks import (
+    WEIGHTS,
+    check_choice,
+    check_most,
+    check_range,
+    check_scale,
+    check_tensor,
+)
 from zeroskip.sw.parts.quantity import Quantity
 from zeroskip.sw.quantize.int8 import Int8Layer, prove
 
@@ -23,6 +30,19 @@ INDEX_BITS = 2
 
 PER_WORD = 32 // INDEX_BITS
 """Positions in one word of metadata."""
+
+WORDS, MULTIPLIERS = 1 << 18, 4096
+"""Most words of a core's buffers, and most multipliers. A simulation is built in 70 us and 2 KB
+for each word, in 30 ms and a MB for each multiplier."""
+
+SAMPLE = 1 << 32
+"""Most bytes that the host takes to stream one sample through a layer."""
+
+PRODUCTS = 1 << 36
+"""Most multiplications of a layer for one sample: all of VGG-16 takes 2^34."""
+
+STREAMED, SENT = 20, 40
+"""Bytes that the host takes for each operand that it streams, and for each output."""
 
 _LONGEST = (1 << 31) - 1
 
@@ -161,10 +181,32 @@ class TensorCoreLayer:
                         -128, 127)
         self._check_geometry(where)
         self._check_arrays(where)
+        self.check_size(config)
+
+    def check_size(self, config: TensorCoreConfig) -> None:
+        """``BadInput`` where one sample is more than one command of the machine, or would take
+        more memory or time than there is."""
+        where = f"layer {self.name}"
         try:
-            Schedule.of(config, self.pattern, self.rows, self.columns, self.positions)
+            schedule = Schedule.of(config, self.pattern, self.rows, self.columns, self.positions)
         except BadInput as error:
-            raise ValueError(f"{where}: {error}") from None
+            raise BadInput(f"{where}: {error}") from None
+        check_most(f"{where}: it has", self.rows * self.columns, WEIGHTS, "weights")
+        check_most(f"{where}: a sample takes", self.rows * self.columns * self.positions,
+                   PRODUCTS, "multiplications")
+        check_most(f"{where}: a sample takes", self._sample_bytes(schedule), SAMPLE,
+                   "bytes of memory")
+
+    def _sample_bytes(self, schedule: Schedule) -> int:
+        """Bytes that the host takes to stream one sample: weights for each block of columns,
+        patches, again for each panel of rows where K has several chunks, and outputs."""
+        config, pieces = schedule.config, schedule.chunks
+        panels = -(-self.rows // config.rows)
+        weights = (-(-self.positions // schedule.block) * panels * config.rows
+                   * pieces * schedule.steps * config.products)
+        patches = (-(-self.positions // config.columns) * config.columns * pieces * schedule.words
+                   * config.operands * (panels if pieces > 1 else 1))
+        return STREAMED * (weights + patches) + SENT * self.outputs
 
     def _check_geometry(self, where: str) -> None:
         geometry = self.geometry
@@ -289,8 +331,12 @@ class TensorCorePart:
         """Every layer, and that they follow one another; ``ValueError`` on a misfit."""
         if not self.layers:
             raise ValueError("it has 0 layers, expected 1 or more")
+        config = self.config
+        check_most("the core's buffers have", 2 * (config.rows * config.weight_words
+                   + config.columns * config.activation_words), WORDS, "words")
+        check_most("the core has", config.multipliers, MULTIPLIERS, "multipliers")
         for layer in self.layers:
-            layer.check(self.config)
+            layer.check(config)
         for before, after in pairwise(self.layers):
             check_range(f"layer {after.name}: inputs", after.inputs, *[before.outputs] * 2)
             if before.raw:
