@@ -13,9 +13,8 @@ class BadInput(ValueError):
     """
 
     def __init__(self, message: str):
-        lines = [_cut(line, LINE, " ... ") for line in _cut(message, LINE * LINES, "\n...\n")
-                 .split("\n")]
-        super().__init__("\n".join(_cut(lines, LINES, ["..."])))
+        lines = _cut(message.split("\n"), LINES, ["..."])
+        super().__init__("\n".join(_cut(line, LINE, " ... ") for line in lines))
 
 
 def _cut(text, most: int, mark):

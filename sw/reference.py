@@ -98,10 +98,11 @@ def load(path: Path) -> tuple[Layer, ...]:
     except (KeyError, TypeError, ValueError) as error:
         raise _not_a_reference(path, error) from None
     for name, tensor in tensors.items():
-        dtype = expected.get(name)
-        if tensor.dtype != dtype:
+        if name not in expected:
+            raise BadInput(f"{path}: tensor '{name}' belongs to no layer; compile the model again")
+        if tensor.dtype != expected[name]:
             raise BadInput(f"{path}: tensor '{name}' is {tensor.dtype}, expected "
-                           f"{dtype and np.dtype(dtype)}; compile the model again")
+                           f"{np.dtype(expected[name])}; compile the model again")
     try:
         return tuple(_layer(layer, {name: tensors[f"layer{i}.{name}"]
                                     for name in _TENSORS[layer["engine"]]})

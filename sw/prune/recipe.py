@@ -42,7 +42,7 @@ from zeroskip.sw.prune.data import Data, read_data
 from zeroskip.sw.prune.granularity import PATTERNS, granularity
 from zeroskip.sw.quantize.kmeans import STARTS
 
-LENGTH, WIDTH, DOTS = 1 << 18, 1000, 64
+LENGTH, WIDTH, DOTS = 1 << 17, 1000, 24
 """Most bytes of a recipe, and most characters and dots of a line."""
 
 STRUCTURAL = {"channel": Conv2d, "neuron": Linear}

@@ -386,3 +386,62 @@ def test_equal_programs_are_equal_files(program, tmp_path):
     for name in ("a", "b"):
         replace(program).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+# --- bound to the reference ---
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda part, _: part.update(input_scale=0.5), "not those of the reference"),
+    (lambda part, _: part["layers"][0].update(output_scale=0.5), "not those of the reference"),
+    (lambda part, _: part["layers"][1].update(output_scale=0.5), "not those of the reference"),
+    (lambda part, _: part["layers"][1].update(name="other"), "not those of the reference"),
+    (lambda part, _: part["layers"][0].update(activation="none"), "relu is 1, expected 0"),
+    (lambda part, _: part["layers"][0].update(nonzeros=3), "layer fc1: nonzeros is 3, expected"),
+    (lambda part, _: part["layers"][1].update(entries=3), "layer fc2: entries is 3, expected"),
+    (lambda part, _: part["layers"][1].update(padding=9), "layer fc2: padding is 9, expected"),
+    (lambda _, tensors: flip(tensors["part0.entries"], (0, 0), 0), "reference|leaves|nonzeros"),
+    (lambda _, tensors: flip(tensors["part0.codebooks"], (1, 1), 3), "not those of the reference"),
+    (lambda _, tensors: flip(tensors["part0.codebooks"], (1, 0), 3), "index 0 stands for 8"),
+    (lambda _, tensors: flip(tensors["part0.biases"], (1, 0), 5), "not those of the reference"),
+    (lambda _, tensors: swap(tensors["part0.order"]), "not those of the reference"),
+], ids=str)
+def test_what_the_reference_does_not_say(path, change, message):
+    check_forged(path, lambda header, tensors: change(part_of(header), tensors), message)
+
+
+def flip(tensor, at, bit):
+    tensor[at] ^= tensor.dtype.type(1 << bit)
+
+
+def swap(order):
+    order[:2] = order[1::-1].copy()
+
+
+def test_digest_of_another_reference(path):
+    check_forged(path, lambda header, _: header.update(reference="0" * 16), "not those of the refe")
+
+
+def test_overflow_is_proved_again(program, path):
+    """The reference is the same; the accumulator has become too narrow for it."""
+    (part,) = program.parts
+    narrow = replace(part, config=replace(part.config, acc_width=17))
+    replace(program, parts=(narrow,)).save(path)
+    with pytest.raises(BadInput, match="layer fc1, row .: a sum can reach .* 17-bit accumulator"):
+        Program.load(path)
+
+
+def test_array_of_more_memory_than_there_is(program, path):
+    (part,) = program.parts
+    large = replace(part, config=replace(part.config, weight_rows=1 << 24))
+    replace(program, parts=(large,)).save(path)
+    with pytest.raises(BadInput, match="memories take about 2,147,.* bits, at most 536,870,912"):
+        Program.load(path)
+
+
+def test_layer_that_would_fill_the_memory(path):
+    """No tensor says how many columns a bank-balanced layer has."""
+    def change(header, _):
+        part_of(header)["config"].update(act_depth=1 << 20)
+        part_of(header)["digest"] = EIEConfig(**part_of(header)["config"]).digest()
+        part_of(header)["layers"][0].update(balanced=1, stride=1, inputs=1 << 21)
+    check_forged(path, change, "layer fc1: bytes of a pass is 2097152, expected 0 to")
