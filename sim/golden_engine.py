@@ -22,7 +22,7 @@ class GoldenEngine:
     name = "golden"
 
     def __init__(self, program: Program, layers: tuple[reference.Layer, ...]):
-        if reference.digest(layers) != program.reference:
+        if reference.digest(layers, program.input_dtype) != program.reference:
             raise BadInput("the reference beside the program belongs to another program, or is "
                            "damaged; compile the model again")
         self._parts, start = [], 0

@@ -12,10 +12,17 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from zeroskip.sw.errors import BadInput
 
+SIZE = 1 << 16
+"""Largest value of a geometry."""
+
+VALUES = 1 << 28
+"""Most values of a padded sample, and of all its patches: VGG-16 has 29 million at most."""
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a 2-d convolution looks; raises BadInput where no output would be left.
+    """Where a 2-d convolution looks; raises BadInput where no output would be left, or where
+    sample or patches would fill the memory.
 
     Attributes
     ----------
@@ -40,11 +47,22 @@ class Geometry:
             if len(values) != length or not all(_whole(v) and v >= least for v in values):
                 raise BadInput(f"{name} must be {length} whole numbers of at least {least}, "
                                f"not {list(values)}")
+            if max(values) > SIZE:
+                raise BadInput(f"{name} must be at most {SIZE}, not {list(values)}; use a smaller "
+                               "convolution")
         if min(self.output_size) < 1:
             raise BadInput(
                 f"a kernel of {list(self.kernel)} with dilation {list(self.dilation)} does not fit "
                 f"into an image of {list(self.input_shape[1:])} with padding {list(self.padding)}; "
                 "use a smaller kernel or more padding")
+        (channels, height, width), (top, left, bottom, right) = self.input_shape, self.padding
+        needed = max(channels * (top + height + bottom) * (left + width + right),
+                     self.positions * channels * prod(self.kernel))
+        if needed > VALUES:
+            raise BadInput(f"an image of {list(self.input_shape)} with padding "
+                           f"{list(self.padding)} and a kernel of {list(self.kernel)} takes "
+                           f"{needed:,} values a sample, at most {VALUES:,} are possible; use a "
+                           "smaller image or less padding")
 
     @property
     def output_size(self) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zeroskip.sw import reference
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.parts.checks import check_choice, check_shape
 from zeroskip.sw.parts.eie import EIEPart, LayerInfo
@@ -40,7 +41,9 @@ class Program:
     parts : tuple of EIEPart or TensorCorePart
         In order; between two of them the host converts integers.
     reference : str
-        Digest of the integer reference that was written beside it.
+        Digest of the integer reference that was written beside it, and of ``input_dtype``. Scales,
+        zero points and images are bound to it: :meth:`load` takes the reference out of them again
+        and compares.
     input_dtype : str
         Type of the model's input: ``"float32"``, or ``"int8"`` or ``"uint8"`` where the model
         takes integers; a machine takes those of uint8 less 128.
@@ -130,8 +133,8 @@ class Program:
         return program
 
     def _check(self, tensors: dict[str, np.ndarray]) -> None:
-        """Each part, that they follow one another and take the input, and that no tensor is left
-        over; ``ValueError`` on a misfit."""
+        """Each part, that they follow one another and take the input, that no tensor is left over,
+        and that all of it is what the reference says; ``ValueError`` on a misfit."""
         if not self.parts:
             raise ValueError("it has 0 parts, expected 1 or more")
         used = set()
@@ -153,6 +156,10 @@ class Program:
         check_shape("output_shape", self.output_shape, self.outputs)
         for name in sorted(set(tensors) - used):
             raise ValueError(f"tensor '{name}' belongs to no layer")
+        layers = (layer for part in self.parts for layer in part.unpacked())
+        if reference.digest(layers, self.input_dtype) != self.reference:
+            raise ValueError("its scales, zero points or images are not those of the reference "
+                             "that it was compiled with")
 
 
 def _part(number: int, described: dict, tensors: dict[str, np.ndarray]) -> Part:

@@ -20,6 +20,7 @@ low = -128, or output_zero_point with ReLU. Where ``raw`` is true, y = int32(W @
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from math import prod
 from pathlib import Path
@@ -72,15 +73,18 @@ def beside(program: Path) -> Path:
     return program.with_suffix(SUFFIX)
 
 
-def digest(reference: tuple[Layer, ...]) -> str:
-    """A short name for exactly this reference; the program carries it."""
+def digest(reference: Iterable[Layer], input_dtype: str = "float32") -> str:
+    """A short name for exactly this reference and the type of the model's input; the program
+    carries it."""
     hashed = hashlib.sha256()
     for layer in reference:
         tensors = _tensors(layer)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         hashed.update(json.dumps([_described(layer), shapes]).encode())
         for tensor in tensors.values():
-            hashed.update(tensor.tobytes())
+            hashed.update(tensor.reshape(-1).view(np.uint8))
+    if input_dtype != "float32":
+        hashed.update(input_dtype.encode())
     return hashed.hexdigest()[:16]
 
 
@@ -102,10 +106,11 @@ def load(path: Path) -> tuple[Layer, ...]:
     except (KeyError, TypeError, ValueError) as error:
         raise _not_a_reference(path, error) from None
     for name, tensor in tensors.items():
-        dtype = expected.get(name)
-        if tensor.dtype != dtype:
+        if name not in expected:
+            raise BadInput(f"{path}: tensor '{name}' belongs to no layer; compile the model again")
+        if tensor.dtype != expected[name]:
             raise BadInput(f"{path}: tensor '{name}' is {tensor.dtype}, expected "
-                           f"{dtype and np.dtype(dtype)}; compile the model again")
+                           f"{np.dtype(expected[name])}; compile the model again")
     try:
         return tuple(_layer(layer, {name: tensors[f"layer{i}.{name}"]
                                     for name in _TENSORS[layer["engine"]]})
@@ -124,7 +129,7 @@ def _engine(layer: Layer) -> str:
 
 
 def _tensors(layer: Layer) -> dict[str, np.ndarray]:
-    return {name: np.array(getattr(layer, name), dtype, order="C")
+    return {name: np.asarray(getattr(layer, name), dtype, order="C")
             for name, dtype in _TENSORS[_engine(layer)].items()}
 
 

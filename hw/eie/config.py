@@ -16,7 +16,11 @@ _LEAST = {"runahead": 2, "broadcast_latency": 0, "acc_width": 17,
           **dict.fromkeys(("weight_rows", "act_depth", "bias_depth", "descriptors"), 2)}
 """Smallest value of a field, where it is not 1."""
 
-_MOST = {"acc_width": 32, "codebooks": 32, "groups": 4}
+_MOST = {"acc_width": 32, "codebooks": 32, "groups": 4, "pes": 1024, "queue_depth": 4096,
+         "runahead": 1024, "broadcast_latency": 64,
+         **dict.fromkeys(("weight_rows", "pointers", "act_depth", "block", "acc_depth",
+                          "bias_depth", "descriptors"), 1 << 24)}
+"""Largest value of a field: far beyond what is of use, so that sizes made of it stay small."""
 
 
 @dataclass(frozen=True, kw_only=True)

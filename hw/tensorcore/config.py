@@ -56,6 +56,8 @@ class TensorCoreConfig:
             elif value < _LEAST.get(field.name, 1):
                 raise ValueError(
                     f"{field.name} must be at least {_LEAST.get(field.name, 1)}, not {value}")
+            elif value > _MOST[field.name]:
+                raise ValueError(f"{field.name} must be at most {_MOST[field.name]}, not {value}")
         if self.products & (self.products - 1):
             raise ValueError(f"products must be a power of two, not {self.products}")
         if self.weight_words < self.span:   # a dense chunk of K is a whole word of activations
@@ -125,6 +127,10 @@ class TensorCoreConfig:
 
 _LEAST = {"products": 2, "weight_words": 2, "activation_words": 2}
 """Smallest value of a field, where it is not 1."""
+
+_MOST = {"rows": 256, "columns": 256, "products": 256, "weight_words": 1 << 24,
+         "activation_words": 1 << 24}
+"""Largest value of a field: far beyond what is of use, so that sizes made of it stay small."""
 
 CONFIGS = {
     # 64 multipliers: fits the DSP blocks of a mid-size FPGA; the demo's machine.

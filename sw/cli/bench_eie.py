@@ -1,8 +1,8 @@
 """Commands ``bench eie``, ``bench scaling``, ``bench ladder``: cycles of the EIE array in RTL."""
 
-import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from statistics import geometric_mean
 
@@ -13,6 +13,7 @@ import typer
 from zeroskip.sim import benchmarks, engines
 from zeroskip.sim.benchmarks import MODES, Figures, Job, machine
 from zeroskip.sim.layers import MASKS, NINE, random_vector
+from zeroskip.sw.arrayfile import read_npz
 from zeroskip.sw.cli import plots
 from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.screen import Screen
@@ -24,6 +25,9 @@ fully-connected layers."""
 
 PAPER_MHZ = 800
 """Clock of the paper's machine."""
+
+PLACES = 1 << 28
+"""Most rows times columns of a given matrix; the largest of the paper's layers has 103 million."""
 
 SIZES = (1, 4, 16, 64, 128, 256)
 """Numbers of PEs of ``bench scaling``."""
@@ -189,20 +193,13 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Cycles depend on what is zero, not on the other values: any codebook index serves for a
     weight, and 1 for an activation.
     """
+    arrays = read_npz(path, "a scipy sparse matrix", "write one with scipy.sparse.save_npz")
     try:
-        with path.open("rb") as file:
-            matrix = scipy.sparse.load_npz(file).tocsr().tocoo()    # sums what stands twice
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                activations = arrays.get("activations")
-    except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such file; write one with scipy.sparse.save_npz") \
-            from None
-    except (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        matrix = _sparse(arrays)
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise BadInput(f"{path}: not a scipy sparse matrix ({error}); write one with "
                        "scipy.sparse.save_npz") from None
-    if not all(matrix.shape):
-        raise BadInput(f"{path}: the matrix is {list(matrix.shape)}; it needs rows and columns")
+    activations = arrays.get("activations")
     _check_real(path, "the matrix", matrix.data)
     rows, columns = matrix.row[matrix.data != 0], matrix.col[matrix.data != 0]
     indices = np.zeros(matrix.shape, np.uint8)
@@ -214,6 +211,28 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
                        f"has {matrix.shape[1]} columns; give one activation per column")
     _check_real(path, "'activations'", activations)
     return indices, (activations != 0).astype(np.int16)
+
+
+def _sparse(arrays: dict[str, np.ndarray]) -> scipy.sparse.coo_array:
+    """The matrix of what ``scipy.sparse.save_npz`` writes; what stands twice is summed."""
+    kind = arrays["format"].item()
+    kind = kind.decode() if isinstance(kind, bytes) else kind
+    shape, data = tuple(arrays["shape"].tolist()), arrays["data"]
+    if len(shape) != 2 or not min(shape) >= 1:
+        raise ValueError(f"its shape is {list(shape)}, and it needs rows and columns")
+    if prod(shape) > PLACES:
+        raise ValueError(f"its {shape[0]:,} x {shape[1]:,} places are more than {PLACES:,}")
+    if kind in ("csr", "csc", "bsr"):
+        make = getattr(scipy.sparse, f"{kind}_array")
+        matrix = make((data, arrays["indices"], arrays["indptr"]), shape)
+        matrix.check_format(full_check=True)
+    elif kind == "coo":
+        matrix = scipy.sparse.coo_array((data, (arrays["row"], arrays["col"])), shape)
+    elif kind == "dia":
+        matrix = scipy.sparse.dia_array((data, arrays["offsets"]), shape)
+    else:
+        raise ValueError(f"its format is {kind!r}")
+    return matrix.tocsr().tocoo()
 
 
 def _check_real(path: Path, what: str, values: np.ndarray) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from zeroskip.hw.eie import config as eie
 from zeroskip.hw.tensorcore import config as tensorcore
+from zeroskip.sw.arrayfile import read_npy
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import as_int8, as_samples
 from zeroskip.sw.program import Program
@@ -53,14 +54,7 @@ def name_of(config: eie.EIEConfig | tensorcore.TensorCoreConfig) -> str:
 
 def array(path: Path) -> np.ndarray:
     """A ``.npy`` array of numbers."""
-    try:
-        with path.open("rb") as file:
-            values = np.lib.format.read_array(file, allow_pickle=False)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such file; give the path of a .npy array") from None
-    except Exception as error:  # numpy raises almost anything on a damaged file
-        raise BadInput(f"{path}: not a readable .npy array ({str(error).partition(chr(10))[0]}); "
-                       "write it with numpy.save") from None
+    values = read_npy(path, "a readable .npy array", "write it with numpy.save")
     if values.dtype.kind not in "fiu" or not values.ndim:
         raise BadInput(f"{path}: not an array of numbers; write it with numpy.save")
     return values

@@ -36,6 +36,8 @@ HINTS = {
 UNKNOWN = "unknown"
 """Kind of the tensor behind a node that cannot run."""
 LARGEST_BIAS = 1 << 53
+NAME = 100
+"""Characters of a name in the table of what cannot run."""
 
 
 class Reject(Exception):
@@ -436,7 +438,8 @@ def unknown(operator: str) -> Reject:
 
 def table(rows: Sequence[Unsupported]) -> str:
     """Plain text, one line a node: its name, operator and the reason."""
-    cells = [("node", "operator", "reason")] + [(r.name, r.operator, r.reason) for r in rows]
+    cells = [("node", "operator", "reason")] + [
+        (r.name[:NAME], r.operator[:NAME], r.reason) for r in rows]
     name, operator = (max(len(cell[i]) for cell in cells) for i in (0, 1))
     return "\n".join(f"  {a:<{name}}  {b:<{operator}}  {c}" for a, b, c in cells)
 

@@ -108,8 +108,8 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         reports += report
         if x is not None:
             x = section.forward(x)[-1]
-    program = Program(tuple(parts), reference.digest(tuple(layers)), network.input_dtype,
-                      network.input_shape, network.output_shape)
+    program = Program(tuple(parts), reference.digest(layers, network.input_dtype),
+                      network.input_dtype, network.input_shape, network.output_shape)
     return Compiled(program, tuple(layers), tuple(reports))
 
 

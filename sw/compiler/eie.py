@@ -51,7 +51,7 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
         segments[at] = replace(
             segment, first=segment.first + segment.balanced * memory.banks,
             shift=segment.swap * layers[segment.codebook].shift)
-    return EIEPart(
+    part = EIEPart(
         config=config,
         input_scale=layers[0].input_scale,
         layers=infos,
@@ -63,6 +63,8 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
         codebooks=np.stack([layer.codebook for layer in layers]),
         order=np.concatenate([each.order for each in placed]),
     )
+    part.check_weights()
+    return part
 
 
 _MEMORIES = ("weight_rows", "pointers", "act_depth", "bias_depth", "descriptors")

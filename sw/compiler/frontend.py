@@ -1,5 +1,6 @@
 """One door for every model: read it, look into it, write it."""
 
+import struct
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,6 +10,10 @@ from zeroskip.sw.compiler import onnx_frontend, pt2_frontend
 from zeroskip.sw.compiler.chain import Chain, Unsupported
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.network import Conv2d, Linear, Network
+
+UNREADABLE = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError,
+              RuntimeError, TypeError, ValueError, struct.error)
+"""What a reader may raise on a file that nobody could have exported."""
 
 SURVEYS = {".onnx": onnx_frontend.survey, ".pt2": pt2_frontend.survey}
 
@@ -108,7 +113,14 @@ def _survey(path) -> Chain:
                        "give the path of a model file.") from error
     if not content:
         raise BadInput(f"{path} is empty; export the model again.")
-    return SURVEYS[path.suffix.lower()](content, str(path))
+    try:
+        return SURVEYS[path.suffix.lower()](content, str(path))
+    except BadInput:
+        raise
+    except UNREADABLE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise BadInput(f"{path} holds something that no model has ({reason}); export the model "
+                       "again.") from error
 
 
 def _layer_row(layer):

@@ -8,15 +8,18 @@ torch 2.10 and later write.
 """
 
 import io
-import json
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import cache
+from math import prod
 
 import numpy as np
 
+from zeroskip.sw import zipped
 from zeroskip.sw.compiler.chain import Chain, Reject, float32, only, unknown
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.tensorfile import parse_json
 
 SCHEMA = 8
 GRAPH = "/models/model.json"
@@ -68,10 +71,11 @@ def survey(content: bytes, source: str) -> Chain:
         program = _parse(content, source)
     except BadInput:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise BadInput(f"{source} is not a complete .pt2 file; write it again with "
                        "torch.export.save.") from error
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
+            ValueError) as error:
         raise BadInput(f"{source} is not laid out as torch.export.save of torch 2.10 or later "
                        "writes it; write it again, or export to ONNX.") from error
     start = only(program.inputs, "input", source)
@@ -194,9 +198,9 @@ class _Walk:
 
 
 def _parse(content, source):
-    archive = zipfile.ZipFile(io.BytesIO(content))
+    archive = zipped.opened(io.BytesIO(content))
     graphs = [name for name in archive.namelist() if name.endswith(GRAPH)]
-    program = json.loads(archive.read(graphs[0]))
+    program = parse_json(archive.read(graphs[0]).decode())
     root = graphs[0].removesuffix(GRAPH)
     version = program["schema_version"]["major"]
     if version != SCHEMA:
@@ -232,8 +236,9 @@ def _parameters(specs):
 
 
 def _weights(archive, root, source):
-    config = json.loads(archive.read(f"{root}{WEIGHTS}model_weights_config.json"))["config"]
-    weights = {}
+    config = parse_json(
+        archive.read(f"{root}{WEIGHTS}model_weights_config.json").decode())["config"]
+    weights, read = {}, cache(archive.read)     # several tensors may share a member
     for name, entry in config.items():
         if entry["use_pickle"]:
             raise BadInput(f"{source} holds {name!r} as a pickle, which could run code; export "
@@ -241,13 +246,15 @@ def _weights(archive, root, source):
         meta = entry["tensor_meta"]
         dtype = DTYPES.get(meta["dtype"])
         if dtype:
-            weights[name] = _tensor(archive.read(root + WEIGHTS + entry["path_name"]), meta, dtype)
+            weights[name] = _tensor(read(root + WEIGHTS + entry["path_name"]), meta, dtype)
     return weights
 
 
 def _tensor(content, meta, dtype):
     # the constructor checks that shape, strides and offset stay inside the buffer
     size = np.dtype(dtype).itemsize
+    if prod(n["as_int"] for n in meta["sizes"]) * size > len(content):
+        raise ValueError("a tensor has more values than are stored")
     return np.ndarray(
         [n["as_int"] for n in meta["sizes"]], dtype, content,
         meta["storage_offset"]["as_int"] * size, [n["as_int"] * size for n in meta["strides"]])

@@ -3,8 +3,6 @@
 import numpy as np
 
 from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP, TensorCoreConfig
-from zeroskip.sw.driver.tensorcore import Schedule
-from zeroskip.sw.errors import BadInput
 from zeroskip.sw.pack.nm import compress
 from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart
 from zeroskip.sw.quantize.int8 import Int8Layer
@@ -13,14 +11,12 @@ from zeroskip.sw.quantize.int8 import Int8Layer
 def compile_layers(layers: tuple[Int8Layer, ...], config: TensorCoreConfig) -> TensorCorePart:
     """Packs the layers, each in the fastest pattern that its zeros and the machine allow.
 
-    ``BadInput`` where a layer, for one sample, is more than one command of the machine.
+    ``BadInput`` where a layer, for one sample, is more than one command of the machine, or would
+    take more memory or time than there is.
     """
     packed = tuple(compile_layer(layer, fastest(layer.weight, config)) for layer in layers)
     for layer in packed:
-        try:
-            Schedule.of(config, layer.pattern, layer.rows, layer.columns, layer.positions)
-        except BadInput as error:
-            raise BadInput(f"layer {layer.name}: {error}") from None
+        layer.check_size(config)
     return TensorCorePart(config, packed)
 
 

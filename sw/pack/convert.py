@@ -27,6 +27,7 @@ from zeroskip.sw.pack.nm import DTYPES as SPARSE
 from zeroskip.sw.pack.nm import compress, decompress
 from zeroskip.sw.pack.tensors import DTYPES, Tensor
 from zeroskip.sw.pack.torch24 import from_torch, to_torch
+from zeroskip.sw.tensorfile import parse_json
 
 PACKED = ("torch", "ptx", "bitmask")
 FORMS = (*PACKED, "dense")
@@ -174,13 +175,13 @@ def _entry(metadata: dict[str, str]) -> tuple[str, dict[str, dict]]:
     if KEY not in metadata:
         return "", {}
     try:
-        entry = json.loads(metadata[KEY])
+        entry = parse_json(metadata[KEY])
         form, described = entry["form"], entry["tensors"]
         if form not in PACKED:
             raise ValueError(f"there is no form {form!r}")
         return form, {name: {key: own[key] for key in ("dtype", "pattern")}
                       for name, own in described.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"the metadata under {KEY} are not readable ({error}); convert the dense "
                        "file again") from None
 

@@ -210,7 +210,7 @@ def whole(packed: Packed, first: np.ndarray) -> Packed:
 
 
 def unpack(packed: Packed) -> np.ndarray:
-    """Dense uint8 ``[out, in]`` of ``packed``, walking the bytes as the machine does.
+    """Dense uint8 ``[out, in]`` of ``packed``, as the machine reads the bytes.
 
     Raises :class:`BadInput` where starts or bytes do not describe such a matrix.
     """
@@ -223,48 +223,61 @@ def unpack(packed: Packed) -> np.ndarray:
     for pe in range(packed.pes):
         group, cluster = divmod(pe, clusters)
         owned = _owned(packed.columns, clusters, packed.groups, group)
-        own = dense[cluster::clusters, owned]
         try:
-            _unpack_slice(packed.entries[pe].tolist(), packed.starts[pe].tolist(), own,
-                          packed.escapes)
+            column = _columns(packed.starts[pe].astype(np.int64), len(owned),
+                              len(packed.entries[pe]))
+            rows = len(range(cluster, packed.rows, clusters))
+            row, column, value = _unpack_slice(packed.entries[pe], column, rows, packed.escapes)
         except ValueError as error:
             raise BadInput(f"PE {pe}: {error}: pack the matrix again") from None
-        dense[cluster::clusters, owned] = own
+        dense[cluster + clusters * row, owned[column]] = value
     return dense
 
 
-def _unpack_slice(entries: list[int], starts: list[int], own: np.ndarray, escapes: bool) -> None:
-    """Writes one PE's entries into its own rows and columns; ``ValueError`` where they do not
-    fit."""
-    columns = own.shape[1]
-    if starts[0] != 0 or set(starts[columns:]) != {len(entries)}:
-        raise ValueError(f"starts run from {starts[0]} to {starts[columns:]} instead of 0 to "
-                         f"{len(entries)}")
-    for column in range(columns):
-        start, stop = starts[column], starts[column + 1]
-        if not start <= stop <= len(entries):
-            raise ValueError(f"column {column}: starts {start} and {stop} do not enclose some of "
-                             f"the {len(entries)} bytes")
-        try:
-            _unpack_column(entries[start:stop], own[:, column], escapes)
-        except ValueError as error:
-            raise ValueError(f"column {column}, {error}") from None
+def _columns(starts: np.ndarray, columns: int, size: int) -> np.ndarray:
+    """The column of each of ``size`` bytes of a PE that owns so many columns; ``ValueError``
+    where ``starts`` do not say it."""
+    if starts[0] != 0 or np.any(starts[columns:] != size):
+        raise ValueError(f"starts run from {starts[0]} to {starts[columns:].tolist()} instead of "
+                         f"0 to {size}")
+    wrong = np.flatnonzero((starts[:-1] > starts[1:]) | (starts[1:] > size))
+    if wrong.size:
+        column = wrong[0]
+        raise ValueError(f"column {column}: starts {starts[column]} and {starts[column + 1]} do "
+                         f"not enclose some of the {size} bytes")
+    return np.repeat(np.arange(len(starts) - 1), np.diff(starts))
 
 
-def _unpack_column(column: list[int], own: np.ndarray, escapes: bool) -> None:
-    while escapes and column and not column[-1]:
-        column.pop()
-    row, escaped = 0, False
-    for number, byte in enumerate(column):
-        value, run = byte & 0xF, byte >> VALUE_BITS
-        escaped = escapes and not value and not escaped
-        if escaped:
-            row += 16 * (run + 1)
-            continue
-        row += run
-        if row >= len(own):
-            raise ValueError(f"byte {number} is for row {row} of {len(own)}")
-        own[row] = value
-        row += 1
-    if escaped:
-        raise ValueError(f"byte {len(column) - 1} is an escape, and no entry follows")
+def _unpack_slice(entries: np.ndarray, column: np.ndarray, rows: int,
+                  escapes: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and value of each entry of one PE, that of padding being 0; ``ValueError``
+    where an entry leaves the PE's ``rows`` or does not come behind its escape."""
+    first = np.append(-1, column[:-1]) != column
+    byte = np.arange(len(column)) - _latest(first)
+    kept = np.ones(len(entries), bool)
+    if escapes:     # zero bytes fill a column up
+        last = np.full(column.max(initial=-1) + 1, -1)
+        held = np.flatnonzero(entries)
+        last[column[held]] = held
+        kept = np.arange(len(entries)) <= last[column]
+    column, first, byte = column[kept], first[kept], byte[kept]
+    value, run = entries[kept] & 0xF, entries[kept].astype(np.int64) >> VALUE_BITS
+    # Of neighbouring bytes without a value every other one is an escape.
+    zero = (value == 0) & escapes
+    escape = zero & ((np.arange(len(zero)) - _latest(
+        zero & (first | ~np.append(False, zero[:-1])))) % 2 == 0)
+    step = np.where(escape, 16 * (run + 1), run + 1)
+    passed = np.cumsum(step)
+    row = passed - np.maximum.accumulate(np.where(first, passed - step, 0)) - 1
+    open_ = escape & np.append(first[1:], True)[:len(escape)]
+    wrong = np.flatnonzero(open_ | (~escape & (row >= rows)))
+    if wrong.size:
+        at = wrong[0]
+        what = "an escape, and no entry follows" if open_[at] else f"for row {row[at]} of {rows}"
+        raise ValueError(f"column {column[at]}, byte {byte[at]} is {what}")
+    return row[~escape], column[~escape], value[~escape]
+
+
+def _latest(marks: np.ndarray) -> np.ndarray:
+    """For each place the last marked one up to it; 0 where there is none."""
+    return np.maximum.accumulate(np.where(marks, np.arange(len(marks)), 0))

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.tensorfile import parse_json
+from zeroskip.sw.tensorfile import header_of, parse_json
 
 DTYPES = {"F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16),
           "F32": np.dtype(np.float32), "I8": np.dtype(np.int8), "U8": np.dtype(np.uint8),
@@ -63,7 +63,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         tensors = {name: Tensor(found["dtype"], tuple(found["shape"]), bytes(found["data"]))
                    for name, found in deserialize(content)}
         # deserialize keeps the last of two tensors of one name.
-        header = parse_json(content[8:8 + int.from_bytes(content[:8], "little")].decode())
+        header = parse_json(header_of(content))
     except (SafetensorError, ValueError) as error:
         raise BadInput(f"{path}: not a readable safetensors file ({error}); it is truncated, "
                        "damaged or of another kind") from None

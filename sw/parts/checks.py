@@ -4,8 +4,19 @@ from math import prod
 
 import numpy as np
 
+from zeroskip.sw.errors import BadInput
+
 MOST_DIMENSIONS = 63
 """Of a sample: numpy's arrays have 64, one of them for the batch."""
+WEIGHTS = 1 << 28
+"""Most weights of a layer, zeros included: the largest of VGG-16 has 103 million."""
+
+
+def check_most(what: str, needed: int, most: int, unit: str) -> None:
+    """An estimate of memory or time within its bound; else ``BadInput``, with a remedy."""
+    if needed > most:
+        raise BadInput(f"{what} about {needed:,} {unit}, at most {most:,} are possible; make the "
+                       "layer or the configuration smaller")
 
 
 def check_range(name: str, value, least: int, most: int) -> None:

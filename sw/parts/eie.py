@@ -15,12 +15,24 @@ import numpy as np
 
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig
 from zeroskip.sw.pack.directory import MOST, WORDS, unpack_counts, unpack_pointers, words_for
-from zeroskip.sw.pack.eie import width
-from zeroskip.sw.parts.checks import check_choice, check_range, check_scale, check_tensor
+from zeroskip.sw.pack.eie import Packed, unpack, width
+from zeroskip.sw.parts.checks import (
+    WEIGHTS,
+    check_choice,
+    check_most,
+    check_range,
+    check_scale,
+    check_tensor,
+)
 from zeroskip.sw.parts.quantity import Quantity
+from zeroskip.sw.quantize.fixed import HIGHEST, LOWEST, prove
+from zeroskip.sw.reference import ReferenceLayer
 
 MAX_STRIDE = 63
 """Most bytes of a column in a bank-balanced layer."""
+
+MEMORY = 1 << 29
+"""Most bits of an array's memories: more than any FPGA has."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +243,59 @@ class EIEPart:
             return unpack_counts(self.pointers[:, first // NIBBLES * WORDS:], segment.stride, held)
         return unpack_pointers(self.pointers[:, first:first + held + 1])
 
+    def unpacked(self) -> Iterator[ReferenceLayer]:
+        """The layers without any packing, taken out of the images as the array reads them.
+
+        ``ValueError`` where the images hold anything else, the counts of a layer are wrong, or an
+        accumulator could overflow.
+        """
+        columns, start, scale, low = np.arange(self.inputs), 0, self.input_scale, LOWEST
+        ends = (segment for segment in self.segments if segment.swap)
+        for number, (layer, end) in enumerate(zip(self.layers, ends, strict=True)):
+            where, rows = f"layer {layer.name}", self.positions(number)
+            words = -(-layer.slots // self.config.clusters)
+            biases = self.biases[:, start:start + words].T.reshape(-1).astype(np.int64)
+            biases -= 1 << end.shift >> 1
+            indices = self._indices(number)
+            found, codebook = indices[np.ix_(rows, columns)], self.codebooks[number]
+            nonzeros = np.count_nonzero(found)
+            check_range(f"{where}: nonzeros", layer.nonzeros, nonzeros, nonzeros)
+            if np.count_nonzero(indices) != nonzeros or np.any(np.delete(biases, rows)):
+                raise ValueError(f"{where}: weights or biases stand where no output is")
+            if codebook[0]:
+                raise ValueError(f"{where}: index 0 stands for {codebook[0]}, expected 0")
+            unpacked = ReferenceLayer(layer.name, codebook[found], biases[rows], end.shift,
+                                      layer.activation, scale, layer.output_scale)
+            prove(layer.name, unpacked.weight, unpacked.bias, end.shift, low, HIGHEST,
+                  self.config.acc_width)
+            yield unpacked
+            columns, start, scale = rows, start + words, layer.output_scale
+            low = 0 if layer.activation == "relu" else LOWEST
+
+    def _indices(self, number: int) -> np.ndarray:
+        """Codebook indices of layer ``number`` at their physical places, uint8 [slots, columns];
+        ``ValueError`` where the bytes are none, or other than the layer says."""
+        layer, passes = self.layers[number], []
+        step = self.config.acc_depth * layer.owners(self.config)
+        for segment in self.segments:
+            if segment.codebook != number or not segment.begin:
+                continue
+            starts, stops = self.spans(segment)
+            if np.any(starts[:, 1:] != stops[:, :-1]):
+                raise ValueError(f"layer {layer.name}: bytes between its columns belong to none")
+            firsts = starts[:, :1]
+            passes.append(Packed(
+                tuple(own[first:stop] for own, first, stop in
+                      zip(self.entries, firsts[:, 0], stops[:, -1], strict=True)),
+                np.concatenate([firsts, stops], axis=1) - firsts,
+                rows=min(step, layer.slots - step * len(passes)),
+                columns=self.columns(number), groups=self.config.groups if layer.grouped else 1,
+                escapes=self.config.escapes))
+        for field, count in (("entries", sum(own.size for own in passes)),
+                             ("padding", sum(int(own.padding.sum()) for own in passes))):
+            check_range(f"layer {layer.name}: {field}", getattr(layer, field), count, count)
+        return np.concatenate([unpack(own) for own in passes])
+
     def storage(self) -> dict[str, int]:
         """Bytes that the part occupies, by kind, and of its float32 original.
 
@@ -282,6 +347,7 @@ class EIEPart:
 
     def _check_layers(self) -> None:
         config = self.config
+        check_most("the array's memories take", sum(config.memory_bits.values()), MEMORY, "bits")
         check_range("number of layers", len(self.layers), 1, config.codebooks)
         check_scale("input_scale", self.input_scale)
         for layer in self.layers:
@@ -304,6 +370,18 @@ class EIEPart:
                 check_range(f"{where}: {field}", getattr(layer, field), 0, self.entries.size)
         for before, after in pairwise(self.layers):
             check_range(f"layer {after.name}: inputs", after.inputs, *[before.outputs] * 2)
+        self.check_weights()
+        for number, layer in enumerate(self.layers):
+            if layer.balanced:
+                check_range(f"layer {layer.name}: bytes of a pass",
+                            layer.places(config, self.columns(number)), 0,
+                            self.entries[:1].size)
+
+    def check_weights(self) -> None:
+        """``BadInput`` where a layer would fill the memory once it is unpacked."""
+        for number, layer in enumerate(self.layers):
+            check_most(f"layer {layer.name}: unpacked, it has",
+                       layer.slots * self.columns(number), WEIGHTS, "weights")
 
     def _check_tensors(self) -> None:
         config, entries = self.config, self.entries

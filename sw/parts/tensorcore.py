@@ -1,5 +1,6 @@
 """A part of a program that runs on a tensor core."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from math import prod
@@ -12,14 +13,36 @@ from zeroskip.sw.driver.tensorcore import Schedule
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.golden.tensorcore import SHIFTS
 from zeroskip.sw.im2col import Geometry
-from zeroskip.sw.parts.checks import check_choice, check_range, check_scale, check_tensor
+from zeroskip.sw.pack.nm import Compressed, decompress
+from zeroskip.sw.parts.checks import (
+    WEIGHTS,
+    check_choice,
+    check_most,
+    check_range,
+    check_scale,
+    check_tensor,
+)
 from zeroskip.sw.parts.quantity import Quantity
+from zeroskip.sw.quantize.int8 import Int8Layer, prove
 
 INDEX_BITS = 2
 """Bits of a kept value's position in its group."""
 
 PER_WORD = 32 // INDEX_BITS
 """Positions in one word of metadata."""
+
+WORDS, MULTIPLIERS = 1 << 18, 4096
+"""Most words of a core's buffers, and most multipliers. A simulation is built in 70 us and 2 KB
+for each word, in 30 ms and a MB for each multiplier."""
+
+SAMPLE = 1 << 32
+"""Most bytes that the host takes to stream one sample through a layer."""
+
+PRODUCTS = 1 << 36
+"""Most multiplications of a layer for one sample: all of VGG-16 takes 2^34."""
+
+STREAMED, SENT = 20, 40
+"""Bytes that the host takes for each operand that it streams, and for each output."""
 
 _LONGEST = (1 << 31) - 1
 
@@ -129,6 +152,19 @@ class TensorCoreLayer:
         return cls(**described, indices=_unpack_indices(where, tensors["metadata"], kept),
                    **{name: tensors[name] for name in _TENSORS})
 
+    def unpacked(self) -> Int8Layer:
+        """The layer without any packing; ``ValueError`` where a sum could overflow."""
+        weight = self.values
+        if self.pattern != "dense":
+            dense = decompress(Compressed(self.values, self.indices, self.pattern))
+            weight = np.ascontiguousarray(dense[:, :self.columns])
+        layer = Int8Layer(
+            self.name, weight, self.bias.astype(np.int64), self.multiplier, self.shift,
+            self.activation, self.geometry, self.inputs, self.outputs, self.input_scale,
+            self.input_zero_point, self.output_scale, self.output_zero_point, self.raw)
+        prove(layer)
+        return layer
+
     def check(self, config: TensorCoreConfig) -> None:
         """Everything against everything else; ``ValueError`` on a misfit."""
         where = f"layer {self.name}"
@@ -145,10 +181,32 @@ class TensorCoreLayer:
                         -128, 127)
         self._check_geometry(where)
         self._check_arrays(where)
+        self.check_size(config)
+
+    def check_size(self, config: TensorCoreConfig) -> None:
+        """``BadInput`` where one sample is more than one command of the machine, or would take
+        more memory or time than there is."""
+        where = f"layer {self.name}"
         try:
-            Schedule.of(config, self.pattern, self.rows, self.columns, self.positions)
+            schedule = Schedule.of(config, self.pattern, self.rows, self.columns, self.positions)
         except BadInput as error:
-            raise ValueError(f"{where}: {error}") from None
+            raise BadInput(f"{where}: {error}") from None
+        check_most(f"{where}: it has", self.rows * self.columns, WEIGHTS, "weights")
+        check_most(f"{where}: a sample takes", self.rows * self.columns * self.positions,
+                   PRODUCTS, "multiplications")
+        check_most(f"{where}: a sample takes", self._sample_bytes(schedule), SAMPLE,
+                   "bytes of memory")
+
+    def _sample_bytes(self, schedule: Schedule) -> int:
+        """Bytes that the host takes to stream one sample: weights for each block of columns,
+        patches, again for each panel of rows where K has several chunks, and outputs."""
+        config, pieces = schedule.config, schedule.chunks
+        panels = -(-self.rows // config.rows)
+        weights = (-(-self.positions // schedule.block) * panels * config.rows
+                   * pieces * schedule.steps * config.products)
+        patches = (-(-self.positions // config.columns) * config.columns * pieces * schedule.words
+                   * config.operands * (panels if pieces > 1 else 1))
+        return STREAMED * (weights + patches) + SENT * self.outputs
 
     def _check_geometry(self, where: str) -> None:
         geometry = self.geometry
@@ -236,6 +294,10 @@ class TensorCorePart:
         """The row of the tile that computes an output of a layer."""
         return output // layer.positions % self.config.rows
 
+    def unpacked(self) -> Iterator[Int8Layer]:
+        """The layers without any packing, one after another."""
+        return (layer.unpacked() for layer in self.layers)
+
     def storage(self) -> dict[str, int]:
         """Bytes that the part occupies, by kind, and of its float32 original."""
         return {
@@ -269,8 +331,12 @@ class TensorCorePart:
         """Every layer, and that they follow one another; ``ValueError`` on a misfit."""
         if not self.layers:
             raise ValueError("it has 0 layers, expected 1 or more")
+        config = self.config
+        check_most("the core's buffers have", 2 * (config.rows * config.weight_words
+                   + config.columns * config.activation_words), WORDS, "words")
+        check_most("the core has", config.multipliers, MULTIPLIERS, "multipliers")
         for layer in self.layers:
-            layer.check(self.config)
+            layer.check(config)
         for before, after in pairwise(self.layers):
             check_range(f"layer {after.name}: inputs", after.inputs, *[before.outputs] * 2)
             if before.raw:

@@ -1,11 +1,11 @@
 """Labelled samples, and the accuracy of a network on them."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from zeroskip.sw.arrayfile import read_npz
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Network, as_samples
 
@@ -32,16 +32,9 @@ def read_data(path: str | Path) -> Data:
 
     Samples are flattened. Raises BadInput where the file or an array cannot be used.
     """
-    try:
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            x, y = file["x"], file["y"]
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} does not exist; give a .npz file with x and y.") from error
-    except (OSError, EOFError, KeyError, IndexError, TypeError, AttributeError, ValueError,
-            zipfile.BadZipFile) as error:
-        raise BadInput(f"{path} is no .npz file with arrays x and y; "
-                       "write it with numpy.savez(path, x=x, y=y).") from error
-    return _checked(path, x, y)
+    arrays = read_npz(path, "a .npz file with arrays x and y",
+                      "write it with numpy.savez(path, x=x, y=y)", ("x", "y"))
+    return _checked(path, **arrays)
 
 
 def check_fits(data: Data, network: Network):

@@ -40,6 +40,9 @@ from zeroskip.sw.network import Conv2d, Linear
 from zeroskip.sw.prune.data import Data, read_data
 from zeroskip.sw.prune.granularity import PATTERNS, granularity
 
+LENGTH, WIDTH, DOTS = 1 << 17, 1000, 24
+"""Most bytes of a recipe, and most characters and dots of a line."""
+
 STRUCTURAL = {"channel": Conv2d, "neuron": Linear}
 """Granularities whose units leave the network, and the layers that lose them."""
 
@@ -213,11 +216,14 @@ def read_recipe(path: str | Path, density: float | None = None) -> Recipe:
     Raises BadInput that names the unknown key, the wrong value or the line that is no TOML.
     """
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            content = file.read(LENGTH + 1)
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); "
                        "give the path of a recipe.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    try:
+        values = _toml_values(content)
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not valid TOML ({error}); correct it there.") from error
     known = [field.name for field in fields(Recipe)]
     for key in values:
@@ -235,6 +241,26 @@ def read_recipe(path: str | Path, density: float | None = None) -> Recipe:
         raise BadInput(f"{path}: criterion {recipe.criterion!r} needs data to work with; add data "
                        "or take l1.")
     return recipe
+
+
+def _toml_values(content: bytes) -> dict:
+    """What a TOML file says; ``ValueError`` where it is none, or larger than any recipe.
+
+    ``tomllib`` takes time and memory by the square of a key's parts.
+    """
+    if len(content) > LENGTH:
+        raise ValueError(f"it has more than {LENGTH:,} bytes")
+    text = content.decode()
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > WIDTH or line.count(".") > DOTS:
+            raise ValueError(f"line {number} has {len(line):,} characters and {line.count('.'):,} "
+                             f"dots, at most {WIDTH:,} and {DOTS} are read")
+    values = tomllib.loads(text)
+    for key, value in values.items():
+        for own in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(own, int) and abs(own) >= 1 << 63:
+                raise ValueError(f"{key} is an integer of more than 64 bits")
+    return values
 
 
 def _check(good, name, expected, value):

@@ -120,7 +120,7 @@ def quantize(network: Network, calibration: np.ndarray | None
     grids = _grids(network, x)
     layers, errors = zip(*(_layer(*each) for each in
                            zip(network.layers, grids, grids[1:], strict=False)), strict=True)
-    bits = [_prove(layer) for layer in layers]
+    bits = [prove(layer) for layer in layers]
     shares = [None] * len(layers) if x is None else _saturated(layers, x)
     return layers, tuple(LayerReport8(layer.name, *each) for layer, *each in
                          zip(layers, errors, shares, bits, strict=True))
@@ -249,7 +249,7 @@ def _requantiser(name: str, own: Quantised) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(multiplier), np.ascontiguousarray(shift)
 
 
-def _prove(layer: Int8Layer) -> int:
+def prove(layer: Int8Layer) -> int:
     """Bits that hold every sum for every input; raises :class:`BadInput` above 32.
 
     Only the end result counts: sums on the way may wrap, because int32 adds modulo 2^32.

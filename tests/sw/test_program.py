@@ -12,6 +12,7 @@ from safetensors.numpy import save as save_tensors
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw import program as program_module
+from zeroskip.sw import reference
 from zeroskip.sw.compiler.eie import compile_layers
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.program import Program
@@ -21,20 +22,30 @@ TENSORS = ("part0.entries", "part0.pointers", "part0.biases", "part0.codebooks",
            "part0.order")
 
 
-def layer(name, outputs, inputs, seed, activation="relu"):
+def layer(name, outputs, inputs, seed, activation="relu", input_scale=0.125):
     rng = np.random.default_rng(seed)
     indices = rng.integers(0, 16, (outputs, inputs), dtype=np.uint8)
     indices[rng.random(indices.shape) < 0.5] = 0
     codebook = rng.integers(-99, 99, 16).astype(np.int16)
     codebook[0] = 0
     return FixedLayer(name, indices, codebook, rng.integers(-99, 99, outputs), 3, activation,
-                      0.25, 0.125)
+                      input_scale, 0.125)
+
+
+def compiled(*parts):
+    """A program of parts, each given as its layers and configuration."""
+    layers = tuple(layer for own, _ in parts for layer in own)
+    return Program(tuple(compile_layers(own, config) for own, config in parts),
+                   reference.digest(reference.from_layers(layers)))
+
+
+FIRST = ((layer("fc1", 6, 9, 1, input_scale=0.25), layer("fc2", 5, 6, 2, "none")),
+         EIEConfig(pes=2, acc_depth=2))
 
 
 @pytest.fixture(scope="module")
 def program():
-    return Program((compile_layers((layer("fc1", 6, 9, 1), layer("fc2", 5, 6, 2, "none")),
-                                   EIEConfig(pes=2, acc_depth=2)),), "0123456789abcdef")
+    return compiled(FIRST)
 
 
 @pytest.fixture
@@ -122,7 +133,7 @@ def test_round_trip(program, path):
 def test_network_without_any_weight(tmp_path):
     empty = FixedLayer("zero", np.zeros((3, 4), np.uint8), np.zeros(16, np.int16),
                        np.zeros(3, np.int64), 0, "none", 1.0, 1.0)
-    Program((compile_layers((empty,), EIEConfig(pes=2)),), "").save(tmp_path / "zero.zsk")
+    compiled(((empty,), EIEConfig(pes=2))).save(tmp_path / "zero.zsk")
     assert Program.load(tmp_path / "zero.zsk").parts[0].entries.shape == (2, 0)
 
 
@@ -345,12 +356,11 @@ def test_header_holds_the_format_as_documented(program, content):
 
 def second_part(inputs, scale=0.125):
     """One layer of ``inputs`` on another machine."""
-    return compile_layers((replace(layer("fc3", 3, inputs, 5), input_scale=scale),),
-                          EIEConfig(pes=1))
+    return (layer("fc3", 3, inputs, 5, input_scale=scale),), EIEConfig(pes=1)
 
 
-def test_two_parts(program, tmp_path):
-    both = replace(program, parts=(*program.parts, second_part(5)))
+def test_two_parts(tmp_path):
+    both = compiled(FIRST, second_part(5))
     both.save(tmp_path / "both.zsk")
     loaded = Program.load(tmp_path / "both.zsk")
     for found, expected in zip(loaded.parts, both.parts, strict=True):
@@ -360,14 +370,14 @@ def test_two_parts(program, tmp_path):
     assert (loaded.input.scale, loaded.output.scale) == (0.25, 0.125)
 
 
-def test_parts_that_do_not_follow_one_another(program, path):
-    replace(program, parts=(*program.parts, second_part(6))).save(path)
+def test_parts_that_do_not_follow_one_another(path):
+    compiled(FIRST, second_part(6)).save(path)
     with pytest.raises(BadInput, match="part 1 takes 6 inputs, but part 0 gives 5 outputs"):
         Program.load(path)
 
 
-def test_misfit_names_its_part(program, path):
-    replace(program, parts=(*program.parts, second_part(5, 0.0))).save(path)
+def test_misfit_names_its_part(path):
+    compiled(FIRST, second_part(5, 0.0)).save(path)
     with pytest.raises(BadInput, match=r"part 1 \(eie\): input_scale is 0\.0"):
         Program.load(path)
 
@@ -376,3 +386,62 @@ def test_equal_programs_are_equal_files(program, tmp_path):
     for name in ("a", "b"):
         replace(program).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+# --- bound to the reference ---
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda part, _: part.update(input_scale=0.5), "not those of the reference"),
+    (lambda part, _: part["layers"][0].update(output_scale=0.5), "not those of the reference"),
+    (lambda part, _: part["layers"][1].update(output_scale=0.5), "not those of the reference"),
+    (lambda part, _: part["layers"][1].update(name="other"), "not those of the reference"),
+    (lambda part, _: part["layers"][0].update(activation="none"), "relu is 1, expected 0"),
+    (lambda part, _: part["layers"][0].update(nonzeros=3), "layer fc1: nonzeros is 3, expected"),
+    (lambda part, _: part["layers"][1].update(entries=3), "layer fc2: entries is 3, expected"),
+    (lambda part, _: part["layers"][1].update(padding=9), "layer fc2: padding is 9, expected"),
+    (lambda _, tensors: flip(tensors["part0.entries"], (0, 0), 0), "reference|leaves|nonzeros"),
+    (lambda _, tensors: flip(tensors["part0.codebooks"], (1, 1), 3), "not those of the reference"),
+    (lambda _, tensors: flip(tensors["part0.codebooks"], (1, 0), 3), "index 0 stands for 8"),
+    (lambda _, tensors: flip(tensors["part0.biases"], (1, 0), 5), "not those of the reference"),
+    (lambda _, tensors: swap(tensors["part0.order"]), "not those of the reference"),
+], ids=str)
+def test_what_the_reference_does_not_say(path, change, message):
+    check_forged(path, lambda header, tensors: change(part_of(header), tensors), message)
+
+
+def flip(tensor, at, bit):
+    tensor[at] ^= tensor.dtype.type(1 << bit)
+
+
+def swap(order):
+    order[:2] = order[1::-1].copy()
+
+
+def test_digest_of_another_reference(path):
+    check_forged(path, lambda header, _: header.update(reference="0" * 16), "not those of the refe")
+
+
+def test_overflow_is_proved_again(program, path):
+    """The reference is the same; the accumulator has become too narrow for it."""
+    (part,) = program.parts
+    narrow = replace(part, config=replace(part.config, acc_width=17))
+    replace(program, parts=(narrow,)).save(path)
+    with pytest.raises(BadInput, match="layer fc1, row .: a sum can reach .* 17-bit accumulator"):
+        Program.load(path)
+
+
+def test_array_of_more_memory_than_there_is(program, path):
+    (part,) = program.parts
+    large = replace(part, config=replace(part.config, weight_rows=1 << 24))
+    replace(program, parts=(large,)).save(path)
+    with pytest.raises(BadInput, match="memories take about 2,147,.* bits, at most 536,870,912"):
+        Program.load(path)
+
+
+def test_layer_that_would_fill_the_memory(path):
+    """No tensor says how many columns a bank-balanced layer has."""
+    def change(header, _):
+        part_of(header)["config"].update(act_depth=1 << 20)
+        part_of(header)["digest"] = EIEConfig(**part_of(header)["config"]).digest()
+        part_of(header)["layers"][0].update(balanced=1, stride=1, inputs=1 << 21)
+    check_forged(path, change, "layer fc1: bytes of a pass is 2097152, expected 0 to")

@@ -12,7 +12,10 @@ LEAST = {
     "weight_rows": 2, "pointers": 1, "act_depth": 2, "block": 1, "acc_depth": 1, "acc_width": 17,
     "bias_depth": 2, "codebooks": 1, "descriptors": 2,
 }
-MOST = {"groups": 4, "acc_width": 32, "codebooks": 32}
+MOST = {"groups": 4, "acc_width": 32, "codebooks": 32, "pes": 1024, "queue_depth": 4096,
+        "runahead": 1024, "broadcast_latency": 64, **dict.fromkeys(
+            ("weight_rows", "pointers", "act_depth", "block", "acc_depth", "bias_depth",
+             "descriptors"), 1 << 24)}
 FLAGS = ("escapes", "drops_empty", "counts", "counters")
 # A value has to be a multiple of something too: what is least then.
 SMALLEST = {**LEAST, "pointers": 16}
@@ -36,7 +39,8 @@ def test_below_the_least_value_is_refused(name):
 
 @pytest.mark.parametrize("name", MOST)
 def test_the_most_value_is_taken(name):
-    assert getattr(EIEConfig(**{name: MOST[name]}), name) == MOST[name]
+    others = {"pes": 4} if name == "groups" else {}
+    assert getattr(EIEConfig(**{name: MOST[name]}, **others), name) == MOST[name]
 
 
 @pytest.mark.parametrize("name", MOST)

@@ -123,3 +123,12 @@ def test_named_configurations_say_their_multipliers():
 
 def test_the_dense_twin_differs_in_nothing_but_the_patterns():
     assert replace(CONFIGS["tc-64"], patterns=("dense",)) == CONFIGS["tc-64-dense"]
+
+
+@pytest.mark.parametrize(("name", "most"), [
+    ("rows", 256), ("columns", 256), ("products", 256), ("weight_words", 1 << 24),
+    ("activation_words", 1 << 24)])
+def test_the_most_value_is_taken_and_more_is_refused(name, most):
+    assert getattr(TensorCoreConfig(**{name: most}), name) == most
+    with pytest.raises(ValueError, match=f"^{name} must be at most {most}, not {most + 1}$"):
+        TensorCoreConfig(**{name: most + 1})

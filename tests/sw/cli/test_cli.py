@@ -7,6 +7,7 @@ import re
 import shutil
 import zlib
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -330,11 +331,18 @@ def used_entry(folder):
                 if hidden[0, place[3]])
 
 
+def verify_unchecked(cli, folder, *options):
+    """``verify`` refuses the program; this is what it says without the checks of a file."""
+    args = ("verify", folder / "model.zsk", "--input", folder / "x.npy",
+            "--engines", "golden,python", *options)
+    assert cli(*args).code == 2
+    with mock.patch.object(Program, "_check"):
+        return cli(*args)
+
+
 def check_found(cli, folder, row=r"\d+", pe=r"\d+"):
     """``verify`` fails, naming the second layer, ``row``, ``pe`` and a cycle."""
-    args = ("verify", folder / "model.zsk", "--input", folder / "x.npy",
-            "--engines", "golden,python")
-    done = cli(*args)
+    done = verify_unchecked(cli, folder)
     assert (done.code, done.stderr) == (1, "")
     assert re.fullmatch(rf"golden,python: image \d, layer fc2, row {row} \(PE {pe}, "
                         rf"cycle [1-9]\d*\): -?\d+ against -?\d+; \d+ outputs differ in all\n",
@@ -369,16 +377,15 @@ def test_planted_bit_in_the_codebook(cli, folder):
 
 
 def test_planted_bit_in_a_bias(cli, folder):
-    plant(folder, "biases", (2, 3), 20)      # PE 2: three rows of the first layer, then its second
     (part,) = Program.load(folder / "model.zsk").parts
+    plant(folder, "biases", (2, 3), 20)      # PE 2: three rows of the first layer, then its second
     check_found(cli, folder, part.order[part.layers[0].slots + 2], 2)
 
 
 def test_difference_as_json(cli, folder):
     pe, address, row, _ = used_entry(folder)
     plant(folder, "entries", (pe, address), 3)
-    done = cli("verify", folder / "model.zsk", "--input", folder / "x.npy",
-               "--engines", "golden,python", "--json")
+    done = verify_unchecked(cli, folder, "--json")
     assert (done.code, done.stderr) == (1, "")
     assert (done.json["equal"], done.json["compared"]) == (False, 42)
     difference = done.json["difference"]
@@ -392,8 +399,7 @@ def test_difference_as_json(cli, folder):
 def test_difference_is_exit_code_only_when_quiet(cli, folder):
     pe, address, _, _ = used_entry(folder)
     plant(folder, "entries", (pe, address), 3)
-    assert cli("verify", folder / "model.zsk", "--input", folder / "x.npy",
-               "--engines", "golden,python", "-q") == (1, "", "")
+    assert verify_unchecked(cli, folder, "-q") == (1, "", "")
 
 
 # --- bad input: exit 2, one message, nothing written ---

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig, paper
+from zeroskip.sw import reference
 from zeroskip.sw.compiler.eie import compile_layers, cut, deepened
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.pack.eie import Packed, unpack, width
@@ -652,13 +653,18 @@ def test_bias_alone_overflows():
 
 # --- large addresses ---
 
+def save(layers, config, path):
+    Program((compile_layers(layers, config),),
+            reference.digest(reference.from_layers(layers))).save(path)
+
+
 @pytest.mark.parametrize("counts", [True, False])
 def test_addresses_beyond_65535(tmp_path, counts):
     """Weight memories of more than 16 bits of address."""
     layers = (layer(np.full((300, 300), 3)),)
     config = EIEConfig(pes=1, weight_rows=16384, act_depth=300, acc_depth=300, bias_depth=300,
                        block=300, counts=counts, pointers=2048)
-    Program((compile_layers(layers, config),), "").save(tmp_path / "large.zsk")
+    save(layers, config, tmp_path / "large.zsk")
     (part,) = Program.load(tmp_path / "large.zsk").parts
     assert part.spans(part.segments[0])[1].max() == 90_000
     check(part, layers)
@@ -671,7 +677,7 @@ def test_columns_beyond_65535(tmp_path, counts):
     indices[1, 69_999] = 4
     layers = (layer(indices),)
     config = EIEConfig(pes=1, pointers=70_016, act_depth=70_000, block=70_000, counts=counts)
-    Program((compile_layers(layers, config),), "").save(tmp_path / "wide.zsk")
+    save(layers, config, tmp_path / "wide.zsk")
     (part,) = Program.load(tmp_path / "wide.zsk").parts
     assert part.segments[0].limit == 70_000
     assert part.spans(part.segments[0])[1][0, -2:].tolist() == [70, 71]

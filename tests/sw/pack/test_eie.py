@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.pack.eie import pack, spread, unpack, whole, width
+from zeroskip.sw.pack.eie import Packed, pack, spread, unpack, whole, width
 
 
 def column(*values):
@@ -303,3 +304,37 @@ def test_unpack_refuses_starts_of_another_shape(escapes):
     packed = pack(np.ones((2, 3), np.uint8), 2, escapes=escapes)
     with pytest.raises(BadInput, match=r"starts must be \[2, 4\], not \[2, 3\]"):
         unpack(dataclasses.replace(packed, starts=packed.starts[:, :3]))
+
+
+def walked(column, rows, escapes):
+    """A column of one PE byte by byte, as the machine does; None where it leaves its rows."""
+    dense, row, escaped = [0] * rows, 0, False
+    while escapes and column and not column[-1]:
+        column = column[:-1]
+    for byte in column:
+        value, run = byte & 15, byte >> 4
+        escaped = escapes and not value and not escaped
+        row += 16 * (run + 1) if escaped else run
+        if not escaped:
+            if row >= rows:
+                return None
+            dense[row] = value
+            row += 1
+    return None if escaped else dense
+
+
+def test_unpack_reads_any_bytes_as_the_machine_does(escapes):
+    rng, refused = np.random.default_rng(9), 0
+    for _ in range(400):
+        rows, lengths = int(rng.integers(1, 600)), rng.integers(0, 7, 3)
+        own = rng.choice([0x00, 0xF0, 0x10, 0x01, 0x23], lengths.sum()).astype(np.uint8)
+        starts = np.append(0, np.cumsum(lengths))
+        expected = [walked(own[a:b].tolist(), rows, escapes) for a, b in itertools.pairwise(starts)]
+        packed = Packed((own,), starts[None].astype(np.uint32), rows, 3, 1, escapes)
+        if None in expected:
+            refused += 1
+            with pytest.raises(BadInput):
+                unpack(packed)
+        else:
+            assert unpack(packed).T.tolist() == expected
+    assert 50 < refused < 350

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.sw import reference
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.im2col import Geometry
 from zeroskip.sw.parts.tensorcore import (
@@ -63,8 +64,17 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("file") / "model.zsk"    # messages must not name the test
 
 
+def digest_of(part):
+    """Of the reference, where there is one."""
+    try:
+        return reference.digest(part.unpacked())
+    except (ValueError, IndexError):
+        return ""
+
+
 def save(path, *layers):
-    Program((TensorCorePart(CONFIG, layers),), "0123").save(path)
+    part = TensorCorePart(CONFIG, layers)
+    Program((part,), digest_of(part)).save(path)
 
 
 def refuse(path, message, *layers):
@@ -322,3 +332,102 @@ def test_unknown_field_of_the_configuration(path):
 
 def test_configuration_changed_under_its_digest(path):
     refuse_forged(path, "digest", lambda part, _: part["config"].update(columns=7))
+
+
+# --- bound to the reference, and within memory ---
+
+@pytest.mark.parametrize("change", [
+    {"input_scale": 0.5}, {"output_scale": 0.5}, {"input_zero_point": 4}, {"output_zero_point": 4},
+    {"name": "other"}, {"activation": "none"}], ids=str)
+def test_what_the_reference_does_not_say(path, change):
+    refuse_forged(path, "not those of the reference",
+                  lambda part, _: part["layers"][0].update(change))
+
+
+@pytest.mark.parametrize("name", ["values", "bias", "multiplier", "shift"])
+def test_tensor_that_the_reference_does_not_have(path, name):
+    def change(_, tensors):
+        tensor = tensors[f"part0.layer0.{name}"]
+        tensor.reshape(-1)[0] = 30
+    refuse_forged(path, "not those of the reference", change)
+
+
+def test_type_of_the_input(path):
+    """Integers of a model that are taken for real values would be scaled once more."""
+    part = TensorCorePart(CONFIG, (layer(),))
+    Program((part,), reference.digest(part.unpacked(), "uint8"), "uint8").save(path)
+    assert Program.load(path).input_dtype == "uint8"
+    content = path.read_bytes()
+    for other in ("float32", "int8"):
+        path.write_bytes(content)
+        header = json.loads(load_header(path))
+        header["input_dtype"] = other
+        text = json.dumps(header)
+        save_file(load_file(path), path, {"zeroskip": text,
+                                          "crc32": str(zlib.crc32(text.encode()))})
+        with pytest.raises(BadInput, match="not those of the reference"):
+            Program.load(path)
+
+
+def load_header(path):
+    content = path.read_bytes()
+    return json.loads(content[8:8 + int.from_bytes(content[:8], "little")])[
+        "__metadata__"]["zeroskip"]
+
+
+def test_unpacked_is_what_was_packed():
+    for name, layers in PARTS.items():
+        for own in layers:
+            weight = own.unpacked().weight
+            assert weight.shape == (own.rows, own.columns), name
+            for row in range(own.rows):
+                dense, each = np.zeros(-(-own.columns // 4) * 4, np.int8), own.values.shape[1]
+                places = np.arange(each)
+                if own.pattern != "dense":
+                    groups = each // (len(dense) // 4)
+                    places = places // groups * 4 + own.indices[row]
+                dense[places] = own.values[row]
+                assert weight[row].tolist() == dense[:own.columns].tolist(), name
+
+
+def test_overflow_is_proved_again(path):
+    bias = np.full(6, (1 << 31) - 9, np.int32)
+    refuse(path, "layer fc, row .: a sum can reach 2147.*, which int32 does not hold",
+           replace(layer(), bias=bias))
+
+
+@pytest.mark.parametrize(("sizes", "message"), [
+    ({"weight_words": 10**6}, "buffers have about 8,016,384 words, at most 262,144"),
+    ({"rows": 128, "columns": 128, "weight_words": 64, "activation_words": 64},
+     "has about 65,536 multipliers, at most 4,096"),
+])
+def test_core_that_takes_too_long_to_build(path, sizes, message):
+    Program((TensorCorePart(replace(CONFIG, **sizes), (layer(),)),), "").save(path)
+    with pytest.raises(BadInput, match=message):
+        Program.load(path)
+
+
+def test_core_of_a_trillion_rows(path):
+    refuse_forged(path, f"rows must be at most 256, not {1 << 40}",
+                  lambda part, _: part["config"].update(rows=1 << 40))
+
+
+@pytest.mark.parametrize(("padding", "message"), [
+    ([30_000] * 4, "takes 7,201,.* values a sample, at most 268,435,456"),
+    ([1 << 62, 0, 0, 0], "padding must be at most 65536"),
+])
+def test_padding_that_fills_the_memory(path, padding, message):
+    def change(part, _):
+        part["layers"][0]["geometry"].update(padding=padding, stride=[9999, 9999])
+    refuse_forged(path, message, change, layer(geometry=GEOMETRY))
+
+
+def test_sample_that_fills_the_memory():
+    large = layer(geometry=Geometry((2, 2000, 2000), (3, 2), (1, 1), (0, 0, 0, 0), (1, 1)))
+    many = replace(large, inputs=8_000_000, outputs=6 * large.positions)
+    many.check_size(CONFIG)
+    outputs = replace(many, outputs=600 * many.positions)
+    with pytest.raises(BadInput, match="a sample takes about .* bytes of memory, at most 4,294"):
+        outputs.check_size(CONFIG)
+    with pytest.raises(BadInput, match="a sample takes about .* multiplications, at most 68,7"):
+        replace(many, outputs=6000 * many.positions).check_size(CONFIG)

@@ -129,14 +129,14 @@ def test_missing_recipe(tmp_path):
 
 
 @pytest.mark.parametrize(("arrays", "message"), [
-    ({"x": X}, "no .npz file with arrays x and y"),
+    ({"x": X}, "not a .npz file with arrays x and y .there is no array 'y'"),
     ({"x": X, "y": DATA.y[:5]}, r"y is int64 \[5\]; it must be one class"),
     ({"x": X, "y": DATA.y.astype(float)}, "y is float64"),
     ({"x": X, "y": DATA.y - 1}, "one class from 0"),
     ({"x": X[:, 0], "y": DATA.y}, r"x is float32 \[96\]"),
     ({"x": X[:0], "y": DATA.y[:0]}, r"x is float32 \[0, 16\]"),
     ({"x": np.where(np.arange(96) == 7, np.nan, X.T).T, "y": DATA.y}, "not finite at sample 7"),
-    ({"x": np.array([[None]]), "y": DATA.y}, "no .npz file"),
+    ({"x": np.array([[None]]), "y": DATA.y}, "not a .npz file"),
 ])
 def test_data_that_are_wrong(tmp_path, recipe, arrays, message):
     path = recipe('density = 0.5\ndata = "train.npz"')
@@ -149,15 +149,15 @@ def test_data_that_are_wrong(tmp_path, recipe, arrays, message):
 def test_data_file_that_is_no_npz(tmp_path, recipe, content):
     path = recipe('density = 0.5\ndata = "train.npz"')
     (tmp_path / "train.npz").write_bytes(content)
-    with pytest.raises(BadInput, match=r"no \.npz file"):
+    with pytest.raises(BadInput, match=r"not a \.npz file"):
         read_recipe(path).samples(tmp_path)
 
 
 def test_data_file_that_is_one_array(tmp_path):
     np.save(tmp_path / "one.npy", X)
-    with pytest.raises(BadInput, match=r"no \.npz file"):
+    with pytest.raises(BadInput, match=r"not a \.npz file"):
         Recipe(0.5, data="one.npy").samples(tmp_path)
-    with pytest.raises(BadInput, match="none.npz does not exist"):
+    with pytest.raises(BadInput, match="none.npz: there is no such file"):
         Recipe(0.5, data="none.npz").samples(tmp_path)
 
 
