@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroskip.sim.engine import PATIENCE
+from zeroskip.sim.engine import PATIENCE, Simulated
 from zeroskip.sw.errors import ToolMissing
 
 DRIVERS = Path(__file__).parent
@@ -167,7 +167,7 @@ class _Serial(ctypes.Structure):
         "divisor", "sending", "send_timer", "receiving", "receive_timer", "byte")))
 
 
-class Model:
+class Model(Simulated):
     """One instance of a compiled design, with one clock ``clk``.
 
     Names are those of the Verilog: ``inputs__payload`` is ``inputs.payload``. Payloads are
