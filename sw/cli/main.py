@@ -13,7 +13,7 @@ import typer
 
 from zeroskip.hw.emit import YosysError
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.errors import BadInput, LinkError, ToolMissing
+from zeroskip.sw.errors import BadInput, EngineError, ToolMissing
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Open sparse-inference hardware, and the toolchain that feeds it.")
@@ -303,7 +303,7 @@ def main() -> None:
               "or a smaller model", 2)
     except TimeoutError as error:
         _stop(f"the machine stands still: {error}", 1)
-    except LinkError as error:
+    except EngineError as error:
         _stop(error, 1)
     except OSError as error:
         _stop(f"{error.filename or 'a file'}: {error.strerror or error}; choose another path or "

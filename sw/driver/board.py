@@ -40,7 +40,7 @@ class Board:
     one, which is compared with the first choice.
     """
 
-    def __init__(self, link: Link, *choices: Machines, patience: Patience = Patience()):  # noqa: B008 - frozen
+    def __init__(self, link: Link, *choices: Machines, patience: Patience = Patience()):
         self.link, self._patience = link, patience
         found, digests = link.identify(), [digest(*choice) for choice in choices]
         if found.version != VERSION:
