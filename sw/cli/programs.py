@@ -14,6 +14,7 @@ from zeroskip.sw.cli.files import check_writable, inputs
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import REFERENCE
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import save_array
 from zeroskip.sw.program import Program
 
 
@@ -37,8 +38,7 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
     y = results[-1].outputs[-1]
     # Sums of 32 bits are what the model itself gives; float32 would round them.
     as_integers = raw or program.output.dtype == np.int32
-    with output.open("wb") as file:
-        np.save(file, y if as_integers else program.output.to_float(y).astype(np.float32))
+    save_array(output, y if as_integers else program.output.to_float(y).astype(np.float32))
 
     facts = {"engine": name, "images": len(x), "inputs_saturated": int(saturated),
              **_figures(results, len(x))}

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 from zeroskip.sw.compiler.chain import Chain, Grid, Integers, Reject, float32, only, unknown
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import write
 from zeroskip.sw.network import Conv2d, Network
 
 OPSET = 17
@@ -52,8 +53,7 @@ def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = N
 
     The input is ``input`` float32 ``[batch, inputs]``, or ``[batch, channels, height, width]``
     before a convolution; the output is ``output`` in the same way; node names are the layers'
-    names. ``notes`` become the file's metadata. Raises BadInput where a layer is quantised, or
-    where the file cannot be written.
+    names. ``notes`` become the file's metadata. Raises BadInput where a layer is quantised.
     """
     nodes, initializers, current = [], [], "input"
     shape = first = _sample(network.layers[0], "input_shape", network.inputs)
@@ -88,11 +88,7 @@ def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = N
                               ir_version=helper.find_min_ir_version_for(opsets))
     helper.set_model_props(model, notes or {})
     onnx.checker.check_model(model)
-    try:
-        Path(path).write_bytes(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written ({error.strerror}); "
-                       "give a path in a folder that exists.") from error
+    write(path, model.SerializeToString(deterministic=True))
 
 
 def _sample(layer, image, length):
