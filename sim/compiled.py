@@ -1,5 +1,6 @@
 """What the compiled simulators share: the compiler, the cache, and the model in Python."""
 
+import atexit
 import contextlib
 import ctypes
 import errno
@@ -66,16 +67,18 @@ def _writable(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        return Path(_instead(folder, error.strerror).name)
+        return _instead(folder, error.strerror)
     return folder
 
 
 @functools.cache
-def _instead(folder: Path, reason: str) -> tempfile.TemporaryDirectory:
+def _instead(folder: Path, reason: str) -> Path:
     """A folder for what belongs into another, until the process ends; says so, once."""
     print(f"zeroskip: {folder}: {reason}; what is compiled is kept for this run only, until "
           "XDG_CACHE_HOME names a folder that can be written", file=sys.stderr)
-    return tempfile.TemporaryDirectory()
+    kept = contextlib.ExitStack()
+    atexit.register(kept.close)
+    return kept.enter_context(tools.scratch())
 
 
 def _sum(library: Path) -> str:

@@ -84,7 +84,7 @@ def test_no_memory_for_a_module(module, error, sentence, tmp_path):
 def test_too_little_memory(tmp_path):
     """Of what the libraries need a small part."""
     size = 40 << 20
-    done = start("from zeroskip.sw.cli.entry import main; main()", "inspect", tmp_path / "none.onnx",
+    done = start("from zeroskip.sw.cli.entry import main; main()", "inspect", tmp_path / "no.onnx",
                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "memory" in done.stderr
