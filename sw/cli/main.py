@@ -309,7 +309,7 @@ def main() -> None:
     except EngineError as error:
         _stop(error, 1)
     except OSError as error:
-        _stop(f"{error.filename or 'a file'}: {error.strerror or error}; {_remedy(error)}", 2)
+        _stop(f"{error.filename or 'the output'}: {error.strerror or error}; {_remedy(error)}", 2)
 
 
 _UNMAPPED = "failed to map segment"

@@ -17,9 +17,10 @@ from zeroskip.hw.link.registers import Access, Register
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.hw.top import VERSION
-from zeroskip.sim import board_engine, tensorcore_host
+from zeroskip.sim import board_engine, engine, tensorcore_host
 from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sim.cases import make_case, random_layers
+from zeroskip.sim.engine import Simulated
 from zeroskip.sw.compiler.tensorcore import compile_layer
 from zeroskip.sw.driver.board import Patience
 from zeroskip.sw.driver.endpoint_model import EndpointModel
@@ -333,6 +334,25 @@ def test_a_core_that_stays_busy(product, monkeypatch):
 
 
 # --- simulators ---
+
+def test_a_simulated_port_is_waited_for(monkeypatch):
+    class Stuck(Simulated):
+        cycles = 0
+
+        def peek(self, _name):
+            return self.cycles >= 7
+
+        def tick(self):
+            self.cycles += 1
+
+    model = Stuck()
+    model.wait("busy", 1)
+    assert model.cycles == 7
+    monkeypatch.setattr(engine, "PATIENCE", 5)
+    with pytest.raises(TimeoutError, match="^'busy' was not 0 within 5 cycles$"):
+        model.wait("busy", 0)
+    assert model.cycles == 12
+
 
 def test_a_simulator_is_held_to_the_same(product):
     part, inputs, _, _ = product
