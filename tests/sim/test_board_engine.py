@@ -246,7 +246,7 @@ def test_hostile_replies(case, eie, words):
     """Whatever a board says, the outputs are right or an error says why they are not there; only
     where the words themselves were spoilt a value may be another one."""
     rng, ends = random.Random(20 + words), []
-    for _ in range(150):
+    for _ in range(100):
         try:
             result = eie(reply=reply_with(spoiler(rng, rng.choice([0.002, 0.01, 0.1, 1]), words)))
         except (LinkError, TimeoutError) as error:
