@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -44,7 +45,11 @@ def test_what_is_no_text():
 
 
 def test_it_reads_nothing():
-    assert tools.run(python("import sys; print(repr(sys.stdin.read()))")).stdout == "''\n"
+    script = ("import sys; from zeroskip.hw import tools\n"
+              "print(tools.run([sys.executable, '-c', 'print(input())']).returncode)")
+    done = subprocess.run(python(script), input="not for it\n", capture_output=True, text=True,
+                          timeout=60, check=True)
+    assert done.stdout == "1\n"
 
 
 def test_no_such_program():

@@ -204,9 +204,11 @@ def test_what_was_read_last(eie):
         eie(bus=lambda address, write, word: (Status.OK, 5))
 
 
-def test_a_register_that_is_busy(eie):
+@pytest.mark.parametrize("when", [0, 1])
+def test_a_register_that_is_busy(eie, when):
+    """As it is read, or written."""
     with pytest.raises(LinkError, match="says that the register 'stats__select' is busy"):
-        eie(bus=lambda address, write, word: (Status.BUSY, 0))
+        eie(bus=lambda address, write, word: (Status.BUSY if write == when else Status.OK, 5))
 
 
 def reply_with(spoil):

@@ -1,11 +1,13 @@
 """Files are whole or not there, and what was there before is not lost."""
 
+import errno
 import os
 import resource
 import stat
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,10 +55,12 @@ def test_array(tmp_path):
 
 
 def test_nothing_is_to_be_seen_before_the_end(old):
-    with files.beside(old) as part:
-        part.write_text("new")
-        assert old.read_text() == "old"
-    assert old.read_text() == "new"
+    with old.open() as reader:
+        with files.beside(old) as part:
+            part.write_text("new")
+            assert old.read_text() == "old"
+        assert old.read_text() == "new"
+        assert reader.read() == "old", "whoever has opened it reads what was there"
 
 
 def test_failure(old):
@@ -98,9 +102,16 @@ def test_kill_in_the_middle(old):
     assert old.read_text() == "old"
 
 
-def test_full_device():
-    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-        files.write("/dev/full", "x")
+def test_full_disk(old, monkeypatch):
+    """A stand-in: to replace a device of the system would be a way to fail that hurts."""
+    def fail(path, content):
+        with path.open("wb") as file:
+            file.write(content[:2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/file\.txt'"):
+        files.write(old, "new")
+    assert (old.read_text(), listing(old)) == ("old", ["file.txt"])
 
 
 def test_pipe_is_written_to(tmp_path):

@@ -257,6 +257,12 @@ def test_identity_of_another_length(board, length):
         Link(Wire(board), retries=2).identify()
 
 
+def test_identity_that_is_busy(board, monkeypatch):
+    monkeypatch.setattr(EndpointModel, "_execute", lambda *_: (Answer.BUSY, 2, bytes(8)))
+    with pytest.raises(Refused, match="^the board was asked to identify 0 words and answered BUSY"):
+        Link(Wire(board), retries=2).identify()
+
+
 @pytest.mark.timeout(10)
 def test_noise_without_an_end_is_not_kept(board):
     class Noise(Wire):
