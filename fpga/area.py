@@ -1,12 +1,11 @@
 """What a design occupies on a family of FPGAs, after synthesis and before placement."""
 
 import json
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from amaranth.lib import wiring
 
+from zeroskip.hw import tools
 from zeroskip.hw.emit import rtlil, yosys
 
 
@@ -61,8 +60,8 @@ def synthesise(component: wiring.Component, family: str, *, soft: bool) -> Cells
     """The cells of ``component`` on a family of :data:`FAMILIES`; with ``soft``, multipliers
     are built from logic cells."""
     rules = FAMILIES[family]
-    with tempfile.TemporaryDirectory() as folder:
-        source, found = Path(folder, "design.il"), Path(folder, "cells.json")
+    with tools.scratch() as folder:
+        source, found = folder / "design.il", folder / "cells.json"
         source.write_text(rtlil(component, "design"))
         yosys(f"read_rtlil {source}", f"{rules.soft if soft else rules.script} -top design",
               f"tee -q -o {found} stat -json")

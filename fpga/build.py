@@ -7,7 +7,6 @@ import importlib.util
 import json
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,9 +21,11 @@ from zeroskip.fpga.floorplan import arrange
 from zeroskip.fpga.pack import pack
 from zeroskip.fpga.place import CLUSTERS
 from zeroskip.fpga.reset import promote
+from zeroskip.hw import tools
 from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.hw.top import Top
 from zeroskip.sw.errors import BadInput, ToolMissing
+from zeroskip.sw.files import beside, write
 
 SEEDS = 3
 """Seeds of the placer that are tried until one meets the clock."""
@@ -166,13 +167,13 @@ def build(
     """
     started, board = time.monotonic(), design.board
     family, step = FAMILIES[board.family], progress or (lambda *_: None)
-    place, write = family.nextpnr.command(), family.pack.command()
+    place, packer = family.nextpnr.command(), family.pack.command()
     for name in (family.bitstream, "report.json", "report.html"):
         (folder / name).unlink(missing_ok=True)
     step(0, SEEDS + 2, "synthesis")
     top = component or Top(design.eie, design.tensorcore, divisor=design.divisor)
     synthesise(BoardTop(board, top, design.mhz), board, folder)
-    (folder / family.constraints).write_text(board.constraints())
+    write(folder / family.constraints, board.constraints())
 
     reached = {}
     for trial in range(seed, seed + SEEDS):
@@ -190,7 +191,8 @@ def build(
             f"{design.mhz:g} MHz with seeds {', '.join(map(str, reached))}, so there is no "
             f"bitstream; the path is {path(placed)}; choose a lower clock or other seeds")
     step(SEEDS + 1, SEEDS + 2, "bitstream")
-    _run([*write, *_packing(board)], folder)
+    with beside(folder / family.bitstream) as part:
+        _run([*packer, *_packing(board, part.name)], folder)
     report = {
         "board": board.name, "config": design.name, "pes": design.pes,
         "multipliers": design.multipliers, "fmax_mhz": round(reached[trial], 2),
@@ -199,14 +201,14 @@ def build(
         "seed": trial, "critical_path": path(placed), "baud": design.baud,
         "digests": {name: config.digest() for name, config in
                     (("eie", design.eie), ("tensorcore", design.tensorcore)) if config}}
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write(folder / "report.json", json.dumps(report, indent=2) + "\n")
     return report
 
 
 def synthesise(top: wiring.Component, board: Board, folder: Path) -> None:
     """Writes ``design.json``, the netlist of ``top``."""
     source, synthesis = folder / "design.il", FAMILIES[board.family].synthesis + " -top board"
-    source.write_text(rtlil(top, "board"))
+    write(source, rtlil(top, "board"))
     steps = [synthesis]
     if board.family == "ecp5":
         # Yosys 0.70 stops at an assertion in abc9 where the tensor core's borders are gone.
@@ -236,30 +238,25 @@ def _arguments(board: Board) -> list[str]:
             "--timing-allow-fail"]
 
 
-def _packing(board: Board) -> list[str]:
-    family = FAMILIES[board.family]
-    files = [family.routed, family.bitstream]
+def _packing(board: Board, bitstream: str) -> list[str]:
+    routed = FAMILIES[board.family].routed
+    files = [routed, bitstream]
     return {"ecp5": ["--compress", *files], "ice40": files,
-            "gowin": ["-d", "GW1N-9C", "-o", family.bitstream, family.routed]}[board.family]
+            "gowin": ["-d", "GW1N-9C", "-o", bitstream, routed]}[board.family]
 
 
 def _route(command: Sequence[str], design: Design, folder: Path) -> None:
     """Runs nextpnr, but stops it as soon as it says that the design is too large."""
     used, log = {}, folder / "nextpnr.log"
-    process = subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT)
-    with process, log.open("w", buffering=1) as file:
-        try:
-            for line in process.stdout:
-                file.write(line)
-                if (found := _USED.match(line)):
-                    used[found[1]] = int(found[2]), int(found[3])
-                elif used and (excess := _excess(used, FAMILIES[design.board.family])):
-                    raise DoesNotFit(f"{design.name} needs {excess}; choose a smaller "
-                                     f"configuration than {design.name} for {design.board.name}")
-        except BaseException:       # an end from outside too
-            process.kill()
-            raise
+    with tools.named(log), log.open("w", buffering=1) as file, \
+            tools.started(command, folder=folder, together=True) as process:
+        for line in process.stdout:
+            file.write(line)
+            if (found := _USED.match(line)):
+                used[found[1]] = int(found[2]), int(found[3])
+            elif used and (excess := _excess(used, FAMILIES[design.board.family])):
+                raise DoesNotFit(f"{design.name} needs {excess}; choose a smaller configuration "
+                                 f"than {design.name} for {design.board.name}")
     if process.returncode:
         raise BuildError(f"nextpnr failed:\n{log.read_text()[-2000:]}")
 
@@ -272,7 +269,7 @@ def _excess(used: dict[str, tuple[int, int]], family: Family) -> str:
 
 
 def _run(command: Sequence[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = tools.run(command, folder=folder)
     if done.returncode:
         raise BuildError(f"{command[-1]} failed:\n{(done.stdout + done.stderr)[-2000:]}")
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zeroskip.fpga.reset import CLUSTER
+from zeroskip.sw.files import write
 
 _GROUPS = (*range(4, 59, 9), *range(69, 115, 9))
 """Columns at which groups of four sites begin, in a row of them; an LFE5U-85."""
@@ -49,7 +50,7 @@ def arrange(netlist: Path, device: str) -> int:
                 return 0
             taken.add(site)
             cell["attributes"]["BEL"] = site
-    netlist.write_text(json.dumps(design))
+    write(netlist, json.dumps(design))
     return len(taken)
 
 

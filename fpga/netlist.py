@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from zeroskip.hw.emit import yosys
+from zeroskip.sw.files import write
 
 _MODELS = """
 module SB_LUT4 (output O, input I0, I1, I2, I3);
@@ -33,7 +34,7 @@ def write_model(folder: Path, target: Path) -> None:
         library = re.sub(rf"^module {name}\b.*?^endmodule$", "", library,
                          flags=re.DOTALL | re.MULTILINE)
     cells = target.with_suffix(".v")
-    cells.write_text(library + _MODELS)
+    write(cells, library + _MODELS)
     yosys(f"read_json {folder / 'design.json'}", "delete =A:blackbox =A:whitebox",
           "delete t:$scopeinfo", f"read_verilog -D ICE40_U -D NO_ICE40_DEFAULT_ASSIGNMENTS {cells}",
           "hierarchy -top board -purge_lib", "proc", "flatten", "delete t:$scopeinfo",

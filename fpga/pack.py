@@ -9,6 +9,8 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from zeroskip.sw.files import write
+
 _OUTPUTS = 18
 
 
@@ -27,7 +29,7 @@ def pack(netlist: Path) -> int:
                 packed += _block_ram(nets, cell)
             elif cell["type"] == "MULT18X18D":
                 packed += _multiplier(nets, name, cell)
-    netlist.write_text(json.dumps(design))
+    write(netlist, json.dumps(design))
     return packed
 
 

@@ -5,9 +5,7 @@ import json
 import re
 import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +17,7 @@ from zeroskip.fpga.floorplan import arrange
 from zeroskip.fpga.pack import pack
 from zeroskip.fpga.reset import promote
 from zeroskip.fpga.shell import Shell
+from zeroskip.hw import tools
 from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.sw.errors import ToolMissing
 
@@ -124,15 +123,15 @@ def place(
     """
     command, shell, reports = nextpnr(), Shell(component), {}
     step = progress or (lambda *_: None)
-    with tempfile.TemporaryDirectory() as folder:
+    with tools.scratch() as folder:
         step(0, len(seeds) + 1, "synthesis")
-        _synthesise(shell, Path(folder))
-        arrange(Path(folder, "design.json"), device)
+        _synthesise(shell, folder)
+        arrange(folder / "design.json", device)
         for seed in seeds:
             step(1 + len(reports), len(seeds) + 1, f"place and route, seed {seed} (nextpnr from "
                  "PyPI takes up to a minute more when it first runs)")
             reports[seed] = _route([*command, f"--{device}", "--speed", str(speed),
-                                    "--seed", str(seed)], Path(folder))
+                                    "--seed", str(seed)], folder)
     cells = {kind: count["used"] for kind, count in reports[seeds[0]]["utilization"].items()}
     return Placed(
         lut=cells["TRELLIS_COMB"] + 2 * cells["TRELLIS_RAMW"] - shell.luts,
@@ -166,10 +165,10 @@ def _synthesise(shell: Shell, folder: Path) -> None:
 def _route(command: list[str], folder: Path) -> dict:
     """Report of a run of nextpnr; paths are relative, for the one from PyPI sees no others in the
     system's folder of temporary files."""
-    done = subprocess.run(
+    done = tools.run(
         [*command, "--package", "CABGA381", "--json", "design.json", "--report", "report.json",
          "--freq", str(TARGET), "--timing-allow-fail", "--lpf-allow-unconstrained"],
-        cwd=folder, capture_output=True, text=True, check=False)
+        folder=folder)
     if done.returncode:
         raise PlaceError(f"nextpnr failed:\n{(done.stdout + done.stderr)[-2000:]}")
     return json.loads((folder / "report.json").read_text())

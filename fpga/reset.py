@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+from zeroskip.sw.files import write
+
 LEAST = 1000
 """Flip-flops from which on a net is worth a global network; there are 16."""
 
@@ -36,7 +38,7 @@ def promote(netlist: Path) -> int:
             module["netnames"][f"reset_{promoted}"] = {
                 "hide_name": 0, "bits": [made], "attributes": {}}
             promoted += 1
-    netlist.write_text(json.dumps(design))
+    write(netlist, json.dumps(design))
     return promoted
 
 

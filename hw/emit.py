@@ -1,15 +1,13 @@
 """The way out of Amaranth: RTLIL with shared modules, Verilog, and Yosys to make it."""
 
 import re
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 from amaranth.back import rtlil as amaranth_rtlil
 from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 
+from zeroskip.hw import tools
 from zeroskip.hw.share import Collector, ports_of
 
 _MODULE = re.compile(r"^module \\(\S+)\n", re.MULTILINE)
@@ -89,8 +87,8 @@ def _settle(module: str, shared: dict) -> tuple[str, dict[str, str]]:
 
 def verilog(component: wiring.Component, name: str) -> str:
     """Verilog of a component, ports named as in its signature: ``inputs__payload``."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "in.il"), Path(folder, "out.v")
+    with tools.scratch() as folder:
+        source, target = folder / "in.il", folder / "out.v"
         source.write_text(rtlil(component, name))
         # Without processes: those that drive part of a vector leave X in SystemVerilog mode.
         yosys(f"read_rtlil {source}", "proc", "pmuxtree", "memory_collect",
@@ -109,8 +107,7 @@ def yosys(*commands: str) -> None:
     """
     script = ("import sys; from pyosys import libyosys as ys; design = ys.Design()\n"
               "for command in sys.argv[1:]: ys.run_pass(command, design)")
-    done = subprocess.run([sys.executable, "-c", script, *commands],
-                          capture_output=True, text=True, check=False)
+    done = tools.run([sys.executable, "-c", script, *commands])
     if done.returncode:
         raise YosysError(f"Yosys failed:\n{(done.stdout + done.stderr)[-2000:]}")
 

@@ -7,10 +7,10 @@ from amaranth.hdl import Value
 from amaranth.lib import wiring
 from amaranth.sim import Simulator, SimulatorContext
 
-from zeroskip.sim.engine import PATIENCE
+from zeroskip.sim.engine import PATIENCE, Simulated
 
 
-class AmaranthModel:
+class AmaranthModel(Simulated):
     """One instance of a component with one clock domain, ``sync``; needs no tool.
 
     Names are those of the Verilog: ``inputs__payload`` is ``inputs.payload``. Payloads are

@@ -7,12 +7,12 @@ import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.sim.engine import Progress, Result
+from zeroskip.sim.engine import PATIENCE, Progress, Result
 from zeroskip.sim.rtl_engine import host
-from zeroskip.sw.driver.board import Board, Machines
+from zeroskip.sw.driver.board import Board, Machines, Patience
 from zeroskip.sw.driver.link import Link
 from zeroskip.sw.driver.port import SerialPort
-from zeroskip.sw.errors import BadInput
+from zeroskip.sw.errors import BadInput, EngineError, LinkError
 from zeroskip.sw.program import Part, Program
 
 
@@ -25,17 +25,18 @@ class BoardEngine:
     program : Program
         With one configuration of each machine at most.
     connect : function
-        From these, of the EIE array and of the tensor core, to the name of a port, and what has
-        to live as long as the engine.
+        From these, of the EIE array and of the tensor core, to the name of a port, the
+        :class:`Patience` of a :class:`Board` there, and what has to live as long as the engine.
     known : sequence of pairs of configurations
         Boards with more machines than the program needs.
-    timeout, patience : float
-        Seconds, of a :class:`Link` and of a :class:`Board`.
+    timeout : float
+        Seconds, of a :class:`Link`.
     """
 
     def __init__(self, name: str, program: Program,
-                 connect: Callable[[EIEConfig | None, TensorCoreConfig | None], tuple[str, object]],
-                 known: Sequence[Machines] = (), *, timeout: float = 0.5, patience: float = 10.0):
+                 connect: Callable[[EIEConfig | None, TensorCoreConfig | None],
+                                   tuple[str, Patience, object]],
+                 known: Sequence[Machines] = (), *, timeout: float = 0.5):
         self.name = name
         configs = {engine: list({part.config.digest(): part.config for part in program.parts
                                  if part.engine == engine}.values())
@@ -47,14 +48,22 @@ class BoardEngine:
         pair = [found[0] if found else None for found in configs.values()]
         larger = [machines for machines in known if all(
             own in (None, other) for own, other in zip(pair, machines, strict=True))]
-        port, self._holds = connect(*pair)
+        port, patience, self._holds = connect(*pair)
         link = Link(SerialPort(port), timeout=timeout)
         weakref.finalize(self, link.close)
         self._board = Board(link, tuple(pair), *larger, patience=patience)
 
     def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
-        """See :class:`zeroskip.sim.engine.Engine`; the times are zero."""
-        return host(part)(self._board.machine(part.engine), part, inputs, progress)
+        """See :class:`zeroskip.sim.engine.Engine`; the times are zero. ``LinkError`` for all that
+        a board does wrong."""
+        machine = self._board.machine(part.engine)
+        try:
+            return host(part)(machine, part, inputs, progress)
+        except LinkError:
+            raise
+        except EngineError as error:
+            raise LinkError(f"over the link {error}; check the line, and load the board's "
+                            "bitstream again") from None
 
 
 def virtual(program: Program) -> BoardEngine:
@@ -63,11 +72,11 @@ def virtual(program: Program) -> BoardEngine:
 
     def connect(eie, tensorcore):
         board = VirtualBoard(eie, tensorcore)
-        return board.port, board
+        return board.port, Patience(PATIENCE, lambda: board.cycles, "cycles"), board
     # a terminal loses nothing, and a simulation may be slow
-    return BoardEngine("virtual", program, connect, timeout=60, patience=600)
+    return BoardEngine("virtual", program, connect, timeout=60)
 
 
 def serial(program: Program, port: str, known: Sequence[Machines] = ()) -> BoardEngine:
     """The board at a serial port: one with just the program's machines, or one of ``known``."""
-    return BoardEngine("serial", program, lambda *_: (port, None), known)
+    return BoardEngine("serial", program, lambda *_: (port, Patience(), None), known)

@@ -1,7 +1,9 @@
 """What the compiled simulators share: the compiler, the cache, and the model in Python."""
 
+import atexit
 import contextlib
 import ctypes
+import errno
 import functools
 import gc
 import hashlib
@@ -10,7 +12,6 @@ import importlib.util
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -19,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroskip.sim.engine import PATIENCE
+from zeroskip.hw import tools
+from zeroskip.sim.engine import PATIENCE, Simulated
 from zeroskip.sw.errors import ToolMissing
 
 DRIVERS = Path(__file__).parent
@@ -33,8 +35,12 @@ _FLAGS = ("-O2", "-shared", "-fPIC", "-std=c++17", "-w", "-fvisibility=hidden")
 
 def compiler() -> list[str]:
     """The command of a C++ compiler: ``$CXX``, the system's, or the one of ``ziglang``."""
-    if os.environ.get("CXX"):
-        return shlex.split(os.environ["CXX"])
+    if given := os.environ.get("CXX", "").strip():
+        try:
+            return shlex.split(given)
+        except ValueError as error:
+            raise ToolMissing(f"CXX is {given!r}, which is no command ({error}); name a C++ "
+                              "compiler in it, or unset it") from None
     for name in ("g++", "clang++", "c++"):
         if shutil.which(name):
             return [name]
@@ -45,14 +51,57 @@ def compiler() -> list[str]:
 
 
 def cache(simulator: str) -> Path:
-    """The folder of the models compiled for ``simulator``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base, "zeroskip", simulator)
+    """The folder of the models compiled for ``simulator``, below ``$XDG_CACHE_HOME`` if that is an
+    absolute path, else below the home folder's ``.cache``."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        base = Path(os.path.expanduser("~"), ".cache")
+    return base / "zeroskip" / simulator
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, if it can be written, else one for this process."""
+    try:
+        if not folder.is_absolute():
+            raise OSError(errno.ENOENT, "there is no home folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return _instead(folder, error.strerror)
+    return folder
+
+
+@functools.cache
+def _instead(folder: Path, reason: str) -> Path:
+    """A folder for what belongs into another, until the process ends; says so, once."""
+    print(f"zeroskip: {folder}: {reason}; what is compiled is kept for this run only, until "
+          "XDG_CACHE_HOME names a folder that can be written", file=sys.stderr)
+    kept = contextlib.ExitStack()
+    atexit.register(kept.close)
+    return kept.enter_context(tools.scratch())
+
+
+def _sum(library: Path) -> str:
+    """What stands in the file beside a library: its size and SHA-256."""
+    content = library.read_bytes()
+    return f"{len(content)} {hashlib.sha256(content).hexdigest()}\n"
+
+
+def _sound(library: Path) -> bool:
+    """Whether a library is there as it was built; a damaged one ends the process that loads it."""
+    try:
+        return _sum_file(library).read_bytes() == _sum(library).encode()
+    except OSError:
+        return False
+
+
+def _sum_file(library: Path) -> Path:
+    return library.with_suffix(".sum")
 
 
 def build_once(simulator: str, name: str, keys: list[str],
                generate: Callable[[Path], list[str]]) -> Path:
-    """The shared library of a model, compiled only if it is not there yet.
+    """The shared library of a model, compiled only if it is not there yet, or damaged.
 
     Parameters
     ----------
@@ -65,27 +114,40 @@ def build_once(simulator: str, name: str, keys: list[str],
         the compiler needs for it.
 
     Two processes may build the same model at the same time: each works in a folder of its
-    own, and the finished file takes its name in one step.
+    own, and the finished file takes its name in one step. Its size and digest are written beside
+    it. Where the folder of the models cannot be written another serves, until the process ends.
     """
     command = [*compiler(), *_FLAGS]
     content = "\0".join([*_sources(), name, *keys, *command])
     folder = cache(simulator)
-    library = folder / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:24]}.so"
-    if library.exists():
+    file = f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:24]}.so"
+    if _sound(folder / file):
+        return folder / file
+    library = _writable(folder) / file
+    if _sound(library):
         return library
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
+    with tools.scratch(library.parent) as work:
         with _without_collection():
-            arguments = generate(Path(work))
-        built = Path(work, "model.so")
-        done = subprocess.run(
-            [*command, *arguments, "-o", str(built), str(Path(work, "model.cc"))],
-            capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ToolMissing(f"the C++ compiler '{shlex.join(compiler())}' failed; install "
-                              f"another, or name one in CXX; it said:\n{done.stderr[-2000:]}")
+            arguments = generate(work)
+        built = work / "model.so"
+        _compile([*command, *arguments, "-o", str(built), str(work / "model.cc")])
+        _sum_file(built).write_text(_sum(built))
         os.replace(built, library)
+        os.replace(_sum_file(built), _sum_file(library))
     return library
+
+
+def _compile(command: list[str]) -> None:
+    try:
+        done = tools.run(command)
+    except OSError as error:
+        if error.filename != command[0]:
+            raise
+        raise ToolMissing(f"the C++ compiler '{command[0]}' cannot be run ({error.strerror}); "
+                          "install it, or name another in CXX") from None
+    if done.returncode:
+        raise ToolMissing(f"the C++ compiler '{shlex.join(compiler())}' failed; install "
+                          f"another, or name one in CXX; it said:\n{done.stderr[-2000:]}")
 
 
 @contextlib.contextmanager
@@ -167,7 +229,7 @@ class _Serial(ctypes.Structure):
         "divisor", "sending", "send_timer", "receiving", "receive_timer", "byte")))
 
 
-class Model:
+class Model(Simulated):
     """One instance of a compiled design, with one clock ``clk``.
 
     Names are those of the Verilog: ``inputs__payload`` is ``inputs.payload``. Payloads are
@@ -175,7 +237,11 @@ class Model:
     """
 
     def __init__(self, library: Path):
-        self._library = ctypes.CDLL(str(library))
+        try:
+            self._library = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise ToolMissing(f"a compiled model cannot be loaded ({error}); name a folder whose "
+                              "files may be run in XDG_CACHE_HOME") from None
         self._library.zeroskip_create.restype = ctypes.c_void_p
         self._library.zeroskip_find.restype = ctypes.c_bool
         for name in ("destroy", "settle", "tick", "run"):

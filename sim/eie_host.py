@@ -11,6 +11,7 @@ from zeroskip.hw.eie.layouts import load_word
 from zeroskip.sim.engine import Progress, Result
 from zeroskip.sw.driver.eie import load_words
 from zeroskip.sw.driver.payload import pack_fields, unpack_fields
+from zeroskip.sw.errors import EngineError
 from zeroskip.sw.parts.eie import EIEPart
 
 BATCH = 16
@@ -72,10 +73,11 @@ class EIEStatistics:
 
 
 def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = None) -> Result:
-    """Runs ``inputs`` (int16 [batch, in]) on a fresh simulated array.
+    """Runs ``inputs`` (int16 [batch, in]) on a fresh array.
 
     ``model`` is the array in any simulator, with the interface of
-    :class:`zeroskip.sim.cxxrtl.Model`.
+    :class:`zeroskip.sim.cxxrtl.Model`. ``EngineError`` where not every output of every image came
+    just once.
     """
     words = load_words(part)
     fields = ("target", "pe", "address", "data")
@@ -85,13 +87,14 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
     shapes = [(len(inputs), segment.outputs) for segment in part.segments if segment.outputs]
     outputs = tuple(np.zeros(shape, np.int16) for shape in shapes)
     times = tuple(np.zeros(shape, np.int64) for shape in shapes)
+    sent = [layer for layer, end in enumerate(s for s in part.segments if s.swap) if end.outputs]
+    names = [part.layers[layer].name for layer in sent]
     for start in range(0, len(inputs), BATCH):
         images = slice(start, min(start + BATCH, len(inputs)))
         _run_batch(model, part, inputs[images], [y[images] for y in outputs],
-                   [t[images] for t in times])
+                   [t[images] for t in times], names, start)
         if progress:
             progress(images.stop, len(inputs))
-    sent = [layer for layer, end in enumerate(s for s in part.segments if s.swap) if end.outputs]
     statistics = None
     if part.config.counters:
         statistics = EIEStatistics.from_counts(len(inputs), _counters(model, part.config))
@@ -100,8 +103,11 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
 
 
 def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarray],
-               times: list[np.ndarray]) -> None:
-    """Sends ``inputs`` one vector after another and files what comes in ``outputs``, ``times``."""
+               times: list[np.ndarray], names: list[str], first: int) -> None:
+    """Sends ``inputs`` one vector after another and files what comes in ``outputs``, ``times``.
+
+    ``names`` are those of the layers that send, ``first`` is the number of the first image.
+    """
     batch, length = inputs.shape
     items = pack_fields(INPUT, {
         "value": np.ascontiguousarray(inputs).view(np.uint16).reshape(-1),
@@ -111,13 +117,38 @@ def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarra
     found = unpack_fields(output(part.config), payload)
     index = found["index"].astype(np.int64).reshape(batch, wanted)
     value = found["value"].astype(np.uint16).view(np.int16).reshape(batch, wanted)
+    last = found["last"].astype(bool).reshape(batch, wanted)
     cycles = cycles.astype(np.int64).reshape(batch, wanted)
+    if model.pending("outputs"):
+        raise EngineError(f"the EIE array sent more than the {batch * wanted} outputs of images "
+                          f"{first} to {first + batch - 1}")
     start = 0
-    for layer, when in zip(outputs, times, strict=True):
+    for name, layer, when in zip(names, outputs, times, strict=True):
         mine = slice(start, start + layer.shape[1])
+        _check(index[:, mine], last[:, mine], name, first)
         np.put_along_axis(layer, index[:, mine], value[:, mine], 1)
         np.put_along_axis(when, index[:, mine], cycles[:, mine], 1)
         start = mine.stop
+
+
+def _check(index: np.ndarray, last: np.ndarray, name: str, first: int) -> None:
+    """``EngineError`` unless each row of ``index`` int64 [batch, outputs] of a layer holds every
+    index once, and only its end is the ``last``, bool alike."""
+    batch, count = index.shape
+    seen = np.zeros((batch, count + 1), bool)
+    np.put_along_axis(seen, np.minimum(index, count), True, 1)
+    if not seen[:, :count].all():
+        image, missing = np.argwhere(~seen[:, :count])[0]
+        others, times = np.unique(index[image], return_counts=True)
+        instead = others[(times > 1) | (others >= count)][0]
+        raise EngineError(f"the EIE array did not send output {missing} of the {count} of layer "
+                          f"{name} for image {first + image}, but {instead} "
+                          f"{'twice' if instead < count else 'which there is not'}")
+    wrong = last != (np.arange(count) == count - 1)
+    if wrong.any():
+        image, at = np.argwhere(wrong)[0]
+        raise EngineError(f"the EIE array marked {'no' if at == count - 1 else 'an early'} output "
+                          f"as the last of the {count} of layer {name} for image {first + image}")
 
 
 def _counters(model, config: EIEConfig) -> np.ndarray:

@@ -12,7 +12,24 @@ Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
 
 PATIENCE = 1_000_000
-"""Cycles without any output after which an engine gives up with ``TimeoutError``."""
+"""Cycles without any transfer after which an engine gives up with ``TimeoutError``."""
+
+
+class Simulated:
+    """What is the same in all simulators, on top of their ``peek`` and ``tick``."""
+
+    def wait(self, name: str, value: int) -> None:
+        """Advances the clock until a port has a value; ``TimeoutError`` if it has not within
+        ``PATIENCE`` cycles."""
+        for _ in range(PATIENCE):
+            if self.peek(name) == value:
+                return
+            self.tick()
+        raise TimeoutError(f"'{name}' was not {value} within {PATIENCE} cycles")
+
+    def pending(self, name: str) -> bool:
+        """Whether a stream has an item to give."""
+        return bool(self.peek(f"{name}__valid"))
 
 
 class Statistics(Protocol):
@@ -70,5 +87,6 @@ class Engine(Protocol):
 
     def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
         """Runs ``inputs`` (integers as ``part.input`` describes them, [batch, in]) through
-        ``part``; ``TimeoutError`` if the machine stands still."""
+        ``part``; ``TimeoutError`` if the machine stands still, ``EngineError`` if what it sends
+        cannot be the part's outputs."""
         ...

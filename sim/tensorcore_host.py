@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
-from zeroskip.sim.engine import PATIENCE, Progress, Result
+from zeroskip.sim.engine import Progress, Result
 from zeroskip.sw.driver.tensorcore import RAW, Schedule
+from zeroskip.sw.errors import EngineError
 from zeroskip.sw.im2col import columns, fold
 from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart
 
@@ -77,7 +78,7 @@ class Product:
 def multiply(model, schedule: Schedule, values: np.ndarray, indices: np.ndarray, b: np.ndarray,
              *, bias: np.ndarray | None = None, scale: tuple[np.ndarray, np.ndarray] | None = None,
              zero_point: int = 0, relu: bool = False, int4: bool = False) -> Product:
-    """Runs one GEMM.
+    """Runs one GEMM; ``EngineError`` if the core sends more outputs than it has.
 
     Parameters
     ----------
@@ -104,6 +105,9 @@ def multiply(model, schedule: Schedule, values: np.ndarray, indices: np.ndarray,
         "activations": schedule.activations(b),
     }
     payload, cycles = model.run(senders, {"outputs": schedule.output_rows})["outputs"]
+    if model.pending("outputs"):
+        raise EngineError(f"the tensor core sent more than the {schedule.output_rows} rows of "
+                          f"outputs of a product of {m} x {schedule.n}")
     outputs, saturated = schedule.outputs(payload)
     width = schedule.config.columns
     return Product(outputs, saturated, schedule.gather(
@@ -113,12 +117,7 @@ def multiply(model, schedule: Schedule, values: np.ndarray, indices: np.ndarray,
 def counters(model) -> dict[str, int]:
     """The core's counters by name (lower case), once it is idle; they start from zero again.
     ``TimeoutError`` if it does not fall idle."""
-    for _ in range(PATIENCE):
-        if not model.peek("busy"):
-            break
-        model.tick()
-    else:
-        raise TimeoutError("the tensor core stays busy")
+    model.wait("busy", 0)
     counts = {}
     for which in CoreCounter:
         model.poke("stats__select", which.value)
@@ -132,14 +131,22 @@ def counters(model) -> dict[str, int]:
 
 def run(model, part: TensorCorePart, inputs: np.ndarray,
         progress: Progress | None = None) -> Result:
-    """Runs ``inputs`` (int8 [batch, in]) layer by layer on a simulated core."""
+    """Runs ``inputs`` (int8 [batch, in]) layer by layer on a core.
+
+    Its outputs come without a number: ``EngineError`` if they are more than were asked for, or if
+    the core has not finished one product for each that was sent.
+    """
     x, outputs, times, layers, saturated = inputs, [], [], [], 0
     batch = len(inputs)
     for number, layer in enumerate(part.layers):
         pieces, counts, images = [], Counter(), max(1, COLUMNS // layer.positions)
         for start in range(0, batch, images):
             pieces.append(_run_layer(model, part, layer, x[start:start + images]))
-            counts.update(counters(model))
+            found = counters(model)
+            if found["gemms"] != 1:
+                raise EngineError(f"the tensor core finished {found['gemms']} products where one "
+                                  f"of layer {layer.name} was sent")
+            counts.update(found)
             if progress:
                 progress(number * batch + min(start + images, batch), len(part.layers) * batch)
         y = np.concatenate([fold(piece.outputs.T, layer.geometry) for piece in pieces])

@@ -2,14 +2,13 @@
 
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from amaranth.lib import wiring
 
-from zeroskip.hw import emit
+from zeroskip.hw import emit, tools
 from zeroskip.sim.compiled import DRIVERS, Model, build_once, large_copies
 from zeroskip.sw.errors import ToolMissing
 
@@ -27,8 +26,7 @@ def version() -> str:
     if not shutil.which("verilator"):
         raise ToolMissing(f"there is no Verilator; install version {OLDEST} or newer, as with "
                           "'apt install verilator'")
-    found = subprocess.run(["verilator", "--version"], capture_output=True, text=True,
-                           check=False).stdout.strip()
+    found = tools.run(["verilator", "--version"]).stdout.strip()
     major = re.match(r"Verilator (\d+)\.", found)
     if not major or int(major[1]) < OLDEST:
         raise ToolMissing(f"'verilator --version' says '{found}'; install version {OLDEST} or "
@@ -84,7 +82,7 @@ def _runtime(makefile: Path) -> list[str]:
 
 def _verilator(*arguments: str) -> str:
     """Runs Verilator and returns what it said."""
-    done = subprocess.run(["verilator", *arguments], capture_output=True, text=True, check=False)
+    done = tools.run(["verilator", *arguments])
     if done.returncode:
         raise RuntimeError(f"Verilator failed:\n{(done.stdout + done.stderr)[-2000:]}")
     return done.stdout

@@ -37,17 +37,29 @@ class VirtualBoard:
         tty.setraw(slave)
         os.set_blocking(master, False)
         self.port = os.ttyname(slave)
-        stop = threading.Event()
-        thread = threading.Thread(target=_run, args=(model, master, stop), daemon=True)
+        self._clock, stop = _Clock(), threading.Event()
+        thread = threading.Thread(target=_run, args=(model, master, self._clock, stop),
+                                  daemon=True)
         self._close = weakref.finalize(self, _end, stop, thread, master, slave)
         thread.start()
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles since reset."""
+        return self._clock.cycles
 
     def close(self) -> None:
         """Pulls the plug."""
         self._close()
 
 
-def _run(model: Model, terminal: int, stop: threading.Event) -> None:
+class _Clock:
+    """Clock cycles that a board has been simulated; the board itself must not be held."""
+
+    cycles = 0
+
+
+def _run(model: Model, terminal: int, clock: _Clock, stop: threading.Event) -> None:
     """The board's life: cycles, and bytes to and from the line."""
     line = SerialLine(model, rx="rx", tx="tx", divisor=DIVISOR)
     waiting, idle = b"", 0
@@ -58,6 +70,7 @@ def _run(model: Model, terminal: int, stop: threading.Event) -> None:
             with contextlib.suppress(OSError):
                 waiting += os.read(terminal, 4096)
         sent, received = line.run(waiting, SLICE)
+        clock.cycles += SLICE
         idle = 0 if sent or received else idle + 1
         waiting = waiting[sent:]
         # what nobody reads is lost, as on a wire

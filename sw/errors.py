@@ -32,8 +32,12 @@ class ToolMissing(RuntimeError):
     """
 
 
-class LinkError(RuntimeError):
-    """A board did not do what was asked.
+class EngineError(RuntimeError):
+    """An engine did not do what was asked.
 
     The message is one sentence for the user. The command line prints it and exits with 1.
     """
+
+
+class LinkError(EngineError):
+    """A board did not do what was asked."""

@@ -29,6 +29,7 @@ import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import write
 from zeroskip.sw.im2col import Geometry
 from zeroskip.sw.quantize.fixed import FixedLayer
 from zeroskip.sw.quantize.int8 import Int8Layer
@@ -93,7 +94,7 @@ def save(path: Path, reference: tuple[Layer, ...]) -> None:
     tensors = {f"layer{i}.{name}": tensor for i, layer in enumerate(reference)
                for name, tensor in _tensors(layer).items()}
     described = json.dumps([_described(layer) for layer in reference])
-    Path(path).write_bytes(save_tensors(tensors, {"layers": described}))
+    write(path, save_tensors(tensors, {"layers": described}))
 
 
 def load(path: Path) -> tuple[Layer, ...]:

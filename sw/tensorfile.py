@@ -10,6 +10,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import write
 
 JSON_LENGTH = 1 << 24
 """Most characters of JSON in a file: over a hundred thousand tensors."""
@@ -26,7 +27,7 @@ def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict
     start = 8 + int.from_bytes(content[:8], "little")
     text = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
     text += b" " * (-len(text) % 8)
-    Path(path).write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
+    write(path, len(text).to_bytes(8, "little") + text + content[start:])
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:

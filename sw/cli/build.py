@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from zeroskip.sw.cli.files import make_folder
 from zeroskip.sw.cli.report import PAGE, svg
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.files import write
 
 
 def build(board: str, config: str | None, out: Path, screen: Screen) -> None:
@@ -33,7 +34,7 @@ def build(board: str, config: str | None, out: Path, screen: Screen) -> None:
         raise typer.Exit(1 if isinstance(error, TimingMissed) else 3) from None
     counts = [(words, report[kind], report["available"][kind])
               for kind, words in KINDS.items() if kind in report]
-    (out / "report.html").write_text(_page(design, report, counts, floor(out)))
+    write(out / "report.html", _page(design, report, counts, floor(out)))
     screen.table(f"{design.name} on {design.board.title}: {report['fmax_mhz']} MHz of "
                  f"{design.mhz:g} MHz", ["", "used", "there", "%"],
                  [[words, used, there, round(100 * used / there)]

@@ -22,6 +22,7 @@ from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
 from zeroskip.sw.compiler.frontend import to_onnx
 from zeroskip.sw.compiler.tensorcore import compile_layer
+from zeroskip.sw.files import save_array, write
 from zeroskip.sw.parts.eie import EIEPart
 from zeroskip.sw.program import Part
 from zeroskip.sw.prune.data import Data
@@ -95,7 +96,7 @@ def demo(out: Path, engine: str | None, screen: Screen) -> None:
     make_folder(out)
     runs = [_run("eie-4", eie.CONFIGS, digits.run_linear, _dense_eie, rtl, screen),
             _run("tc-64", tensorcore.CONFIGS, digits.run_convolutional, _dense_core, rtl, screen)]
-    np.save(out / "digits.npy", runs[0].test.x)
+    save_array(out / "digits.npy", runs[0].test.x)
     for run in runs:
         folder = out / run.part.engine
         folder.mkdir(exist_ok=True)
@@ -103,7 +104,7 @@ def demo(out: Path, engine: str | None, screen: Screen) -> None:
         run.compiled.save(folder / "digits.zsk")
     models = [run.as_json() for run in runs]
     report = {"bit_exact": all(model["exact"] for model in models), "models": models}
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write(out / "report.json", json.dumps(report, indent=2) + "\n")
     write_report(out / "report.html", runs, models)
     _show(runs, models, out, screen)
     screen.result(report)

@@ -3,12 +3,13 @@
 import importlib.metadata
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
+from zeroskip.hw import tools as programs
 from zeroskip.sw.cli.files import CONFIGS, check_writable, configuration, name_of, targets
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput, ToolMissing
+from zeroskip.sw.files import write_all
 
 TOOLS = {
     "verilator": ("--version", "lints and simulates the Verilog", "apt install verilator"),
@@ -55,14 +56,14 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
     ports = emit.ports(dut)
     with screen.progress("Amaranth, Yosys"):
         text = emit.verilog(dut, machine)
-    out.write_text(text)
-    waived_in.write_text(emit.waivers())
     described = {"machine": machine, **facts, "ports": ports}
+    contents = {out: text, waived_in: emit.waivers()}
     if machine == "accelerator":
         items = register_map(dut.machines)
-        registers_in.write_text(systemrdl("accelerator", items))
+        contents[registers_in] = systemrdl("accelerator", items)
         described["registers"] = {name: 4 * address for name, address in addresses(items).items()}
-    described_in.write_text(json.dumps(described, indent=2) + "\n")
+    contents[described_in] = json.dumps(described, indent=2) + "\n"
+    write_all(contents)
     screen.text(f"{out}: {len(text.splitlines()):,} lines, {len(ports)} ports; beside it "
                 f"{', '.join(path.name for path in files[1:])}")
     screen.result(described)
@@ -81,7 +82,7 @@ def doctor(warm: bool, screen: Screen) -> None:
             for done, (tool, _) in enumerate(tools):
                 update(done, len(tools), tool.native)
                 if _package(tool.package):
-                    subprocess.run([*tool.command(), "--help"], capture_output=True, check=False)
+                    programs.run([*tool.command(), "--help"])
     rows = []
     for name, (purpose, remedy) in PACKAGES.items():
         rows.append({"tool": name, "version": _package(name), "for": purpose, "get": remedy})
@@ -118,5 +119,5 @@ def _version(name: str, flag: str) -> str | None:
     """First line of a program's version, or None where it is not installed."""
     if not shutil.which(name):
         return None
-    done = subprocess.run([name, flag], capture_output=True, text=True, check=False)
+    done = programs.run([name, flag])
     return ((done.stdout or done.stderr).splitlines() or ["of unknown version"])[0]

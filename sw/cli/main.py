@@ -1,10 +1,10 @@
 """``zeroskip``: commands, options, exit codes.
 
 Exit codes: 0 done, 1 the check failed, 2 bad input (one sentence on stderr), 3 a tool is
-missing (with how to get it).
+missing (with how to get it), 128 and the number of the signal that ended it.
 """
 
-import signal
+import errno
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ import typer
 
 from zeroskip.hw.emit import YosysError
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.errors import BadInput, LinkError, ToolMissing
+from zeroskip.sw.errors import BadInput, EngineError, ToolMissing
 
 # In help texts a bracket is written \\[: rich takes what stands in brackets for its markup.
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -309,9 +309,7 @@ def doctor(warm: Annotated[bool, typer.Option(
 
 
 def main() -> None:
-    """The program's entry point."""
-    # An end from outside is an exception, so that what a command has started ends with it.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """Runs the command that the arguments name; see :mod:`zeroskip.sw.cli.entry`."""
     try:
         app()
     except BadInput as error:
@@ -321,13 +319,29 @@ def main() -> None:
     except MemoryError:
         _stop("the model or its data need more memory than there is; give fewer inputs at a time, "
               "or a smaller model", 2)
+    except ImportError as error:
+        if _UNMAPPED not in str(error):
+            raise
+        _stop("there is too little memory to load the libraries of this command; raise the limit "
+              "of memory, which 'ulimit -v' shows", 2)
     except TimeoutError as error:
         _stop(f"the machine stands still: {error}", 1)
-    except LinkError as error:
+    except EngineError as error:
         _stop(error, 1)
     except OSError as error:
-        _stop(f"{error.filename or 'a file'}: {error.strerror or error}; choose another path or "
-              "change its permissions", 2)
+        _stop(f"{error.filename or 'the output'}: {error.strerror or error}; {_remedy(error)}", 2)
+
+
+_UNMAPPED = "failed to map segment"
+"""What the system says of a library for which there is no memory."""
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room there, or choose another path"
+    if error.errno == errno.EFBIG:
+        return "raise the limit of a file's size, which 'ulimit -f' shows"
+    return "choose another path or change its permissions"
 
 
 def _stop(message, code: int) -> None:

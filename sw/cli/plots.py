@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from zeroskip.sw import files
 from zeroskip.sw.cli.files import check_writable
 from zeroskip.sw.cli.report import EIE_CAUSES, PAGE, svg
 from zeroskip.sw.errors import BadInput
@@ -44,7 +45,7 @@ def _write(path: Path, title: str, figure: Figure) -> None:
     picture = svg(figure)
     if path.suffix == ".html":
         picture = PAGE.format(title=title, sections=picture)
-    path.write_text(picture)
+    files.write(path, picture)
 
 
 def _utilisation(rows: list[dict]) -> Figure:

@@ -13,6 +13,7 @@ from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.files import check_writable, far_outside, inputs, integers, samples
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import save_array
 from zeroskip.sw.parts.eie import EIEPart
 from zeroskip.sw.program import Part, Program
 
@@ -45,10 +46,8 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
     y = results[-1].outputs[-1]
     # Sums of 32 bits are what the model itself gives; float32 would round them.
     as_integers = raw or program.output.dtype == np.int32
-    y = (y if as_integers else program.output.to_float(y).astype(np.float32)).reshape(
-        len(y), *program.output_shape or (-1,))
-    with output.open("wb") as file:
-        np.save(file, y)
+    y = y if as_integers else program.output.to_float(y).astype(np.float32)
+    save_array(output, y.reshape(len(y), *program.output_shape or (-1,)))
 
     facts = {"engine": name, "images": len(x), "inputs_saturated": int(saturated),
              "inputs_far_outside": far, **_figures(results, len(x))}

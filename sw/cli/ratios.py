@@ -14,6 +14,7 @@ from zeroskip.sw.cli.files import check_writable, configuration
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler import frontend
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import write
 from zeroskip.sw.network import Network
 from zeroskip.sw.prune.data import Data, accuracy, check_fits
 from zeroskip.sw.prune.granularity import granularity
@@ -74,7 +75,7 @@ def search(model: Path, recipe: Path, method: str, budget: float, kind: str, tar
     with screen.progress(method) as update:
         densities = allocate(method, task, train, steps.seed, evaluations, update)
     cut = task.cut(densities)
-    out.write_text(replace(steps, density=densities, **_moved(steps, recipe, out)).to_toml())
+    write(out, replace(steps, density=densities, **_moved(steps, recipe, out)).to_toml())
 
     rows = [{"network": "given", "cost": dense, "accuracy": evaluate(network)},
             {"network": "cut", "cost": price(cut), "accuracy": evaluate(cut)}]

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from zeroskip.sw.files import write
+
 EIE_CAUSES = {
     "useful": ("useful", "#2a7f62"),
     "padding": ("padding entries", "#c8963e"),
@@ -57,8 +59,8 @@ def write_report(path: Path, runs: list, models: list[dict]) -> None:
         sections.append(_section(2, title, f"<p>{html.escape(text)}</p>"))
         sections += [_section(3, *picture) for picture in [
             ("Storage", _bars(model["bytes"])), *pictures]]
-    path.write_text(PAGE.format(title="Pruned networks on sparse hardware",
-                                sections="\n".join(sections)))
+    write(path, PAGE.format(title="Pruned networks on sparse hardware",
+                            sections="\n".join(sections)))
 
 
 def _section(level: int, title: str, content: str) -> str:

@@ -1,7 +1,5 @@
 """A trained network into a program and its reference."""
 
-import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,7 +9,7 @@ import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.sw import reference
+from zeroskip.sw import files, reference
 from zeroskip.sw.compiler import eie, tensorcore
 from zeroskip.sw.compiler.frontend import engine
 from zeroskip.sw.errors import BadInput
@@ -43,12 +41,9 @@ class Compiled:
         """
         path = Path(path)
         check_name(path)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            written = Path(folder, "program"), Path(folder, "reference")
-            self.program.save(written[0])
-            reference.save(written[1], self.reference)
-            os.replace(written[0], path)
-            os.replace(written[1], reference.beside(path))
+        with files.beside(reference.beside(path)) as second, files.beside(path) as first:
+            self.program.save(first)
+            reference.save(second, self.reference)
 
 
 def check_name(path: Path) -> None:

@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from zeroskip.sw.compiler.chain import Chain, Grid, Integers, Reject, float32, only, unknown
 from zeroskip.sw.compiler.external import load_external
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import write
 from zeroskip.sw.network import Conv2d, Network
 
 OPSET = 17
@@ -54,7 +55,7 @@ def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = N
 
     The input is ``input`` float32 ``[batch, *network.input_shape]``, the output is ``output`` in
     the same way; node names are the layers' names. ``notes`` become the file's metadata. Raises
-    BadInput where a layer is quantised, or where the file cannot be written.
+    BadInput where a layer is quantised.
     """
     nodes, initializers, current = [], [], "input"
 
@@ -91,11 +92,7 @@ def to_onnx(network: Network, path: str | Path, notes: dict[str, str] | None = N
                               ir_version=helper.find_min_ir_version_for(opsets))
     helper.set_model_props(model, notes or {})
     onnx.checker.check_model(model)
-    try:
-        Path(path).write_bytes(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written ({error.strerror}); "
-                       "give a path in a folder that exists.") from error
+    write(path, model.SerializeToString(deterministic=True))
 
 
 def _sample(layer, image, length):

@@ -11,6 +11,7 @@ from zeroskip.sw.compiler import pt2_frontend
 from zeroskip.sw.compiler.chain import Chain, Reject, float32, unknown
 from zeroskip.sw.compiler.pt2_frontend import NORM, PADDINGS
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import write
 from zeroskip.sw.network import Conv2d, Network
 
 
@@ -71,7 +72,7 @@ def to_pt2(network: Network, path: str | Path, notes: dict[str, str] | None = No
         dynamic_shapes=({0: torch.export.Dim("batch")},))
     file = io.BytesIO()     # of a path torch would put the name into the file
     torch.export.save(program, file, extra_files=notes or {})
-    Path(path).write_bytes(file.getvalue())
+    write(path, file.getvalue())
 
 
 def with_weights(network: Network, module: nn.Module) -> Network:

@@ -8,6 +8,7 @@ import random
 import struct
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +20,9 @@ from zeroskip.sw.errors import LinkError
 
 _HEADER = struct.Struct("<BBHHH")
 _REPLY = struct.Struct("<BBBBHBB")
+_IDENTITY = struct.Struct("<4sIQ")
+_LONGEST = 1100
+"""Bytes of a frame on the wire, with its stuffing: no more are kept of what does not end."""
 
 
 class NoReply(LinkError):
@@ -69,6 +73,20 @@ class Reply:
     expected: int
     payload: bytes
 
+    def answers(self, op: Op, count: int) -> bool:
+        """Whether this can be said to a request of ``op`` for ``count`` words: as many words are
+        done as the answer means, and those that were read are there."""
+        if op is Op.IDENTIFY:
+            count = _IDENTITY.size // 4
+        match self.answer:
+            case Answer.OK:
+                done = self.count == count
+            case Answer.BUSY | Answer.RANGE:
+                done = self.count < count and op is not Op.IDENTIFY
+            case _:
+                done = self.count == 0
+        return done and len(self.payload) == 4 * self.count * (op is not Op.WRITE)
+
 
 def encode_request(seq: int, op: Op, address: int = 0, count: int = 0, *, fixed: bool = False,
                    payload: bytes = b"") -> bytes:
@@ -115,12 +133,12 @@ class Link:
 
     def identify(self) -> Identity:
         """Begins a session; afterwards the board takes frames of this link."""
-        payload = self._exchange(Op.IDENTIFY).payload
-        if len(payload) != 16 or payload[:4] != MAGIC:
+        magic, *identity = _IDENTITY.unpack(self._exchange(Op.IDENTIFY).payload)
+        if magic != MAGIC:
             raise Refused("what answers is not a Zeroskip board; check the port")
         # Nothing but this read can follow on a late copy of the frame that identified.
         self._exchange(Op.READ)
-        return Identity(*struct.unpack("<IQ", payload[4:]))
+        return Identity(*identity)
 
     def write(self, address: int, words: np.ndarray, *, fixed: bool = False) -> int:
         """Writes ``words`` from ``address`` on, or all to it if it is ``fixed``.
@@ -154,24 +172,30 @@ class Link:
     def _exchange(self, op: Op, address: int = 0, count: int = 0, **kinds) -> Reply:
         """Sends a frame until its reply comes."""
         self._seq = (self._seq + 1) % 256
-        request = encode_request(self._seq, op, address, count, **kinds)
+        request, strange = encode_request(self._seq, op, address, count, **kinds), None
         for _ in range(1 + self._retries):
             self._transport.write(b"\0" + request)      # ends what noise may have begun
-            if (reply := self._await(op, count)) is not None:
-                return _judged(reply, address, kinds.get("fixed", False))
+            for reply in self._replies(op):
+                if reply.answers(op, count):
+                    return _judged(reply, address, kinds.get("fixed", False))
+                strange = reply     # it may be late, from another session
+        if strange is not None:
+            raise Refused(f"the board was asked to {op.name.lower()} {count} words and answered "
+                          f"{strange.answer.name} with a count of {strange.count} and "
+                          f"{len(strange.payload)} bytes, which does not fit; check that its "
+                          "version is that of this program")
         raise NoReply(f"the board did not answer {1 + self._retries} frames; check that it is "
                       "connected and runs this design")
 
-    def _await(self, op: Op, count: int) -> Reply | None:
-        """The reply to the last frame; None if it does not come in time."""
+    def _replies(self, op: Op) -> Iterator[Reply]:
+        """Replies under the number of the last frame, as long as it is waited for them."""
         end = time.monotonic() + self._timeout
         while (left := end - time.monotonic()) > 0 and (data := self._transport.read(left)):
-            *frames, self._received = (self._received + data).split(b"\0")
+            *frames, rest = (self._received + data).split(b"\0")
+            self._received = rest[-_LONGEST:]
             for reply in map(decode_reply, frames):
-                if reply is not None and (reply.seq, reply.op) == (self._seq, op.value) \
-                        and (op is Op.IDENTIFY or reply.count <= count):
-                    return reply
-        return None
+                if reply is not None and (reply.seq, reply.op) == (self._seq, op.value):
+                    yield reply
 
 
 def _judged(reply: Reply, address: int, fixed: bool) -> Reply:

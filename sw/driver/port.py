@@ -1,12 +1,15 @@
 """A serial port as the link's transport."""
 
 import re
+import termios
 
 import serial
 
 from zeroskip.sw.errors import BadInput, LinkError
 
 BAUD = 1_000_000
+
+_CUT = (serial.SerialException, OSError, termios.error)
 
 
 class SerialPort:
@@ -31,7 +34,7 @@ class SerialPort:
         """Sends bytes."""
         try:
             self._port.write(data)
-        except (serial.SerialException, OSError) as error:
+        except _CUT as error:
             raise self._cut(error) from None
 
     def read(self, timeout: float) -> bytes:
@@ -41,7 +44,7 @@ class SerialPort:
             first = self._port.read(1)
             self._port.timeout = 0
             return first + self._port.read(self._port.in_waiting) if first else b""
-        except (serial.SerialException, OSError) as error:
+        except _CUT as error:
             raise self._cut(error) from None
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
+from zeroskip.sw import files
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.tensorfile import header_of, parse_json
 
@@ -85,4 +86,4 @@ def write(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> N
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     content = [len(text).to_bytes(8, "little"), text, *(tensors[name].data for name in order)]
-    path.write_bytes(b"".join(content))
+    files.write(path, b"".join(content))

@@ -9,6 +9,7 @@ import numpy as np
 
 from zeroskip.sw.compiler.frontend import WRITERS, require_torch
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import beside
 from zeroskip.sw.network import Conv2d, Network
 from zeroskip.sw.prune.data import Data, accuracy, check_fits
 from zeroskip.sw.prune.granularity import granularity
@@ -158,10 +159,11 @@ def save(network: Network, recipe: Recipe, stages: list[Stage], path: Path):
                 "layers": {layer.name: float(np.count_nonzero(layer.weight) / layer.weight.size)
                            for layer in stage.network.layers}} for stage in stages]
     notes = {"recipe": recipe.to_toml(), "history": json.dumps(history)}
-    WRITERS[path.suffix](network, path, notes)
     tensors = {f"{layer.name}.{kind}": np.ascontiguousarray(getattr(layer, kind))
                for layer in network.layers for kind in ("weight", "bias")}
-    write_safetensors(path.with_suffix(".safetensors"), tensors, notes)
+    with beside(path.with_suffix(".safetensors")) as second, beside(path) as first:
+        WRITERS[path.suffix](network, first, notes)
+        write_safetensors(second, tensors, notes)
 
 
 def _by_layer(network, recipe) -> dict[str, float | None]:

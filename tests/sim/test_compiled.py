@@ -1,6 +1,8 @@
 """The compiled simulators against Amaranth's: the same bits in the same cycles."""
 
+import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -254,7 +256,7 @@ def test_two_processes_may_build_the_same_model_at_once(name, tmp_path):
     processes = [subprocess.Popen([sys.executable, "-c", script], env=environment,
                                   stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=240)[0] for process in processes] == ["3\n", "3\n"]
-    assert [path.suffix for path in (tmp_path / "zeroskip" / name).iterdir()] == [".so"]
+    assert {path.suffix for path in (tmp_path / "zeroskip" / name).iterdir()} == {".so", ".sum"}
 
 
 def test_large_copies_and_only_they_stay_modules(monkeypatch):
@@ -273,3 +275,121 @@ def test_a_failing_compiler_is_reported_with_what_it_said(monkeypatch):
         cxxrtl.build(Chain, "chain", "failing")
     assert not list(compiled.cache("cxxrtl").glob("tmp*")), "nothing is left behind"
 
+
+
+# --- the cache, with a model that takes no time to compile ---
+
+def tiny(name="tiny"):
+    """A library that is built; which is told by what ``generate`` appends to ``tiny.made``."""
+    def generate(folder):
+        tiny.made.append(name)
+        (folder / "model.cc").write_text(
+            'extern "C" __attribute__((visibility("default"))) int answer() { return 42; }')
+        return []
+    return compiled.build_once("tiny", name, [], generate)
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    """A cache of this test, below a folder that it gives."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tiny.made = []
+    yield tmp_path
+    compiled._instead.cache_clear()
+
+
+def flip(library):
+    content = bytearray(library.read_bytes())
+    content[len(content) // 2] ^= 4
+    library.write_bytes(content)
+
+
+DAMAGE = {
+    "truncated": lambda library: os.truncate(library, library.stat().st_size // 2),
+    "empty": lambda library: library.write_bytes(b""),
+    "a bit flipped": flip,
+    "longer": lambda library: library.write_bytes(library.read_bytes() + b"\0"),
+    "gone": lambda library: library.unlink(),
+    "no sum": lambda library: library.with_suffix(".sum").unlink(),
+    "sum of nothing": lambda library: library.with_suffix(".sum").write_bytes(b""),
+    "sum of noise": lambda library: library.with_suffix(".sum").write_bytes(b"\xff 1"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.usefixtures("empty_cache")
+def test_damaged_library_is_built_again(damage):
+    library = tiny()
+    assert tiny() == library
+    assert tiny.made == ["tiny"]
+    content = library.read_bytes()
+    DAMAGE[damage](library)
+    assert tiny() == library
+    assert tiny.made == ["tiny", "tiny"]
+    assert ctypes.CDLL(str(library)).answer() == 42
+    assert len(library.read_bytes()) == len(content)
+    assert tiny() == library
+    assert tiny.made == ["tiny", "tiny"]
+
+
+def test_cache_that_cannot_be_written(empty_cache, monkeypatch, capsys):
+    (empty_cache / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(empty_cache / "file"))
+    library = tiny()
+    assert ctypes.CDLL(str(library)).answer() == 42
+    assert tiny() == library
+    other = tiny("other")
+    assert tiny.made == ["tiny", "other"]
+    assert other.parent == library.parent != empty_cache
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(rf"zeroskip: {empty_cache}/file/zeroskip/tiny: Not a directory; what is "
+                        "compiled is kept for this run only, until XDG_CACHE_HOME names .*\n",
+                        captured.err)
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_cache_that_cannot_be_written_but_holds_the_model(monkeypatch, capsys):
+    library = tiny()
+    monkeypatch.setattr(compiled, "_writable", None)
+    assert tiny() == library
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("value", ["", "relative/path", None])
+def test_cache_lies_in_the_home_folder(monkeypatch, tmp_path, value):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if value is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+    assert compiled.cache("x") == tmp_path / ".cache/zeroskip/x"
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_no_home_folder(monkeypatch, capsys):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert ctypes.CDLL(str(tiny())).answer() == 42
+    assert "there is no home folder; what is compiled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    ("g++ '", "CXX is .*, which is no command .*; name a C\\+\\+ compiler in it, or unset it"),
+    ("/none/g++ -O1", "compiler '/none/g\\+\\+' cannot be run .*; install it, or name another"),
+])
+@pytest.mark.usefixtures("empty_cache")
+def test_compiler_that_is_none(monkeypatch, command, message):
+    monkeypatch.setenv("CXX", command)
+    with pytest.raises(ToolMissing, match=message):
+        tiny()
+
+
+def test_empty_name_of_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", " ")
+    assert compiled.compiler() != []
+
+
+def test_library_that_cannot_be_loaded(tmp_path):
+    (tmp_path / "model.so").write_text("no library")
+    with pytest.raises(ToolMissing, match="cannot be loaded .*model.so.*; name a folder"):
+        compiled.Model(tmp_path / "model.so")

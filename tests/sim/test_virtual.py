@@ -9,7 +9,7 @@ from zeroskip.hw.link.frame import Op
 from zeroskip.sim import engines, virtual
 from zeroskip.sim.verify import verify
 from zeroskip.sim.virtual import VirtualBoard
-from zeroskip.sw.driver.board import Board
+from zeroskip.sw.driver.board import Board, Patience
 from zeroskip.sw.driver.link import Link, encode_request
 from zeroskip.sw.driver.port import SerialPort
 from zeroskip.sw.errors import LinkError
@@ -37,6 +37,16 @@ def test_noise_on_the_line_changes_nothing(board, digits_like):
     port.write(bytes(np.random.default_rng(0).integers(0, 256, 300, np.uint8)))
     machine = Board(Link(port), (digits_like.part.config, None)).machine("eie")
     assert machine.peek("busy") == 0
+    port.close()
+
+
+def test_a_machine_that_stands_still_is_waited_for_in_cycles(board, digits_like):
+    port, began = SerialPort(board.port), board.cycles
+    patience = Patience(50_000, lambda: board.cycles, "cycles")
+    machine = Board(Link(port), (digits_like.part.config, None), patience=patience).machine("eie")
+    with pytest.raises(TimeoutError, match=r"^no word moved for 50,000 cycles, with 0 to send and"):
+        machine.run({}, {"outputs": 1})
+    assert board.cycles - began > 50_000
     port.close()
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -82,28 +83,48 @@ def test_folder_is_a_file(cli, tmp_path):
     assert "a file is in the way; give the path of a folder" in done.stderr
 
 
-NEXTPNR = """import os, pathlib, time
-pathlib.Path("started").write_text(str(os.getpid()))
-pathlib.Path("started").rename("pid")
-time.sleep(60)"""
+NEXTPNR = """import os, pathlib, subprocess, sys, tempfile
+tempfile.mkdtemp()
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path("started").write_text(f"{os.getpid()} {child.pid}")
+pathlib.Path("started").rename("pids")
+child.wait()"""
 PROGRAM = f"""import sys
 from zeroskip.fpga import build
-from zeroskip.sw.cli import main
+from zeroskip.sw.cli.entry import main
 build.synthesise = lambda *_: None
 build.Tool.command = lambda _: [sys.executable, "-c", {NEXTPNR!r}]
 main()"""
 
 
-def test_end_from_outside_ends_nextpnr(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, "build", "--board", "icebreaker",
-                                "-o", str(tmp_path)])
+def ended(pid):
+    """Whether a process is gone; one whose parent died first waits for the system to ask."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_end_from_outside_ends_nextpnr(number, tmp_path):
+    """With all that it has started, and their temporary files."""
+    out, temporary = tmp_path / "out", tmp_path / "tmp"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "build", "--board", "icebreaker", "-o", str(out)],
+        env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.PIPE, text=True)
     with process:
         for _ in range(600):
-            if (tmp_path / "pid").exists():
+            if (out / "pids").exists():
                 break
             time.sleep(0.1)
-        nextpnr = int((tmp_path / "pid").read_text())
-        process.terminate()
-        assert process.wait(30) == 128 + signal.SIGTERM
-    with pytest.raises(ProcessLookupError):
-        os.kill(nextpnr, 0)
+        pids = (out / "pids").read_text().split()
+        assert list(temporary.iterdir())
+        process.send_signal(number)
+        assert (process.wait(30), process.stderr.read()) == (128 + number, "")
+    for _ in range(100):
+        if all(map(ended, pids)):
+            break
+        time.sleep(0.05)
+    assert all(map(ended, pids))
+    assert list(temporary.iterdir()) == []

@@ -1,13 +1,20 @@
 """``run --device``: a virtual board, and what is no board."""
 
+import contextlib
 import os
+import threading
 import tty
 
 import numpy as np
 import pytest
 
+from zeroskip.hw.accelerator import digest
+from zeroskip.hw.link.bus import Status
+from zeroskip.hw.top import VERSION
 from zeroskip.sim import board_engine
+from zeroskip.sw.driver.endpoint_model import EndpointModel
 from zeroskip.sw.driver.link import Link
+from zeroskip.sw.program import Program
 
 
 @pytest.fixture
@@ -49,4 +56,27 @@ def test_port_that_is_no_board(cli, args, tmp_path, monkeypatch):
     os.close(slave)
     assert (done.code, done.stdout) == (1, "")
     assert done.stderr.startswith("zeroskip: the board did not answer")
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_board_that_answers_zeros(cli, args, compiled, tmp_path):
+    config = Program.load(compiled / "model.zsk").parts[0].config
+    endpoint = EndpointModel(lambda *_: (Status.OK, 0), digest=digest(config, None),
+                             version=VERSION)
+    master, slave = os.openpty()
+    tty.setraw(slave)
+
+    def serve():
+        with contextlib.suppress(OSError):      # until the terminal is closed
+            while data := os.read(master, 4096):
+                os.write(master, endpoint.feed(data))
+    board = threading.Thread(target=serve, daemon=True)
+    board.start()
+    done = cli(*args, "--device", os.ttyname(slave))
+    os.close(slave)
+    board.join(10)
+    os.close(master)
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr == ("zeroskip: the board does not hold what is written to it: 0x5 became "
+                           "0x0; load its bitstream again\n")
     assert not (tmp_path / "y.npy").exists()

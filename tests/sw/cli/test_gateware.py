@@ -110,7 +110,7 @@ def test_doctor_warms_what_is_there(cli, monkeypatch):
     runs = []
     monkeypatch.setattr(gateware, "_package", lambda name: None if "ice40" in name else "1.0")
     monkeypatch.setattr(Tool, "command", lambda tool: [tool.native])
-    monkeypatch.setattr(gateware.subprocess, "run", lambda command, **_: runs.append(command))
+    monkeypatch.setattr(gateware.programs, "run", runs.append)
     monkeypatch.setattr(gateware, "_version", lambda *_: "1.0")
     assert cli("doctor", "--json").code == 0
     assert runs == []

@@ -12,7 +12,7 @@ from zeroskip.hw.top import VERSION
 from zeroskip.sim import cxxrtl
 from zeroskip.sim.cases import make_case, random_layers
 from zeroskip.sim.rtl_engine import host
-from zeroskip.sw.driver.board import Board
+from zeroskip.sw.driver.board import Board, Patience
 from zeroskip.sw.driver.link import Identity, OutOfRange
 from zeroskip.sw.driver.payload import pack_fields, unpack_fields
 from zeroskip.sw.errors import LinkError
@@ -107,7 +107,7 @@ def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link, run_seed):
 
 
 def test_a_machine_that_stands_still(case, link):
-    machine = board_of(link, case, patience=0.01).machine("eie")
+    machine = board_of(link, case, patience=Patience(0.01)).machine("eie")
     with pytest.raises(TimeoutError, match=r"no word moved for 0.01 seconds, with 0 to send and 3"):
         machine.run({}, {"outputs": 3})
 

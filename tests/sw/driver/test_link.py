@@ -3,6 +3,7 @@
 
 import os
 import random
+import struct
 import zlib
 from collections import Counter
 
@@ -194,6 +195,84 @@ def test_frame_that_the_board_does_not_know_is_refused(link, monkeypatch):
     monkeypatch.setattr(EndpointModel, "_execute", lambda *_: (Answer.BAD_OP, 0, b""))
     with pytest.raises(Refused, match=r"^the board refused the frame \(BAD_OP\); check .*$"):
         link.read(0, 1)
+
+
+class Liar(Wire):
+    """Gives replies of its own to all but ``IDENTIFY`` and the read after it."""
+
+    def __init__(self, board, answer, count, payload):
+        super().__init__(board)
+        self.said = answer.value, 0, count, 0, 0
+
+        def lie(data):
+            request = cobs.decode(data.strip(b"\0"))
+            if self.frames <= 2:
+                return board.endpoint.feed(data)
+            body = struct.pack("<BBBBHBB", request[0], request[1] | 0x80, *self.said) + payload
+            return cobs.encode(body + zlib.crc32(body).to_bytes(4, "little")) + b"\0"
+        self.feed = lie
+
+    def write(self, data):
+        self.frames += 1
+        self.waiting += self.feed(data)
+
+
+LIES = {
+    "a count without payload": (Answer.OK, 4, b""),
+    "three bytes": (Answer.OK, 4, b"abc"),
+    "fewer words than the count": (Answer.OK, 4, bytes(12)),
+    "more words than the count": (Answer.OK, 4, bytes(20)),
+    "fewer words than asked for": (Answer.OK, 3, bytes(12)),
+    "more words than asked for": (Answer.OK, 5, bytes(20)),
+    "busy after all words": (Answer.BUSY, 4, bytes(16)),
+    "no such address after all words": (Answer.RANGE, 4, bytes(16)),
+    "words of a frame that was not executed": (Answer.SEQUENCE, 1, bytes(4)),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.timeout(10)
+def test_reply_that_does_not_fit(board, lie):
+    answer, count, payload = LIES[lie]
+    link = Link(Liar(board, answer, count, payload), retries=2)
+    link.identify()
+    with pytest.raises(Refused, match=rf"^the board was asked to read 4 words and answered "
+                       rf"{answer.name} with a count of {count} and {len(payload)} bytes, which "
+                       "does not fit; check .*$"):
+        link.read(0, 4)
+
+
+@pytest.mark.parametrize(("answer", "count"), [(Answer.OK, 1), (Answer.OK, 3), (Answer.BUSY, 2)])
+def test_reply_to_a_write_that_does_not_fit(board, answer, count):
+    link = Link(Liar(board, answer, count, b""), retries=2)
+    link.identify()
+    with pytest.raises(Refused, match="^the board was asked to write 2 words and answered"):
+        link.write(0, numbers(7, 8))
+
+
+@pytest.mark.parametrize("length", [0, 3, 12, 20])
+def test_identity_of_another_length(board, length):
+    board.endpoint._identity = bytes(length)
+    with pytest.raises(Refused, match="^the board was asked to identify 0 words and answered OK"):
+        Link(Wire(board), retries=2).identify()
+
+
+def test_identity_that_is_busy(board, monkeypatch):
+    monkeypatch.setattr(EndpointModel, "_execute", lambda *_: (Answer.BUSY, 2, bytes(8)))
+    with pytest.raises(Refused, match="^the board was asked to identify 0 words and answered BUSY"):
+        Link(Wire(board), retries=2).identify()
+
+
+@pytest.mark.timeout(10)
+def test_noise_without_an_end_is_not_kept(board):
+    class Noise(Wire):
+        def read(self, timeout):
+            return b"n" * 5000
+
+    link = Link(Noise(board), timeout=0.05, retries=1)
+    with pytest.raises(NoReply):
+        link.identify()
+    assert len(link._received) < 2000
 
 
 def test_close_closes_the_transport(board):

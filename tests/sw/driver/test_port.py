@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import termios
 import tty
 
 import pytest
@@ -57,6 +58,18 @@ def test_a_cable_that_is_pulled(terminal):
     os.close(master)
     with pytest.raises(LinkError, match=f"the connection at {path} was lost .*plug the board in"):
         use(port)
+    port.close()
+
+
+@pytest.mark.parametrize("error", [termios.error(5, "Input/output error"), OSError(5, "gone")])
+def test_a_line_that_the_system_no_longer_knows(terminal, monkeypatch, error):
+    def fail(_):
+        raise error
+    port = SerialPort(terminal[1])
+    monkeypatch.setattr(type(port._port), "in_waiting", property(fail))
+    os.write(terminal[0], b"xy")
+    with pytest.raises(LinkError, match="was lost"):
+        port.read(1.0)
     port.close()
 
 
