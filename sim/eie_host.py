@@ -92,10 +92,10 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
         if progress:
             progress(images.stop, len(inputs))
     sent = [layer for layer, end in enumerate(s for s in part.segments if s.swap) if end.outputs]
-    counts = _counters(model, part.config)
+    statistics = EIEStatistics.from_counts(len(inputs), _counters(model, part.config))
     return Result(
         *(tuple(map(part.logical, sent, arrays)) for arrays in (outputs, times)),
-        EIEStatistics.from_counts(len(inputs), counts))
+        statistics, statistics.saturated)
 
 
 def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarray],

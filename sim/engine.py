@@ -53,6 +53,8 @@ class Result:
         without a clock.
     statistics : Statistics or None
         None for engines without a clock.
+    saturated : int
+        Outputs that had to be saturated, those of inner layers too.
     inputs_saturated : int
         Values that the host had to saturate when it converted the outputs of the part before.
     """
@@ -60,6 +62,7 @@ class Result:
     outputs: tuple[np.ndarray, ...]
     times: tuple[np.ndarray, ...]
     statistics: Statistics | None = None
+    saturated: int = 0
     inputs_saturated: int = 0
 
 

@@ -8,9 +8,10 @@ import typer
 from zeroskip.sim import board_engine
 from zeroskip.sim import engines as registry
 from zeroskip.sim.engine import Engine, Result
+from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sw import reference
 from zeroskip.sw.cli.engine import chosen
-from zeroskip.sw.cli.files import check_writable, inputs
+from zeroskip.sw.cli.files import array, check_writable, inputs
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import REFERENCE
 from zeroskip.sw.errors import BadInput
@@ -52,11 +53,11 @@ def _figures(results: list[Result], images: int) -> dict:
     figures = {}
     if len(results) > 1:
         figures["conversions_saturated"] = sum(result.inputs_saturated for result in results)
+    figures["outputs_saturated"] = sum(result.saturated for result in results)
     statistics = [result.statistics for result in results if result.statistics]
     if statistics:
         cycles = sum(each.cycles for each in statistics)
         figures |= {
-            "outputs_saturated": sum(each.saturated for each in statistics),
             "cycles_per_image": cycles / images,
             # Each part's share of its own multipliers, weighed by the time that it takes.
             "utilisation": sum(each.utilisation * (each.cycles / max(1, cycles))
@@ -64,8 +65,10 @@ def _figures(results: list[Result], images: int) -> dict:
     return figures
 
 
-def verify(path: Path, input_path: Path, names: str | None, raw: bool, screen: Screen) -> None:
+def verify(path: Path, input_path: Path, names: str | None, model: Path | None, raw: bool,
+           screen: Screen) -> None:
     """See ``zeroskip verify --help``."""
+    from zeroskip.sim.float_model import FloatModel
     from zeroskip.sim.verify import verify as compare
 
     if names is None:
@@ -73,22 +76,66 @@ def verify(path: Path, input_path: Path, names: str | None, raw: bool, screen: S
     pair = [name.strip() for name in names.split(",")]
     if len(pair) != 2:
         raise BadInput(f"--engines takes two names with a comma between, not '{names}'")
+    if pair[0] == pair[1]:
+        raise BadInput(f"--engines names {pair[0]} twice, and an engine always agrees with "
+                       "itself; name two different ones, such as golden,cxxrtl")
     program = Program.load(path)
     x, saturated = inputs(input_path, program, raw)
+    third = model and FloatModel(model, GoldenEngine(program, _reference(path)).layers)
     with screen.progress("verify") as update:
         verdict = compare(program, x, tuple(_engine(name, program, path) for name in pair), update)
+        opinion = third and third.compare(x, None if raw else _given(input_path, program))
     found = verdict.difference
+    counts = {name: sum(result.saturated for result in results)
+              for name, results in zip(pair, verdict.results, strict=True)}
     screen.text(f"{names}: {found}" if found else
                 f"{names}: {verdict.compared:,} outputs of {len(program.layers)} layers and "
                 f"{len(x)} images are equal")
+    if opinion:
+        _show(opinion, model, len(x), screen)
     if saturated:
         screen.text(f"{saturated} of {x.size} inputs were saturated to {8 * x.itemsize} bits")
-    screen.result({"equal": found is None, "compared": verdict.compared,
-                   "inputs_saturated": int(saturated),
-                   "difference": vars(found) if found else None})
-    if found:
+    if any(counts.values()):
+        screen.text("outputs saturated: "
+                    + ", ".join(f"{count:,} on {name}" for name, count in counts.items()))
+    screen.result({"engines": pair, "equal": found is None, "compared": verdict.compared,
+                   "inputs_saturated": int(saturated), "outputs_saturated": counts,
+                   "difference": vars(found) if found else None,
+                   "model": opinion and _as_json(opinion)})
+    if found or (opinion and opinion.disagreement):
         raise typer.Exit(1)
 
 
+def _given(path: Path, program: Program) -> np.ndarray:
+    """The inputs of a file as the model takes them, [batch, in]."""
+    values = array(path)
+    if program.input_dtype == "float32":
+        values = values.astype(np.float64)
+    return values.reshape(len(values), -1)
+
+
+def _as_json(opinion) -> dict:
+    found = opinion.disagreement
+    return {"layers": [vars(layer) for layer in opinion.layers],
+            "disagreement": vars(found) if found else None}
+
+
+def _show(opinion, model: Path, images: int, screen: Screen) -> None:
+    """The third opinion, for people."""
+    if opinion.disagreement:
+        screen.text(f"golden,{model}: {opinion.disagreement}")
+    else:
+        outputs = sum(layer.outputs for layer in opinion.layers)
+        screen.text(f"golden,{model}: {outputs:,} outputs of {len(opinion.layers)} layers and "
+                    f"{images} images are as near as the integers allow")
+    screen.table("each layer of the float model on golden's inputs",
+                 ["layer", "outputs", "greatest share of the bound", "outside the integers' range"],
+                 [list(vars(layer).values()) for layer in opinion.layers])
+
+
 def _engine(name: str, program: Program, path: Path) -> Engine:
-    return registry.create(name, program, lambda: reference.load(path.with_name(REFERENCE)))
+    return registry.create(name, program, lambda: _reference(path))
+
+
+def _reference(path: Path) -> tuple[reference.Layer, ...]:
+    return reference.load(path.with_name(REFERENCE))
