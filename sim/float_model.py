@@ -20,9 +20,9 @@ model's v, K of them a row, an accumulator that counts in ``unit`` and outputs t
   and S. M. Rump, "Improved error bounds for inner products in floating-point arithmetic", 2013).
 
 An output saturates where the float model's value is beyond the range of its integers: the value is
-clipped to the range before it is compared. The range is that of the integers, whatever the
-activation, so that a lost ReLU is seen. The weights v come from the front end, which may be wrong
-too: they only set the bound, within what the quantiser may do.
+clipped to that range before it is compared. Where golden has a ReLU it is not clipped from below,
+so that a ReLU is seen that the model does not have. The weights v come from the front end, which
+may be wrong too: they only set the bound, within what the quantiser may do.
 """
 
 from collections.abc import Callable
@@ -145,9 +145,9 @@ class FloatModel:
         sample of it."""
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
-        added = [name for name in self._names[1:-1] if name != self._names[-1]]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in added)
-        found = self._session(model, [*added, self._names[-1]])({self._names[0]: sample})
+        del model.graph.output[:]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names[1:])
+        found = self._session(model, self._names[1:])({self._names[0]: sample})
         return [(each.dtype, each.shape[1:]) for each in (sample, *found)]
 
     def compare(self, x: np.ndarray, given: np.ndarray | None) -> Opinion:
@@ -174,7 +174,7 @@ class FloatModel:
             if np.isnan(wanted).any():
                 raise BadInput(f"{self._path}: layer {name} gives outputs that are not numbers; "
                                "give inputs like those that the model was trained on")
-            clipped, bound = _clip(wanted, units), self._bound(number, each)
+            clipped, bound = _clip(wanted, units, each.layer.activation), self._bound(number, each)
             found.append(_disagreement(name, "output", golden, clipped, bound))
             opinions.append(LayerOpinion(
                 name, golden.size, float((np.abs(golden - clipped) / bound).max()),
@@ -264,9 +264,9 @@ class FloatModel:
         if each.y.dtype == np.int32:
             return np.array([step / 2])
         magnitude, columns = np.abs(inputs(layer).real(each.x)), layer.weight.shape[1]
-        dtype = self._kinds[number][0]
-        arithmetic = (columns + OPERATIONS) * np.finfo(
-            dtype if dtype.kind == "f" else np.float32).eps / 2
+        # float64 gains nothing: the front end's weights are float32
+        eps = np.finfo(np.float16 if self._kinds[number][0] == np.float16 else np.float32).eps
+        arithmetic = (columns + OPERATIONS) * float(eps) / 2
         levels, rows = _levels(layer), max(1, BLOCK // columns)
         bounds = []
         for start in range(0, len(layer.weight), rows):
@@ -328,8 +328,10 @@ def _distance(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
     return np.minimum(*(np.abs(values - each) for each in near))
 
 
-def _clip(real: np.ndarray, units: Units) -> np.ndarray:
-    return np.clip(np.asarray(real, np.float64), *units.range())
+def _clip(real: np.ndarray, units: Units, activation: str = "none") -> np.ndarray:
+    """Real values within the range of their integers."""
+    low, high = units.range()
+    return np.clip(np.asarray(real, np.float64), -np.inf if activation == "relu" else low, high)
 
 
 def _disagreement(layer: str, tensor: str, golden: np.ndarray, wanted: np.ndarray,

@@ -62,15 +62,16 @@ def convolve(x: np.ndarray, weight: np.ndarray, geometry: Geometry, fill: float)
     image = x.reshape(-1, channels, height, width).astype(np.float64)
     kernel = weight.reshape(-1, channels, *geometry.kernel).astype(np.float64)
     rows, columns = _places(geometry, 0), _places(geometry, 1)
-    y = np.zeros((len(x), len(kernel), len(rows) * len(columns)))
+    positions = len(rows) * len(columns)
+    y = np.zeros((len(x), len(kernel), positions))
     for i, j in np.ndindex(*geometry.kernel):
         row, column = rows + i * geometry.dilation[0], columns + j * geometry.dilation[1]
         inside = np.logical_and.outer((row >= 0) & (row < height), (column >= 0) & (column < width))
         # clipped indices read anything: what lies outside is not taken from there
         read = image[:, :, row.clip(0, height - 1)[:, None], column.clip(0, width - 1)]
         seen = np.where(inside, read, fill)
-        y += kernel[:, :, i, j] @ seen.reshape(len(x), channels, -1)
-    return y.reshape(len(x), -1)
+        y += kernel[:, :, i, j] @ seen.reshape(len(x), channels, positions)
+    return y.reshape(len(x), len(kernel) * positions)
 
 
 def _places(geometry: Geometry, axis: int) -> np.ndarray:

@@ -275,8 +275,11 @@ def test_verify_raw(cli, folder, model, x, options, outputs):
     done = cli("verify", folder / "model.zsk", "--input", folder / "raw.npy", "--raw",
                "--engines", "golden,python", "--json")
     assert (done.code, done.stderr) == (0, "")
-    assert done.json == {"equal": True, "compared": outputs, "inputs_saturated": 0,
-                         "difference": None}
+    counts = done.json.pop("outputs_saturated")
+    assert set(counts) == {"golden", "python"}
+    assert counts["golden"] == counts["python"]
+    assert done.json == {"engines": ["golden", "python"], "equal": True, "compared": outputs,
+                         "inputs_saturated": 0, "difference": None, "model": None}
 
 
 def test_run_of_a_split_program(cli, folder):
