@@ -14,7 +14,8 @@ model's v, K of them a row, an accumulator that counts in ``unit`` and outputs t
   quantised; in an EIE array the distance from v to the nearest shared weight, and three times the
   weights' scale: shared weights are rounded to it, after v has got its own by a histogram as fine.
 - ``unit / 2``, for the rounding of the bias.
-- What the last bit of the requantiser's multiplier is worth, in weights and bias.
+- ``step / 2^22``, for the requantiser's multiplier: half of its last bit is 2^-31 of an output of
+  at most 2^8 steps, or, where the shift is at its limit of 55, 2^-56 of a sum of at most 2^31.
 - Float arithmetic: ``(K + 16) u (sum(|w| |x|) + |b|)`` bounds a sum in any order and the few
   operations around it, u being half of the distance from 1 to the next number (C.-P. Jeannerod
   and S. M. Rump, "Improved error bounds for inner products in floating-point arithmetic", 2013).
@@ -274,40 +275,34 @@ class FloatModel:
             products = magnitude @ weights.T if own.geometry is None else convolve(
                 magnitude, weights, layer.geometry, 0)
             bounds.append(products + np.repeat(bias, products.shape[1] // len(bias)))
-        return np.concatenate(bounds, axis=1) + step * (1 if own.quantised else 0.5)
+        return np.concatenate(bounds, axis=1) + step * (
+            (1 if own.quantised else 0.5) + 2**-22)
 
 
 def _errors(layer: Layer, own: Linear | Conv2d, levels: np.ndarray, rows: slice,
             arithmetic: float) -> tuple[np.ndarray, np.ndarray]:
     """By how much each weight and each bias of some rows may be wrong, float64 [rows, K], [rows];
     ``arithmetic`` is the share of a product that its sum may add."""
-    unit, last = _unit(layer, rows)
-    scale, last_scale = unit / layer.input_scale, last / layer.input_scale
-    integers, v = layer.weight[rows].astype(np.float64), own.matrix[rows].astype(np.float64)
-    w = integers * scale[:, None]
+    unit = _unit(layer)[rows]
+    scale = unit[:, None] / layer.input_scale
+    w, v = layer.weight[rows] * scale, own.matrix[rows].astype(np.float64)
     if isinstance(layer, ReferenceLayer):
-        most = _distance(v, levels) + 3 * scale[:, None]
-        bias = layer.bias[rows]
+        most, bias = _distance(v, levels) + 3 * scale, layer.bias[rows]
     else:
-        most = scale[:, None] * (0 if own.quantised else 0.5) \
-            + (np.abs(integers) + 0.5) * last_scale[:, None]
+        most = scale * (0 if own.quantised else 0.5)
         # the input's zero point is folded in
         bias = layer.bias[rows] + layer.input_zero_point * layer.weight[rows].sum(
             axis=1, dtype=np.int64)
     weights = np.minimum(np.abs(w - v), np.where(v == 0, 0, most))
-    rounded = unit / 2 + (np.abs(bias) + 0.5) * last
     return (weights + arithmetic * (np.abs(w) + weights),
-            rounded + arithmetic * (np.abs(bias) * unit + rounded))
+            unit / 2 + arithmetic * (np.abs(bias) + 0.5) * unit)
 
 
-def _unit(layer: Layer, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    """What one in the accumulator stands for, and by how much the multiplier's last bit changes
-    that, float64 [rows] each."""
+def _unit(layer: Layer) -> np.ndarray:
+    """What one in the accumulator stands for, float64 [out]."""
     if isinstance(layer, ReferenceLayer):
-        count = len(layer.bias[rows])
-        return np.full(count, layer.output_scale / 2**layer.shift), np.zeros(count)
-    last = layer.output_scale * 2.0 ** -layer.shift[rows].astype(np.float64)
-    return last * layer.multiplier[rows], last
+        return np.full(len(layer.bias), layer.output_scale / 2**layer.shift)
+    return layer.output_scale * np.ldexp(layer.multiplier.astype(np.float64), -layer.shift)
 
 
 def _levels(layer: Layer) -> np.ndarray:
@@ -315,8 +310,7 @@ def _levels(layer: Layer) -> np.ndarray:
     if not isinstance(layer, ReferenceLayer):
         return np.zeros(0)
     integers = np.unique(layer.weight)
-    unit, _ = _unit(layer, slice(0, 1))
-    return integers[integers != 0] * unit / layer.input_scale
+    return integers[integers != 0] * (_unit(layer)[0] / layer.input_scale)
 
 
 def _distance(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
