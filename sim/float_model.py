@@ -11,9 +11,9 @@ model's v, K of them a row, an accumulator that counts in ``unit`` and outputs t
   to even. Where the model's own sums are the output, they must be equal.
 - ``sum(|w - v| |x|)``. A weight that is farther from v than the quantiser may leave it is a fault,
   and adds no more than that: half of its scale in int8, nothing where v is 0 or the model is
-  quantised; in an EIE array the distance from v to the nearest shared weight, and three times the
-  weights' scale: shared weights are rounded to it, after v has got its own by a histogram as fine.
-- ``unit / 2``, for the rounding of the bias.
+  quantised; in an EIE array the distance from v to the nearest shared weight and three times the
+  weights' scale, because a histogram as fine may have chosen a neighbour, and both are rounded.
+- The difference of the biases, for their rounding to ``unit``: at most half of it.
 - ``step / 2^22``, for the requantiser's multiplier: half of its last bit is 2^-31 of an output of
   at most 2^8 steps, or, where the shift is at its limit of 55, 2^-56 of a sum of at most 2^31.
 - Float arithmetic: ``(K + 16) u (sum(|w| |x|) + |b|)`` bounds a sum in any order and the few
@@ -22,8 +22,8 @@ model's v, K of them a row, an accumulator that counts in ``unit`` and outputs t
 
 An output saturates where the float model's value is beyond the range of its integers: the value is
 clipped to that range before it is compared. Where golden has a ReLU it is not clipped from below,
-so that a ReLU is seen that the model does not have. The weights v come from the front end, which
-may be wrong too: they only set the bound, within what the quantiser may do.
+so that a ReLU is seen that the model does not have. The weights v and the biases come from the front
+end, which may be wrong too: they only set the bound, within what the quantiser may do.
 """
 
 from collections.abc import Callable
@@ -294,8 +294,10 @@ def _errors(layer: Layer, own: Linear | Conv2d, levels: np.ndarray, rows: slice,
         bias = layer.bias[rows] + layer.input_zero_point * layer.weight[rows].sum(
             axis=1, dtype=np.int64)
     weights = np.minimum(np.abs(w - v), np.where(v == 0, 0, most))
+    b = bias * unit
+    biases = np.minimum(np.abs(b - own.bias[rows]), unit / 2)
     return (weights + arithmetic * (np.abs(w) + weights),
-            unit / 2 + arithmetic * (np.abs(bias) + 0.5) * unit)
+            biases + arithmetic * (np.abs(b) + biases))
 
 
 def _unit(layer: Layer) -> np.ndarray:

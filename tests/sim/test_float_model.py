@@ -236,6 +236,35 @@ def model_of(path, *layers):
     return FloatModel(path, layers)
 
 
+def test_outputs_one_step_apart_are_within_the_bound(tmp_path):
+    """A sum counts in half of an output: every other one is a tie. The real values of two
+    neighbours are a step apart but for float32."""
+    constants = {"as": np.float32(0.013), "az": np.int8(7), "W": np.random.default_rng(9).integers(
+        -3, 4, (6, 5)).astype(np.int8), "s": np.float32(0.01), "z": np.int8(0),
+        "bs": np.float32(0.013 * 0.01 * 2), "bz": np.int8(-3)}
+    nodes = [node("QLinearMatMul", ["x", "as", "az", "W", "s", "z", "bs", "bz"], ["y"])]
+    path = write(tmp_path / "m.onnx", nodes, ("n", 6), np.int8, **constants)
+    found = opinion(path, int8(10, 500, 6) // np.int8(5))
+    agrees(found, 1)
+    assert found.layers[0].share > 0.999
+
+
+def test_exact_weights_leave_half_a_step(tmp_path):
+    """Nothing but the rounding of an output is allowed, and hardly more than that."""
+    weight = np.random.default_rng(11).integers(-127, 128, (5, 8)).astype(np.float32) / 32
+    weight[:, 0] = 127 / 32
+    path = write(tmp_path / "m.onnx", [node("Gemm", ["x", "W"], ["y"], transB=1)], ("n", 8),
+                 W=weight)
+    x = normal(np.random.default_rng(12), 40, 8)
+    compiled = compile_network(read(path), x, SMALL)
+    integers, _ = compiled.program.input.to_integer(x)
+    agrees(FloatModel(path, compiled.reference).compare(integers, x.astype(float)), 1)
+    (layer,) = compiled.reference
+    bias = layer.bias + np.rint(0.2 * 2.0**layer.shift / layer.multiplier).astype(int)
+    found = FloatModel(path, (replace(layer, bias=bias),)).compare(integers, None).disagreement
+    assert 0.5 < found.bound / layer.output_scale < 0.505
+
+
 # --- what is refused, what is said ---
 
 @pytest.fixture
@@ -259,6 +288,20 @@ def test_the_worst_output_of_the_first_layer_is_named(gemm):
     assert found.error == abs(found.values[0] - found.values[1]) > found.bound
     assert found.outputs == 6
     assert str(found).startswith(f"image {found.image}, layer fc, output 3: ")
+
+
+def test_the_first_layer_that_disagrees_is_named(tmp_path):
+    path = write(tmp_path / "m.onnx", [
+        node("Gemm", ["x", "W"], ["h"], transB=1, name="first"),
+        node("MatMul", ["h", "V"], ["y"], name="second")], ("n", 8), W=W, V=normal(RNG, 5, 2))
+    x = normal(np.random.default_rng(2), 6, 8)
+    compiled = compile_network(read(path), x, SMALL)
+    integers, _ = compiled.program.input.to_integer(x)
+    layers = [replace(layer, bias=layer.bias + 9999) for layer in compiled.reference]
+    for number, wrong in enumerate((layers, (compiled.reference[0], layers[1]))):
+        found = FloatModel(path, tuple(wrong)).compare(integers, x.astype(float))
+        assert found.disagreement.layer == ["first", "second"][number]
+        assert found.layers[1].share > 1
 
 
 def test_inputs_that_were_converted_wrongly(gemm):

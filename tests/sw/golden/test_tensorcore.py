@@ -226,6 +226,7 @@ def convolutional(rng):
     layer = fully_connected(rng)
     layer.geometry = Geometry((2, 6, 5), (2, 2), (1, 1), (0, 0, 0, 0), (1, 1))
     layer.weight, layer.inputs = random_int8(rng, 3, 8), 60
+    layer.multiplier = np.array([1 << 30, 3 << 28, 5 << 27], np.int32)
     return layer
 
 
