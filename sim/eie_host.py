@@ -99,7 +99,7 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
     if part.config.counters:
         statistics = EIEStatistics.from_counts(len(inputs), _counters(model, part.config))
     return Result(*(tuple(map(part.logical, sent, arrays)) for arrays in (outputs, times)),
-                  statistics)
+                  statistics, statistics and statistics.saturated)
 
 
 def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarray],

@@ -70,6 +70,8 @@ class Result:
         without a clock.
     statistics : Statistics or None
         None for engines without a clock, and for configurations without counters.
+    saturated : int or None
+        Outputs that had to be saturated, those of inner layers too; None where nothing counts them.
     inputs_saturated : int
         Values that the host had to saturate when it converted the outputs of the part before.
     """
@@ -77,6 +79,7 @@ class Result:
     outputs: tuple[np.ndarray, ...]
     times: tuple[np.ndarray, ...]
     statistics: Statistics | None = None
+    saturated: int | None = 0
     inputs_saturated: int = 0
 
 

@@ -1,13 +1,14 @@
 """Engine ``golden``: the integer reference, which knows nothing of packing or hardware."""
 
-from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
 from zeroskip.sim.engine import Progress, Result
 from zeroskip.sw import reference
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.golden import eie, tensorcore
+from zeroskip.sw.golden import network
+from zeroskip.sw.golden.network import Computed
 from zeroskip.sw.parts.eie import EIEPart
 from zeroskip.sw.program import Part, Program
 
@@ -15,8 +16,14 @@ from zeroskip.sw.program import Part, Program
 class GoldenEngine:
     """Computes from the integer reference, not from the program's packed images.
 
-    It runs the parts of ``program``, and what is made of them by replacing images. Raises
-    ``BadInput`` if the program was not compiled from that reference.
+    It runs the parts of ``program``, and what is made of them by replacing images; several in a
+    row by itself, with a conversion between them of its own. Raises ``BadInput`` if the program
+    was not compiled from that reference.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        The reference.
     """
 
     name = "golden"
@@ -25,6 +32,7 @@ class GoldenEngine:
         if reference.digest(layers, program.input_dtype) != program.reference:
             raise BadInput("the reference beside the program belongs to another program, or is "
                            "damaged; compile the model again")
+        self.layers = layers
         self._parts, start = [], 0
         for part in program.parts:
             end = start + len(part.layers)
@@ -33,25 +41,32 @@ class GoldenEngine:
 
     def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
         """See :class:`zeroskip.sim.engine.Engine`; all images are computed at once."""
-        compute = _eie if isinstance(part, EIEPart) else _tensorcore
-        outputs = tuple(compute(part, self._layers(part), inputs))
-        if progress:
-            progress(len(inputs), len(inputs))
-        return Result(outputs, tuple(np.zeros(y.shape, np.int64) for y in outputs))
+        return self.run_parts((part,), inputs, progress)[0]
+
+    def run_parts(self, parts: tuple[Part, ...], inputs: np.ndarray,
+                  progress: Progress | None = None) -> list[Result]:
+        """The result of every one of these parts, which follow one another."""
+        layers = [layer for part in parts for layer in self._layers(part)]
+        computed, results = network.run(layers, inputs), []
+        for number, part in enumerate(parts, 1):
+            results.append(_result(part, list(islice(computed, len(part.layers)))))
+            if progress:
+                progress(number * len(inputs), len(parts) * len(inputs))
+        return results
 
     def _layers(self, part: Part) -> tuple[reference.Layer, ...]:
         return next(layers for infos, layers in self._parts if infos is part.layers)
 
 
-def _eie(part: EIEPart, layers, y: np.ndarray) -> Iterator[np.ndarray]:
-    ends = [segment for segment in part.segments if segment.swap]
-    for layer, end in zip(layers, ends, strict=True):
-        y, _ = eie.layer(y, layer.weight, layer.bias, layer.shift, layer.activation)
-        if end.outputs:
-            yield y
+def _result(part: Part, computed: list[Computed]) -> Result:
+    outputs = tuple(each.y for each, sent in zip(computed, _sent(part), strict=True) if sent)
+    return Result(outputs, tuple(np.zeros(y.shape, np.int64) for y in outputs),
+                  saturated=sum(each.saturated for each in computed),
+                  inputs_saturated=sum(each.inputs_saturated for each in computed))
 
 
-def _tensorcore(_part: Part, layers, y: np.ndarray) -> Iterator[np.ndarray]:
-    for layer in layers:
-        y, _ = tensorcore.layer(y, layer)
-        yield y
+def _sent(part: Part) -> list[bool]:
+    """Whether the part sends out a layer's outputs, layer by layer."""
+    if isinstance(part, EIEPart):
+        return [segment.outputs > 0 for segment in part.segments if segment.swap]
+    return [True] * len(part.layers)

@@ -157,7 +157,7 @@ def run(model, part: TensorCorePart, inputs: np.ndarray,
         useful = layer.values.size * layer.positions * batch
         layers.append({**counts, "useful": useful})
     return Result(tuple(outputs), tuple(times), TensorCoreStatistics(
-        batch, part.config.multipliers, tuple(layers), saturated))
+        batch, part.config.multipliers, tuple(layers), saturated), saturated)
 
 
 def _run_layer(model, part: TensorCorePart, layer: TensorCoreLayer, x: np.ndarray) -> Product:

@@ -10,9 +10,9 @@ Metadata key ``layers``: a JSON list with an object per layer. ``engine`` says h
 
 ``tensorcore``: ``layer{i}.weight`` (int8 [out, K]), ``layer{i}.bias`` (int64 [out], input zero
 point folded in), ``layer{i}.multiplier`` and ``layer{i}.shift`` (int32 [out]). The object of a
-convolution has ``input_shape``, ``kernel``, ``stride``, ``padding`` and ``dilation`` too; its x
-are the patches of :func:`zeroskip.sw.im2col.columns`, where padding reads the input zero point,
-and :func:`zeroskip.sw.im2col.fold` makes flat samples of its y. With
+convolution has ``input_shape``, ``kernel``, ``stride``, ``padding`` and ``dilation`` too; K runs
+over channel, kernel row, kernel column, padding reads the input zero point, and inputs and outputs
+are flat, channel by channel, each row by row. With
 p = int32(W @ x + b) * multiplier,
 ``y = clip(sign(p) * ((|p| + 2^(s-1)) >> s) + output_zero_point, low, 127)`` is every output,
 low = -128, or output_zero_point with ReLU. Where ``raw`` is true, y = int32(W @ x + b).

@@ -118,6 +118,14 @@ def test_sw_without_the_command_line_imports_only_hw_and_sw():
     assert foreign(sources, {"hw", "sw"}) == []
 
 
+def test_golden_shares_no_arithmetic_with_what_it_judges():
+    """Only errors, and the classes that hold a layer's numbers."""
+    named = {f"zeroskip.sw.{name}" for name in (
+        "errors.BadInput", "im2col.Geometry", "reference.Layer", "reference.ReferenceLayer")}
+    assert {name for path in below("sw/golden") for name in imports(path)
+            if not name.startswith("zeroskip.sw.golden")} == named
+
+
 def test_sim_imports_only_hw_and_sw():
     assert foreign(below("sim"), {"hw", "sw", "sim"}) == []
 
@@ -139,7 +147,7 @@ def test_imports_are_found(tmp_path):
     assert list(imports(source)) == ["zeroskip.sim.bench", "zeroskip.fpga", "zeroskip.hw.emit"]
 
 
-@pytest.mark.parametrize("module", ["torch", "matplotlib", "sklearn"])
+@pytest.mark.parametrize("module", ["torch", "matplotlib", "sklearn", "onnxruntime"])
 def test_the_command_line_imports_what_is_large_only_where_needed(module, tmp_path):
     code = f"import sys, zeroskip.sw.cli.main; print({module!r} in sys.modules)"
     assert command("-c", code, cwd=tmp_path) == "False\n"

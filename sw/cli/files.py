@@ -77,14 +77,10 @@ def far_outside(values: np.ndarray, program: Program, raw: bool) -> tuple[int, l
     return int(np.count_nonzero((values < low - margin) | (values > high + margin))), [low, high]
 
 
-def inputs(path: Path, program: Program, raw: bool) -> tuple[np.ndarray, int]:
-    """The inputs of ``program`` as its integers [batch, in], and how many had to be saturated."""
-    return integers(path, samples(path, program), program, raw)
-
-
 def integers(path: Path, values: np.ndarray, program: Program,
              raw: bool) -> tuple[np.ndarray, int]:
-    """The :func:`samples` of a file as :func:`inputs` gives them."""
+    """The :func:`samples` of a file as the integers of ``program``, [batch, in], and how many had
+    to be saturated."""
     if not raw and program.input_dtype == "float32":
         return program.input.to_integer(values)
     if not raw:

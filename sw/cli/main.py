@@ -146,10 +146,17 @@ def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called
 def verify(program: ProgramFile, input: Input,  # noqa: A002
            engines: Annotated[str | None, typer.Option(
                help="Two engines, with a comma; by default golden and the fastest RTL.")] = None,
+           model: Annotated[Path | None, typer.Option(
+               help="The ONNX model that the program was compiled from, as a third opinion.")]
+           = None,
            raw: Raw = False, json: Json = False, quiet: Quiet = False) -> None:
-    """Compare every output of every layer between two engines; exit 1 on a difference."""
+    """Compare every output of every layer between two engines; exit 1 on a difference.
+
+    With --model each layer of the float model also runs in onnxruntime, on what golden's inputs
+    stand for, and golden's outputs must be as near to it as the integers allow.
+    """
     from zeroskip.sw.cli.programs import verify as run
-    run(program, input, engines, raw, Screen(json, quiet))
+    run(program, input, engines, model, raw, Screen(json, quiet))
 
 
 @app.command()

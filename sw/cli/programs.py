@@ -8,16 +8,17 @@ import typer
 from zeroskip.sim import board_engine
 from zeroskip.sim import engines as registry
 from zeroskip.sim.engine import Engine, Result
+from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sw import reference
 from zeroskip.sw.cli.engine import chosen
-from zeroskip.sw.cli.files import check_writable, far_outside, inputs, integers, samples
-from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.cli.files import check_writable, far_outside, integers, samples
+from zeroskip.sw.cli.screen import Screen, text
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.files import save_array
 from zeroskip.sw.parts.eie import EIEPart
 from zeroskip.sw.program import Part, Program
 
-COUNTED = ("outputs_saturated", "cycles_per_image", "utilisation")
+COUNTED = ("cycles_per_image", "utilisation")
 """What only counters tell; None of a program with a part on a configuration that has none."""
 
 
@@ -32,9 +33,7 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
                        "in .npy")
     check_writable(output)
     program = Program.load(path)
-    values = samples(input_path, program)
-    x, saturated = integers(input_path, values, program, raw)
-    far, limits = far_outside(values, program, raw)
+    _, x, given = _inputs(input_path, program, raw, screen)
     if engine and device:
         raise BadInput("--engine and --device both say what runs the program; leave one out")
     name = "virtual" if device == "virtual" else device or chosen(engine, screen)
@@ -49,19 +48,29 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
     y = y if as_integers else program.output.to_float(y).astype(np.float32)
     save_array(output, y.reshape(len(y), *program.output_shape or (-1,)))
 
-    facts = {"engine": name, "images": len(x), "inputs_saturated": int(saturated),
-             "inputs_far_outside": far, **_figures(results, len(x))}
+    limits = given.pop("input_range")
+    facts = {"engine": name, "images": len(x), **given, **_figures(results, len(x))}
     if name != "golden" and not all(map(_counts, program.parts)):
         facts |= dict.fromkeys(COUNTED)
-    if far:
-        low, high = limits
-        screen.notice(f"zeroskip: warning: {far} of {x.size} inputs lie far outside {low:.4g} to "
-                      f"{high:.4g}, the range of the calibration, and were cut to it; scale them "
-                      "as those were, or compile the model again with inputs like these")
     screen.table(str(output), list(facts), [list(facts.values())])
     counted = [result.statistics and result.statistics.as_json() for result in results]
     screen.result({**facts, "input_range": limits,
                    "statistics": counted if len(counted) > 1 else counted[0]})
+
+
+def _inputs(path: Path, program: Program, raw: bool,
+            screen: Screen) -> tuple[np.ndarray, np.ndarray, dict]:
+    """The samples in a file, the integers of ``program`` that they become, and what is to be said
+    of that; a warning where they lie far outside the calibrated range."""
+    values = samples(path, program)
+    x, saturated = integers(path, values, program, raw)
+    far, (low, high) = far_outside(values, program, raw)
+    if far:
+        screen.notice(f"zeroskip: warning: {far} of {x.size} inputs lie far outside {low:.4g} to "
+                      f"{high:.4g}, the range of the calibration, and are cut to it; scale them "
+                      "as those were, or compile the model again with inputs like these")
+    return values, x, {"inputs_saturated": int(saturated), "inputs_far_outside": far,
+                       "input_range": [low, high]}
 
 
 def _counts(part: Part) -> bool:
@@ -74,11 +83,11 @@ def _figures(results: list[Result], images: int) -> dict:
     figures = {}
     if len(results) > 1:
         figures["conversions_saturated"] = sum(result.inputs_saturated for result in results)
+    figures["outputs_saturated"] = _saturated(results)
     statistics = [result.statistics for result in results if result.statistics]
     if statistics:
         cycles = sum(each.cycles for each in statistics)
         figures |= {
-            "outputs_saturated": sum(each.saturated for each in statistics),
             "cycles_per_image": cycles / images,
             # Each part's share of its own multipliers, weighed by the time that it takes.
             "utilisation": sum(each.utilisation * (each.cycles / max(1, cycles))
@@ -86,8 +95,16 @@ def _figures(results: list[Result], images: int) -> dict:
     return figures
 
 
-def verify(path: Path, input_path: Path, names: str | None, raw: bool, screen: Screen) -> None:
+def _saturated(results: list[Result]) -> int | None:
+    """Outputs that had to be saturated; None where a part does not count them."""
+    counts = [result.saturated for result in results]
+    return None if None in counts else sum(counts)
+
+
+def verify(path: Path, input_path: Path, names: str | None, model: Path | None, raw: bool,
+           screen: Screen) -> None:
     """See ``zeroskip verify --help``."""
+    from zeroskip.sim.float_model import FloatModel
     from zeroskip.sim.verify import verify as compare
 
     if names is None:
@@ -95,22 +112,58 @@ def verify(path: Path, input_path: Path, names: str | None, raw: bool, screen: S
     pair = [name.strip() for name in names.split(",")]
     if len(pair) != 2:
         raise BadInput(f"--engines takes two names with a comma between, not '{names}'")
+    if pair[0] == pair[1]:
+        raise BadInput(f"--engines names {pair[0]} twice, and an engine always agrees with "
+                       "itself; name two different ones, such as golden,cxxrtl")
     program = Program.load(path)
-    x, saturated = inputs(input_path, program, raw)
+    values, x, given = _inputs(input_path, program, raw, screen)
+    third = model and FloatModel(model, GoldenEngine(program, _reference(path)).layers)
     with screen.progress("verify") as update:
         verdict = compare(program, x, tuple(_engine(name, program, path) for name in pair), update)
+        opinion = third and third.compare(x, None if raw else values)
     found = verdict.difference
+    counts = dict(zip(pair, map(_saturated, verdict.results), strict=True))
     screen.text(f"{names}: {found}" if found else
                 f"{names}: {verdict.compared:,} outputs of {len(program.layers)} layers and "
                 f"{len(x)} images are equal")
-    if saturated:
-        screen.text(f"{saturated} of {x.size} inputs were saturated to {8 * x.itemsize} bits")
-    screen.result({"equal": found is None, "compared": verdict.compared,
-                   "inputs_saturated": int(saturated),
-                   "difference": vars(found) if found else None})
-    if found:
+    if opinion:
+        _show(opinion, model, len(x), screen)
+    if given["inputs_saturated"]:
+        screen.text(f"{given['inputs_saturated']} of {x.size} inputs were saturated to "
+                    f"{8 * x.itemsize} bits")
+    if any(counts.values()):
+        screen.text("outputs saturated: "
+                    + ", ".join(f"{text(count)} on {name}" for name, count in counts.items()))
+    screen.result({"engines": pair, "equal": found is None, "compared": verdict.compared,
+                   **given, "outputs_saturated": counts,
+                   "difference": vars(found) if found else None,
+                   "model": opinion and _as_json(opinion)})
+    if found or (opinion and opinion.disagreement):
         raise typer.Exit(1)
 
 
+def _as_json(opinion) -> dict:
+    found = opinion.disagreement
+    return {"layers": [vars(layer) for layer in opinion.layers],
+            "disagreement": vars(found) if found else None}
+
+
+def _show(opinion, model: Path, images: int, screen: Screen) -> None:
+    """The third opinion, for people."""
+    if opinion.disagreement:
+        screen.text(f"golden,{model}: {opinion.disagreement}")
+    else:
+        outputs = sum(layer.outputs for layer in opinion.layers)
+        screen.text(f"golden,{model}: {outputs:,} outputs of {len(opinion.layers)} layers and "
+                    f"{images} images are as near as the integers allow")
+    screen.table("each layer of the float model on golden's inputs",
+                 ["layer", "outputs", "greatest share of the bound", "outside the integers' range"],
+                 [list(vars(layer).values()) for layer in opinion.layers])
+
+
 def _engine(name: str, program: Program, path: Path) -> Engine:
-    return registry.create(name, program, lambda: reference.load(reference.beside(path)))
+    return registry.create(name, program, lambda: _reference(path))
+
+
+def _reference(path: Path) -> tuple[reference.Layer, ...]:
+    return reference.load(reference.beside(path))

@@ -1,22 +1,27 @@
 """Integer reference of a tensor-core layer.
 
-acc = A.B + bias, exact modulo 2^32. Then, unless the int32 itself is the output,
-q = round(acc * multiplier / 2^shift), a tie away from zero, and
+acc = A.B + bias, exact modulo 2^32; of a convolution
+acc[o, r, s] = bias[o] + sum over c, i, j of weight[o, c, i, j] * x[c, r', s'], where
+r' = r * stride + i * dilation - padding, s' likewise, and x is the input's zero point outside of
+the image. Outputs are flat, channel by channel, each row by row. Then, unless the int32 itself is
+the output, q = round(acc * multiplier / 2^shift), a tie away from zero, and
 y = clip(q + zero_point, low, 127), where low is -128, or the zero point with ReLU.
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference", CVPR 2018, section 2.2 (a multiplier and a shift in place of
 the real scale); the widths and the rounding are this project's.
 """
 
+from math import prod
+
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.im2col import columns, fold
+from zeroskip.sw.im2col import Geometry
 
 FLOAT64_TERMS = (1 << 39) - 1
 """Up to here a sum of int8 products stays below 2^53, where float64 is exact."""
 BLOCK = 1 << 24
-"""Activations that are widened to 64 bits at a time."""
+"""Activations, or outputs of a convolution, that are widened to 64 bits at a time."""
 SHIFTS = (24, 55)
 """Least and greatest shift."""
 
@@ -36,6 +41,46 @@ def gemm(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         part = slice(start, start + step)
         product[:, part] = (wide @ b[:, part].astype(exact)).astype(np.int64).astype(np.int32)
     return product
+
+
+def convolve(x: np.ndarray, weight: np.ndarray, geometry: Geometry, fill: float) -> np.ndarray:
+    """A convolution, as its definition has it; exact where its values are integers below 2^53.
+
+    Parameters
+    ----------
+    x : array [batch, channels * height * width]
+    weight : array [out, channels * kernel rows * kernel columns]
+    geometry : Geometry
+    fill : float
+        What ``x`` is outside of the image.
+
+    Returns
+    -------
+    float64 array [batch, out * rows * columns]
+    """
+    channels, height, width = geometry.input_shape
+    image = x.reshape(-1, channels, height, width).astype(np.float64)
+    kernel = weight.reshape(-1, channels, *geometry.kernel).astype(np.float64)
+    rows, columns = _places(geometry, 0), _places(geometry, 1)
+    positions = len(rows) * len(columns)
+    y = np.zeros((len(x), len(kernel), positions))
+    for i, j in np.ndindex(*geometry.kernel):
+        row, column = rows + i * geometry.dilation[0], columns + j * geometry.dilation[1]
+        inside = np.logical_and.outer((row >= 0) & (row < height), (column >= 0) & (column < width))
+        # clipped indices read anything: what lies outside is not taken from there
+        read = image[:, :, row.clip(0, height - 1)[:, None], column.clip(0, width - 1)]
+        seen = np.where(inside, read, fill)
+        y += kernel[:, :, i, j] @ seen.reshape(len(x), channels, positions)
+    return y.reshape(len(x), len(kernel) * positions)
+
+
+def _places(geometry: Geometry, axis: int) -> np.ndarray:
+    """Where the kernel begins, along the height (0) or the width (1), for each output: a stride
+    apart, as long as it fits into the padded image."""
+    reach = (geometry.kernel[axis] - 1) * geometry.dilation[axis]
+    before, after = geometry.padding[axis], geometry.padding[axis + 2]
+    return np.arange(-before, geometry.input_shape[axis + 1] + after - reach,
+                     geometry.stride[axis])
 
 
 def requantise(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero_point: int,
@@ -85,14 +130,23 @@ def layer(x: np.ndarray, layer) -> tuple[np.ndarray, int]:
         Number of outputs above int8, or below it where no ReLU takes them up.
     """
     _check_layer(x, layer)
-    if layer.geometry is not None:
-        x = columns(x, layer.geometry, layer.input_zero_point)
-    acc = gemm(layer.weight, x.T).T + layer.bias.astype(np.int32)
+    sums = gemm(layer.weight, x.T).T if layer.geometry is None else _convolution(x, layer)
+    positions = sums.shape[1] // len(layer.weight)
+    acc = sums + np.repeat(layer.bias.astype(np.int32), positions)
     if layer.raw:
-        return fold(acc, layer.geometry), 0
-    y, saturated = requantise(acc, layer.multiplier, layer.shift, layer.output_zero_point,
-                              layer.activation == "relu")
-    return fold(y, layer.geometry), saturated
+        return acc, 0
+    return requantise(acc, np.repeat(layer.multiplier, positions),
+                      np.repeat(layer.shift, positions), layer.output_zero_point,
+                      layer.activation == "relu")
+
+
+def _convolution(x, layer) -> np.ndarray:
+    """Sums of a convolution, int32 [batch, outputs], exact modulo 2^32."""
+    step = max(1, BLOCK // (len(layer.weight) * layer.geometry.positions))
+    parts = [x[start:start + step] for start in range(0, max(1, len(x)), step)]
+    return np.concatenate([
+        convolve(part, layer.weight, layer.geometry, layer.input_zero_point)
+        .astype(np.int64).astype(np.int32) for part in parts])
 
 
 def _check_layer(x, layer) -> None:
@@ -102,6 +156,8 @@ def _check_layer(x, layer) -> None:
     if x.shape[1] != layer.inputs or len(layer.bias) != len(layer.weight):
         raise BadInput(f"x and bias must be [batch, {layer.inputs}] and [{len(layer.weight)}], "
                        f"not {list(x.shape)} and {list(layer.bias.shape)}")
+    if layer.geometry is not None:
+        _check_convolution(layer)
     large = np.flatnonzero(layer.bias != layer.bias.astype(np.int32))
     if large.size:
         raise BadInput(f"bias[{large[0]}] is {layer.bias[large[0]]}: it must be an int32")
@@ -110,6 +166,16 @@ def _check_layer(x, layer) -> None:
     if layer.raw and layer.activation == "relu":
         raise BadInput("an int32 output takes no activation; set it to 'none'")
     _check_zero_point("input", layer.input_zero_point)
+
+
+def _check_convolution(layer) -> None:
+    channels = layer.geometry.input_shape[0]
+    shape = [len(layer.weight), channels * prod(layer.geometry.kernel)]
+    if list(layer.weight.shape) != shape or layer.inputs != prod(layer.geometry.input_shape):
+        raise BadInput(f"weight and x must be {shape} and [batch, "
+                       f"{prod(layer.geometry.input_shape)}] for an image of "
+                       f"{list(layer.geometry.input_shape)}, not {list(layer.weight.shape)} and "
+                       f"[batch, {layer.inputs}]")
 
 
 def _check_requantiser(multiplier, shift, zero_point) -> None:

@@ -59,8 +59,9 @@ def share(weights: np.ndarray, centroids: int = 15) -> Shared:
         first = bins[_clusters(*_means(ordered, bins), centroids)]
 
     codebook = np.zeros(centroids + 1, np.float32)
-    codebook[1:len(first) + 1] = _means(ordered, first)[0]
-    indices = _assign(weights, ordered[first[1:] - 1])
+    codebook[1:len(first) + 1] = means = _means(ordered, first)[0]
+    # the nearest centroid, which only the edge of a bin may have kept a weight from
+    indices = _assign(weights, ((means[1:] + means[:-1]) / 2).astype(np.float32))
     return Shared(codebook, indices, _relative_rms(weights, codebook[indices]))
 
 

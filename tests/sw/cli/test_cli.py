@@ -222,7 +222,8 @@ COMMANDS = {
             {"engine", "images", "inputs_saturated", "inputs_far_outside", "input_range",
              "outputs_saturated", "cycles_per_image", "utilisation", "statistics"}),
     "verify": (["model.zsk", "--input", "x.npy", "--engines", "golden,python"],
-               {"equal", "compared", "inputs_saturated", "difference"}),
+               {"engines", "equal", "compared", "inputs_saturated", "outputs_saturated",
+                "difference", "model"}),
     "doctor": ([], {"tools", "default_engine"}),
 }
 
@@ -266,7 +267,7 @@ def slow(cli, compiled, monkeypatch):
     """``slow(*options)``: a ``verify`` that shows its progress from the start."""
     monkeypatch.setattr(screen, "DELAY", 0)
     args = ("verify", compiled / "model.zsk", "--input", compiled / "x.npy",
-            "--engines", "golden,golden")
+            "--engines", "golden,python")
     return lambda *options: cli(*args, *options)
 
 
@@ -291,6 +292,7 @@ def test_golden_engine_has_no_statistics(cli, folder):
     done = cli("run", folder / "model.zsk", "--input", folder / "x.npy",
                "--output", folder / "y.npy", "--engine", "golden", "--json")
     assert done.json["statistics"] is None
+    assert done.json["outputs_saturated"] == 0
     assert "cycles_per_image" not in done.json
 
 
@@ -600,6 +602,14 @@ def test_unknown_engine(refused, folder):
 @pytest.mark.parametrize("names", ["golden", "golden,verilog", "golden,python,cxxrtl", ""])
 def test_unknown_engines_of_verify(refused, folder, names):
     refused("verify", folder / "model.zsk", "--input", folder / "x.npy", "--engines", names)
+
+
+@pytest.mark.parametrize("names", ["golden,golden", "python, python"])
+def test_an_engine_beside_itself(refused, folder, names):
+    message = refused("verify", folder / "model.zsk", "--input", folder / "x.npy",
+                      "--engines", names)
+    assert f"names {names.split(',')[0]} twice" in message
+    assert "name two different ones, such as golden,cxxrtl" in message
 
 
 def test_unknown_target(refused, folder):

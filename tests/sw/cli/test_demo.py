@@ -45,7 +45,7 @@ def test_demo_writes_a_report_and_a_program_that_runs(cli, tmp_path):
         program = tmp_path / "demo" / model["engine"] / "digits.zsk"
         assert Program.load(program).inputs == 64
         verified = cli("verify", program, "--input", tmp_path / "demo/digits.npy",
-                       "--engines", "golden,golden", "-q")
+                       "--engines", "golden,python", "--model", program.with_suffix(".onnx"), "-q")
         assert verified == (0, "", "")
     page = (tmp_path / "demo/report.html").read_text()
     assert page.count("<svg") == 8

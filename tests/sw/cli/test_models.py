@@ -275,8 +275,96 @@ def test_verify_raw(cli, folder, model, x, options, outputs):
     done = cli("verify", folder / "model.zsk", "--input", folder / "raw.npy", "--raw",
                "--engines", "golden,python", "--json")
     assert (done.code, done.stderr) == (0, "")
-    assert done.json == {"equal": True, "compared": outputs, "inputs_saturated": 0,
-                         "difference": None}
+    counts = done.json["outputs_saturated"]
+    assert set(counts) == {"golden", "python"}
+    assert counts["golden"] == counts["python"]
+    assert done.json == {"engines": ["golden", "python"], "equal": True, "compared": outputs,
+                         "inputs_saturated": 0, "outputs_saturated": counts, "difference": None,
+                         "model": None}
+
+
+# --- the float model as a third opinion ---
+
+def verify(folder, *options, x="x", model="model"):
+    return ("verify", folder / "model.zsk", "--input", folder / f"{x}.npy",
+            "--engines", "golden,python", "--model", folder / f"{model}.onnx", *options)
+
+
+@pytest.mark.parametrize(("model", "x", "options", "layers"), [
+    ("model", "x", targets("tc-8", "eie-4"), {"fc1": 40, "fc2": 36, "fc3": 20}),
+    ("conv", "image", targets("tc-8"), {"conv": 162, "fc": 21}),
+])
+def test_verify_with_the_model(cli, folder, model, x, options, layers):
+    cli(*compile_(folder, *options, model=model, x=x))
+    done = cli(*verify(folder, x=x, model=model))
+    outputs = sum(layers.values())
+    assert (done.code, done.stderr) == (0, "")
+    assert (f"golden,{folder / model}.onnx: {outputs} outputs of {len(layers)} layers and "
+            f"{len(np.load(folder / f'{x}.npy'))} images are as near as the integers "
+            "allow\n") in done.stdout
+    raw_input(folder, x)
+    found = cli(*verify(folder, "--raw", "--json", x="raw", model=model)).json["model"]
+    assert found["disagreement"] is None
+    assert {layer["layer"]: layer["outputs"] for layer in found["layers"]} == layers
+    assert all(0 < layer["share"] <= 1 for layer in found["layers"])
+
+
+def test_verify_with_a_model_of_other_weights(cli, folder):
+    cli(*compile_(folder, *targets("tc-8")))
+    other = onnx.load(folder / "model.onnx")
+    (bias,) = (each for each in other.graph.initializer if each.name == "layer1.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(9, 9, np.float32), bias.name))
+    onnx.save(other, folder / "other.onnx")
+    done = cli(*verify(folder, model="other"))
+    assert (done.code, done.stderr) == (1, "")
+    assert f"golden,{folder / 'other.onnx'}: image " in done.stdout
+    assert ", layer fc2, output " in done.stdout
+    assert " apart where " in done.stdout
+    done = cli(*verify(folder, "--json", model="other"))
+    assert (done.code, done.json["equal"]) == (1, True)
+    found = done.json["model"]["disagreement"]
+    assert (found["layer"], found["tensor"]) == ("fc2", "output")
+    assert found["error"] > found["bound"]
+
+
+@pytest.mark.parametrize(("model", "message"), [
+    ("conv.onnx", "weights, but the program has 10 x 12, 9 x 10, 5 x 9; give the model that"),
+    ("none.onnx", "cannot be read"),
+    ("model.pt2", "export the model with torch.onnx.export"),
+    ("x.npy", "is no model file by its name"),
+])
+def test_verify_with_what_is_not_its_model(cli, folder, model, message):
+    cli(*compile_(folder, *targets("tc-8")))
+    done = cli("verify", folder / "model.zsk", "--input", folder / "x.npy", "--model",
+               folder / model)
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr.startswith("zeroskip: ")
+    assert message in done.stderr
+
+
+def test_verify_with_the_model_of_integers(cli, folder):
+    """Inputs are the model's own; --raw are the machine's, 128 less."""
+    quantised(folder / "model.onnx", 12, 5)
+    x = np.random.default_rng(3).integers(0, 256, (4, 12)).astype(np.uint8)
+    cli("compile", folder / "model.onnx", "-o", folder / "model.zsk", *targets("tc-8"))
+    for values, options in ((x, ()), (x.astype(np.int16) - 128, ("--raw",))):
+        np.save(folder / "x.npy", values)
+        done = cli(*verify(folder, "--json", *options))
+        assert (done.code, done.stderr) == (0, "")
+        assert done.json["model"] == {"disagreement": None, "layers": [
+            {"layer": "product", "outputs": 20, "share": 0, "outside": 0}]}
+
+
+@pytest.mark.parametrize("options", [targets("tc-8"), targets("tc-8", "eie-4")])
+def test_golden_counts_saturated_outputs_as_the_gateware_does(cli, folder, options):
+    cli(*compile_(folder, *options))
+    np.save(folder / "x.npy", 50 * np.load(folder / "x.npy"))
+    count = cli("run", folder / "model.zsk", "--input", folder / "x.npy", "--output",
+                folder / "y.npy", "--engine", "golden", "--json").json["outputs_saturated"]
+    assert count > 0
+    done = cli("verify", folder / "model.zsk", "--input", folder / "x.npy", "--engines",
+               "golden,python")
+    assert f"outputs saturated: {count} on golden, {count} on python\n" in done.stdout
 
 
 def test_run_of_a_split_program(cli, folder):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from zeroskip.sw.errors import BadInput
@@ -190,6 +190,82 @@ def test_convolution_pads_with_the_zero_point():
                                           torch.tensor([5, -6, 7]), (2, 1), dilation=(1, 2))
     y, _ = tensorcore.layer(x, layer)
     np.testing.assert_array_equal(y, expected.reshape(3, -1).numpy())
+
+
+@given(channels=st.integers(1, 3), size=st.tuples(*[st.integers(1, 7)] * 2),
+       kernel=st.tuples(*[st.integers(1, 3)] * 2), stride=st.tuples(*[st.integers(1, 3)] * 2),
+       padding=st.tuples(*[st.integers(0, 4)] * 4), dilation=st.tuples(*[st.integers(1, 3)] * 2),
+       zero_point=st.integers(-128, 127), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=60)
+def test_convolution_equals_the_definition(channels, size, kernel, stride, padding, dilation,
+                                           zero_point, seed):
+    """Sums over channel, kernel row and kernel column, in Python's integers; flat outputs go
+    channel by channel, each row by row."""
+    (height, width), (top, left, bottom, right) = size, padding
+    rows, columns = ((total - (k - 1) * d - 1) // s + 1 for total, k, d, s in zip(
+        (top + height + bottom, left + width + right), kernel, dilation, stride, strict=True))
+    assume(rows > 0 and columns > 0)
+    rng = np.random.default_rng(seed)
+    x, weight = random_int8(rng, channels, height, width), random_int8(rng, 2, channels, *kernel)
+
+    def read(c, row, column):
+        inside = 0 <= row < height and 0 <= column < width
+        return int(x[c, row, column]) if inside else zero_point
+    expected = [sum(int(weight[o, c, i, j]) * read(c, r * stride[0] + i * dilation[0] - top,
+                                                   s * stride[1] + j * dilation[1] - left)
+                    for c, i, j in np.ndindex(channels, *kernel))
+                for o in range(2) for r in range(rows) for s in range(columns)]
+    found = tensorcore.convolve(
+        np.stack([x, x]).reshape(2, -1), weight.reshape(2, -1),
+        Geometry((channels, height, width), kernel, stride, padding, dilation), zero_point)
+    assert found.tolist() == [expected] * 2
+
+
+def convolutional(rng):
+    """A layer of three channels of 5 x 4 outputs on an image of 2 x 6 x 5."""
+    layer = fully_connected(rng)
+    layer.geometry = Geometry((2, 6, 5), (2, 2), (1, 1), (0, 0, 0, 0), (1, 1))
+    layer.weight, layer.inputs = random_int8(rng, 3, 8), 60
+    layer.multiplier = np.array([1 << 30, 3 << 28, 5 << 27], np.int32)
+    return layer
+
+
+def test_channels_of_a_convolution_have_their_own_multipliers():
+    layer = convolutional(np.random.default_rng(7))
+    x = random_int8(np.random.default_rng(8), 2, 60)
+    y, saturated = tensorcore.layer(x, layer)
+    layer.raw = True
+    sums, _ = tensorcore.layer(x, layer)
+    expected = [slow_requantise(value, layer.multiplier[at // 20].item(),
+                                layer.shift[at // 20].item(), -7, False)
+                for row in sums.tolist() for at, value in enumerate(row)]
+    assert y.ravel().tolist() == [value for value, _ in expected]
+    assert saturated == sum(wrong for _, wrong in expected)
+
+
+def test_convolution_wraps_modulo_2_32_and_runs_in_pieces(monkeypatch):
+    layer = convolutional(np.random.default_rng(9))
+    layer.raw, layer.bias = True, np.array([INT32 - 1, -INT32, 0])
+    x = random_int8(np.random.default_rng(10), 5, 60)
+    expected, _ = tensorcore.layer(x, layer)
+    layer.bias = np.zeros(3, np.int64)
+    sums, _ = tensorcore.layer(x, layer)
+    wrapped = [wrap(value + bias) for row in sums.tolist() for value, bias in zip(
+        row, np.repeat([INT32 - 1, -INT32, 0], 20).tolist(), strict=True)]
+    assert expected.ravel().tolist() == wrapped
+    assert (sums.dtype, sums.shape) == (np.int32, (5, 60))
+    monkeypatch.setattr(tensorcore, "BLOCK", 2 * 60)
+    np.testing.assert_array_equal(tensorcore.layer(x, layer)[0], sums)
+    assert tensorcore.layer(x[:0], layer)[0].shape == (0, 60)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("weight", np.zeros((3, 9), np.int8)), ("inputs", 61)])
+def test_weights_or_samples_that_do_not_fit_the_image(name, value):
+    layer = convolutional(np.random.default_rng(11))
+    setattr(layer, name, value)
+    with pytest.raises(BadInput, match=r"must be \[3, 8\] and \[batch, 60\] for an image of"):
+        tensorcore.layer(np.zeros((1, layer.inputs), np.int8), layer)
 
 
 @pytest.mark.parametrize(("a", "b", "message"), [
