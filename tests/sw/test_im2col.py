@@ -103,3 +103,15 @@ def test_kernel_that_just_fits():
 def test_refuses_samples_of_another_size(shape):
     with pytest.raises(BadInput, match=r"x must be \[batch, 90\] for an image of \[3, 5, 6\]"):
         columns(np.zeros(shape, np.int8), geometry(), 0)
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"padding": (1 << 62, 0, 0, 0)}, "padding must be at most 65536"),
+    ({"stride": (1, 1 << 17)}, "stride must be at most 65536"),
+    ({"padding": (30_000,) * 4, "stride": (9999, 9999)}, "takes 3,60.* values a sample, at most"),
+    ({"input_shape": (8, 4096, 4096), "kernel": (3, 3)}, "takes 1,20.* values a sample, at most"),
+])
+def test_a_geometry_that_would_fill_the_memory(fields, message):
+    with pytest.raises(BadInput, match=message):
+        Geometry(**{"input_shape": (1, 5, 4), "kernel": (1, 1), "stride": (1, 1),
+                    "padding": (0, 0, 0, 0), "dilation": (1, 1)} | fields)
