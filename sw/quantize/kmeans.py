@@ -61,7 +61,7 @@ def share(weights: np.ndarray, centroids: int = 15) -> Shared:
     codebook = np.zeros(centroids + 1, np.float32)
     codebook[1:len(first) + 1] = means = _means(ordered, first)[0]
     # the nearest centroid, which only the edge of a bin may have kept a weight from
-    indices = _assign(weights, ((means[1:] + means[:-1]) / 2).astype(np.float32))
+    indices = _assign(weights, _rounded_down((means[1:] + means[:-1]) / 2))
     return Shared(codebook, indices, _relative_rms(weights, codebook[indices]))
 
 
@@ -174,6 +174,12 @@ def _assign(weights: np.ndarray, boundaries: np.ndarray) -> np.ndarray:
     for boundary in boundaries:
         indices += weights > boundary
     return indices * (weights != 0)
+
+
+def _rounded_down(values: np.ndarray) -> np.ndarray:
+    """The greatest float32 that are not above ``values``, float64."""
+    rounded = values.astype(np.float32)
+    return np.where(rounded > values, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
 def _relative_rms(weights: np.ndarray, shared: np.ndarray) -> float:
