@@ -22,8 +22,8 @@ model's v, K of them a row, an accumulator that counts in ``unit`` and outputs t
 
 An output saturates where the float model's value is beyond the range of its integers: the value is
 clipped to that range before it is compared. Where golden has a ReLU it is not clipped from below,
-so that a ReLU is seen that the model does not have. The weights v and the biases come from the front
-end, which may be wrong too: they only set the bound, within what the quantiser may do.
+so that a ReLU is seen that the model does not have. The weights v and the biases come from the
+front end, which may be wrong too: they only set the bound, within what the quantiser may do.
 """
 
 from collections.abc import Callable
