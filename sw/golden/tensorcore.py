@@ -21,7 +21,8 @@ from zeroskip.sw.im2col import Geometry
 FLOAT64_TERMS = (1 << 39) - 1
 """Up to here a sum of int8 products stays below 2^53, where float64 is exact."""
 BLOCK = 1 << 24
-"""Activations, or outputs of a convolution, that are widened to 64 bits at a time."""
+"""Activations, or values that a convolution reads or gives, that are widened to 64 bits at a
+time."""
 SHIFTS = (24, 55)
 """Least and greatest shift."""
 
@@ -59,18 +60,18 @@ def convolve(x: np.ndarray, weight: np.ndarray, geometry: Geometry, fill: float)
     float64 array [batch, out * rows * columns]
     """
     channels, height, width = geometry.input_shape
-    image = x.reshape(-1, channels, height, width).astype(np.float64)
+    # the last place of a channel is what lies outside
+    image = np.full((len(x), channels, height * width + 1), fill, x.dtype)
+    image[:, :, :-1] = x.reshape(-1, channels, height * width)
     kernel = weight.reshape(-1, channels, *geometry.kernel).astype(np.float64)
-    rows, columns = _places(geometry, 0), _places(geometry, 1)
-    positions = len(rows) * len(columns)
+    row, column = _places(geometry, 0)[:, None], _places(geometry, 1)
+    positions = row.size * column.size
     y = np.zeros((len(x), len(kernel), positions))
     for i, j in np.ndindex(*geometry.kernel):
-        row, column = rows + i * geometry.dilation[0], columns + j * geometry.dilation[1]
-        inside = np.logical_and.outer((row >= 0) & (row < height), (column >= 0) & (column < width))
-        # clipped indices read anything: what lies outside is not taken from there
-        read = image[:, :, row.clip(0, height - 1)[:, None], column.clip(0, width - 1)]
-        seen = np.where(inside, read, fill)
-        y += kernel[:, :, i, j] @ seen.reshape(len(x), channels, positions)
+        r, s = row + i * geometry.dilation[0], column + j * geometry.dilation[1]
+        inside = (r >= 0) & (r < height) & (s >= 0) & (s < width)
+        at = np.where(inside, r * width + s, height * width)
+        y += kernel[:, :, i, j] @ image.take(at.ravel(), axis=2).astype(np.float64)
     return y.reshape(len(x), len(kernel) * positions)
 
 
@@ -142,7 +143,8 @@ def layer(x: np.ndarray, layer) -> tuple[np.ndarray, int]:
 
 def _convolution(x, layer) -> np.ndarray:
     """Sums of a convolution, int32 [batch, outputs], exact modulo 2^32."""
-    step = max(1, BLOCK // (len(layer.weight) * layer.geometry.positions))
+    channels = max(layer.geometry.input_shape[0], len(layer.weight))
+    step = max(1, BLOCK // (channels * layer.geometry.positions))
     parts = [x[start:start + step] for start in range(0, max(1, len(x)), step)]
     return np.concatenate([
         convolve(part, layer.weight, layer.geometry, layer.input_zero_point)
