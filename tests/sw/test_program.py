@@ -404,7 +404,7 @@ def test_equal_programs_are_equal_files(program, tmp_path):
     (lambda _, tensors: flip(tensors["part0.codebooks"], (1, 0), 3), "index 0 stands for 8"),
     (lambda _, tensors: flip(tensors["part0.biases"], (1, 0), 5), "not those of the reference"),
     (lambda _, tensors: swap(tensors["part0.order"]), "not those of the reference"),
-], ids=str)
+])
 def test_what_the_reference_does_not_say(path, change, message):
     check_forged(path, lambda header, tensors: change(part_of(header), tensors), message)
 
