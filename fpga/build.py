@@ -271,7 +271,7 @@ def _excess(used: dict[str, tuple[int, int]], family: Family) -> str:
 def _run(command: Sequence[str], folder: Path) -> None:
     done = tools.run(command, folder=folder)
     if done.returncode:
-        raise BuildError(f"{command[-1]} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+        raise BuildError(f"{Path(command[0]).name} failed:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
 def _counts(family: Family, placed: dict, folder: Path) -> dict:

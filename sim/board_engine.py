@@ -54,8 +54,8 @@ class BoardEngine:
         self._board = Board(link, tuple(pair), *larger, patience=patience)
 
     def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
-        """See :class:`zeroskip.sim.engine.Engine`; the times are zero. ``LinkError`` for all that
-        a board does wrong."""
+        """See :class:`zeroskip.sim.engine.Engine`; the times are zero. ``LinkError`` for what
+        a board does wrong, ``TimeoutError`` where it stops answering."""
         machine = self._board.machine(part.engine)
         try:
             return host(part)(machine, part, inputs, progress)

@@ -11,8 +11,8 @@ model's v, K of them a row, an accumulator that counts in ``unit`` and outputs t
   to even. Where the model's own sums are the output, they must be equal.
 - ``sum(|w - v| |x|)``. A weight that is farther from v than the quantiser may leave it is a fault,
   and adds no more than that: half of its scale in int8, nothing where v is 0 or the model is
-  quantised; in an EIE array the distance from v to the nearest shared weight and three times the
-  weights' scale, because a histogram as fine may have chosen a neighbour, and both are rounded.
+  quantised; in an EIE array the distance from v to the nearest shared weight, and the weights'
+  scale, because every shared weight is rounded to it, the chosen one and that which is nearest now.
 - The difference of the biases, for their rounding to ``unit``: at most half of it.
 - ``step / 2^22``, for the requantiser's multiplier: half of its last bit is 2^-31 of an output of
   at most 2^8 steps, or, where the shift is at its limit of 55, 2^-56 of a sum of at most 2^31.
@@ -36,6 +36,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from zeroskip.sw.compiler import frontend
+from zeroskip.sw.compiler.external import load_external
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.golden.network import Computed, Units, inputs, outputs, run
 from zeroskip.sw.golden.tensorcore import convolve
@@ -111,7 +112,8 @@ class FloatModel:
                            "model with torch.onnx.export and give that file")
         self._path, self._integers = path, layers
         self._layers = frontend.read(path).layers
-        self._model = onnx.load(path)
+        self._model = onnx.load(path, load_external_data=False)
+        load_external(self._model, path)
         graph = self._model.graph
         self._producers = {name: at for at, node in enumerate(graph.node) for name in node.output}
         self._check()
@@ -160,7 +162,7 @@ class FloatModel:
         opinions, found, before = [], [], given
         for number, each in enumerate(run(self._integers, x)):
             name, units = each.layer.name, inputs(each.layer)
-            if before is not None and before.dtype.kind in "iu":
+            if number == 0 and before is not None and self._kinds[0][0].kind in "iu":
                 # a machine takes the integers of uint8 less 128
                 units = Units(np.int8, 1.0, -128 - int(np.iinfo(before.dtype).min))
             if before is not None:
@@ -287,7 +289,7 @@ def _errors(layer: Layer, own: Linear | Conv2d, levels: np.ndarray, rows: slice,
     scale = unit[:, None] / layer.input_scale
     w, v = layer.weight[rows] * scale, own.matrix[rows].astype(np.float64)
     if isinstance(layer, ReferenceLayer):
-        most, bias = _distance(v, levels) + 3 * scale, layer.bias[rows]
+        most, bias = _distance(v, levels) + 1.01 * scale, layer.bias[rows]
     else:
         most = scale * (0 if own.quantised else 0.5)
         # the input's zero point is folded in

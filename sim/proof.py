@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Cat, Fragment, Module, Signal, Value, ValueLike
 from amaranth.lib import wiring
 
+from zeroskip.hw import tools
 from zeroskip.hw.emit import yosys
 from zeroskip.hw.share import ports_of
 from zeroskip.sw.errors import ToolMissing
@@ -165,10 +165,10 @@ def prove(claims: Claims, *, seconds: float = 60):
         The pyosys wheel has no ``yosys-abc``.
     """
     text, abc = claims.rtlil(), _abc()
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "top.il")
+    with tools.scratch() as folder:
+        source = folder / "top.il"
         source.write_text(text)
-        files = {name: Path(folder, f"{name}.aig") for name in ("broken", "seen")}
+        files = {name: folder / f"{name}.aig" for name in ("broken", "seen")}
         # "opt" ahead of each step that makes many gates of one cell.
         yosys(f"read_rtlil {source}", "hierarchy -top top", "proc", "flatten", "opt", "memory_map",
               "opt", "async2sync", "formalff -clk2ff -ff2anyinit", "setundef -undriven -anyseq",
@@ -202,15 +202,15 @@ def _abc() -> Path:
 
 def _run(abc: Path, file: Path, search: str, seconds: float) -> str:
     """What yosys-abc says of a file; it is ended when time is up."""
+    command = [str(abc), "-c", f"read_aiger {file}; strash; print_stats; {search}"]
     try:
-        done = subprocess.run([abc, "-c", f"read_aiger {file}; strash; print_stats; {search}"],
-                              cwd=file.parent, capture_output=True, text=True, check=False,
-                              timeout=seconds)
+        with tools.started(command, folder=file.parent, together=True) as process:
+            log, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         raise NotClosed(f"'{search}' did not end in {seconds:g} s") from None
-    if done.returncode:
-        raise RuntimeError(f"yosys-abc failed:\n{(done.stdout + done.stderr)[-2000:]}")
-    return done.stdout
+    if process.returncode:
+        raise RuntimeError(f"yosys-abc failed:\n{log[-2000:]}")
+    return log
 
 
 def edited(kind: type, *changes: tuple[str, str]) -> type:

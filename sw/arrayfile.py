@@ -53,6 +53,8 @@ def _opened(path: Path, kind: str, remedy: str) -> Iterator[BinaryIO]:
         with Path(path).open("rb") as file:
             try:
                 yield file
+            except MemoryError:
+                raise
             except Exception as error:  # zipfile and numpy raise almost anything on damage
                 reason = str(error).partition("\n")[0] or type(error).__name__
                 raise BadInput(f"{path}: not {kind} ({reason}); {remedy}") from None

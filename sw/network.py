@@ -239,7 +239,8 @@ def as_samples(what: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndar
     if not fits or (len(given) > 1 and given != shape):
         wanted = ", ".join(map(str, ("batch", *shape)))
         flat = f", or flat [batch, {size}]" if len(shape) > 1 else ""
-        remedy = "bring its axes into this order" if fits else "give samples of this size"
+        remedy = ("give samples of this size" if not fits else
+                  "bring its axes into this order" if flat else "flatten its samples")
         raise BadInput(f"{what} is {list(values.shape)}, but the model takes {size} values per "
                        f"sample, batch first: [{wanted}]{flat}; {remedy}")
     return values.reshape(-1, size)

@@ -26,14 +26,12 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save as save_tensors
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.files import write
 from zeroskip.sw.im2col import Geometry
 from zeroskip.sw.quantize.fixed import FixedLayer
 from zeroskip.sw.quantize.int8 import Int8Layer
-from zeroskip.sw.tensorfile import parse_json, read_safetensors
+from zeroskip.sw.tensorfile import parse_json, read_safetensors, write_safetensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +92,7 @@ def save(path: Path, reference: tuple[Layer, ...]) -> None:
     tensors = {f"layer{i}.{name}": tensor for i, layer in enumerate(reference)
                for name, tensor in _tensors(layer).items()}
     described = json.dumps([_described(layer) for layer in reference])
-    write(path, save_tensors(tensors, {"layers": described}))
+    write_safetensors(path, tensors, {"layers": described})
 
 
 def load(path: Path) -> tuple[Layer, ...]:

@@ -5,6 +5,7 @@ it. What fails is kept in pytest's cache with its seed, and the next fresh run b
 it passes. ``--seed N`` runs all with a seed that was printed.
 """
 
+import os
 import secrets
 
 import hypothesis
@@ -80,7 +81,9 @@ class Seeds:
         random = hypothesis.is_hypothesis_test(item.obj) or "run_seed" in item.fixturenames
         if random and report.when == "call":
             report.user_properties.append(("seed", self.of(item)))
-            report.sections.append(("seed", f"pytest --seed {self.of(item)} '{item.nodeid}'"))
+            longer = "ZEROSKIP_CAMPAIGN=1 " * ("ZEROSKIP_CAMPAIGN" in os.environ)
+            command = f"{longer}pytest --seed {self.of(item)} '{item.nodeid}'"
+            report.sections.append(("seed", command))
         return report
 
     def pytest_runtest_logreport(self, report):

@@ -18,6 +18,7 @@ from zeroskip.sw.cli import plots
 from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.parts.checks import WEIGHTS
 
 ACTIVATIONS = 0.35
 """Share of activations that are not zero where a given matrix comes without; that of the paper's
@@ -25,9 +26,6 @@ fully-connected layers."""
 
 PAPER_MHZ = 800
 """Clock of the paper's machine."""
-
-PLACES = 1 << 28
-"""Most rows times columns of a given matrix; the largest of the paper's layers has 103 million."""
 
 SIZES = (1, 4, 16, 64, 128, 256)
 """Numbers of PEs of ``bench scaling``."""
@@ -220,8 +218,8 @@ def _sparse(arrays: dict[str, np.ndarray]) -> scipy.sparse.coo_array:
     shape, data = tuple(arrays["shape"].tolist()), arrays["data"]
     if len(shape) != 2 or not min(shape) >= 1:
         raise ValueError(f"its shape is {list(shape)}, and it needs rows and columns")
-    if prod(shape) > PLACES:
-        raise ValueError(f"its {shape[0]:,} x {shape[1]:,} places are more than {PLACES:,}")
+    if prod(shape) > WEIGHTS:
+        raise ValueError(f"its {shape[0]:,} x {shape[1]:,} places are more than {WEIGHTS:,}")
     if kind in ("csr", "csc", "bsr"):
         make = getattr(scipy.sparse, f"{kind}_array")
         matrix = make((data, arrays["indices"], arrays["indptr"]), shape)

@@ -32,10 +32,10 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
         raise BadInput(f"{output}: outputs are written as numpy.save does; give a name that ends "
                        "in .npy")
     check_writable(output)
-    program = Program.load(path)
-    _, x, given = _inputs(input_path, program, raw, screen)
     if engine and device:
         raise BadInput("--engine and --device both say what runs the program; leave one out")
+    program = Program.load(path)
+    _, x, given = _inputs(input_path, program, raw, screen)
     name = "virtual" if device == "virtual" else device or chosen(engine, screen)
     with screen.progress(name) as update:
         runner = (board_engine.serial(program, device, machines())
@@ -67,8 +67,8 @@ def _inputs(path: Path, program: Program, raw: bool,
     far, (low, high) = far_outside(values, program, raw)
     if far:
         screen.notice(f"zeroskip: warning: {far} of {x.size} inputs lie far outside {low:.4g} to "
-                      f"{high:.4g}, the range of the calibration, and are cut to it; scale them "
-                      "as those were, or compile the model again with inputs like these")
+                      f"{high:.4g}, the range that the program takes, and are cut to it; scale "
+                      "them as the model expects, or calibrate it with inputs like these")
     return values, x, {"inputs_saturated": int(saturated), "inputs_far_outside": far,
                        "input_range": [low, high]}
 

@@ -51,7 +51,7 @@ def load_external(model: onnx.ModelProto, path: Path) -> None:
 def _inside(path: Path, name: str, location: str) -> tuple[Path, int]:
     """The file at ``location`` and its size; BadInput where it lies outside the folder of
     ``path``, or cannot be read."""
-    says = f"{path} keeps tensor {name!r} in {location[:200]!r}"
+    says = f"{path} keeps tensor {name!r} in {location!r}"
     parts = {*PurePosixPath(location).parts, *PureWindowsPath(location).parts}
     absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor
     if absolute or ".." in parts or "\0" in location:
@@ -74,7 +74,7 @@ def _number(path: Path, name: str, key: str, where: dict[str, str], default: int
     """An entry that is a number of bytes."""
     text = where.get(key, str(default))
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise BadInput(f"{path}: the {key} of tensor {name!r} is {text[:40]!r}, not a number of "
+        raise BadInput(f"{path}: the {key} of tensor {name!r} is {text!r}, not a number of "
                        "bytes; export the model again.")
     return int(text)
 

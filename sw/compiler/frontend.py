@@ -11,8 +11,8 @@ from zeroskip.sw.compiler.chain import Chain, Unsupported
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.network import Conv2d, Linear, Network
 
-UNREADABLE = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError,
-              RuntimeError, TypeError, ValueError, struct.error)
+UNREADABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError,
+              TypeError, ValueError, struct.error)
 """What a reader may raise on a file that nobody could have exported."""
 
 SURVEYS = {".onnx": onnx_frontend.survey, ".pt2": pt2_frontend.survey}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 from onnx import helper, numpy_helper
 
 from zeroskip.sw.compiler.chain import Chain, Grid, Integers, Reject, float32, only, unknown
@@ -412,6 +412,8 @@ def _load(content, source):
         detail = str(error).strip().split("\n")[0].rstrip(".")
         raise BadInput(f"{source} is not a valid ONNX model ({detail}); "
                        "export it again.") from error
+    except EncodeError:     # the checker gets a copy, for which there was no room
+        raise MemoryError from None
     for opset in model.opset_import:
         if opset.domain in DOMAINS and opset.version < OLDEST_OPSET:
             raise BadInput(f"{source} uses ONNX opset {opset.version}; "

@@ -74,7 +74,7 @@ def survey(content: bytes, source: str) -> Chain:
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise BadInput(f"{source} is not a complete .pt2 file; write it again with "
                        "torch.export.save.") from error
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
             ValueError) as error:
         raise BadInput(f"{source} is not laid out as torch.export.save of torch 2.10 or later "
                        "writes it; write it again, or export to ONNX.") from error

@@ -26,7 +26,7 @@ class SerialPort:
         locked = {} if "://" in name else {"exclusive": True}
         try:
             self._port = serial.serial_for_url(name, baud, timeout=0, write_timeout=10, **locked)
-        except (serial.SerialException, ValueError, re.error) as error:
+        except (serial.SerialException, LookupError, ValueError, re.error) as error:
             raise BadInput(f"{name} cannot be opened ({_reason(error)}); give the port of a board "
                            "that no other program uses") from None
 

@@ -75,8 +75,8 @@ def convert(metadata: dict[str, str], tensors: dict[str, Tensor], to: str,
         new, pattern, reason = {name: tensor}, None, None
         if to != "dense" and not (reason := _unfit(tensor)):
             try:
-                new = _pack(name, tensor.array(), to, _pattern(tensor, to))
-                pattern = _pattern(tensor, to)
+                kind = _pattern(tensor, to)
+                new, pattern = _pack(name, tensor.array(), to, kind), kind
                 packed[name] = {"dtype": tensor.dtype, "pattern": pattern}
             except BadInput as error:
                 reason = str(error)

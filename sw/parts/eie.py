@@ -347,7 +347,7 @@ class EIEPart:
 
     def _check_layers(self) -> None:
         config = self.config
-        check_most("the array's memories take", sum(config.memory_bits.values()), MEMORY, "bits")
+        check_size(config)
         check_range("number of layers", len(self.layers), 1, config.codebooks)
         check_scale("input_scale", self.input_scale)
         for layer in self.layers:
@@ -438,6 +438,11 @@ class EIEPart:
                 raise ValueError(f"segment {at}: its columns overlap in the weight memory")
             if stops.max() > self.entries.shape[1]:
                 raise ValueError(f"segment {at}: its columns leave the weight memory")
+
+
+def check_size(config: EIEConfig) -> None:
+    """``BadInput`` where an array has more memory than a simulation of it would find."""
+    check_most("the array's memories take", sum(config.memory_bits.values()), MEMORY, "bits")
 
 
 def directory_places(config: EIEConfig, layers: tuple[LayerInfo, ...]) -> int:

@@ -331,12 +331,9 @@ class TensorCorePart:
         """Every layer, and that they follow one another; ``ValueError`` on a misfit."""
         if not self.layers:
             raise ValueError("it has 0 layers, expected 1 or more")
-        config = self.config
-        check_most("the core's buffers have", 2 * (config.rows * config.weight_words
-                   + config.columns * config.activation_words), WORDS, "words")
-        check_most("the core has", config.multipliers, MULTIPLIERS, "multipliers")
+        check_size(self.config)
         for layer in self.layers:
-            layer.check(config)
+            layer.check(self.config)
         for before, after in pairwise(self.layers):
             check_range(f"layer {after.name}: inputs", after.inputs, *[before.outputs] * 2)
             if before.raw:
@@ -355,6 +352,13 @@ def _geometry(where: str, described: dict[str, list[int]] | None) -> Geometry | 
         return Geometry(**{name: tuple(sizes) for name, sizes in described.items()})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def check_size(config: TensorCoreConfig) -> None:
+    """``BadInput`` where a core would take longer to build than anyone waits."""
+    check_most("the core's buffers have", 2 * (config.rows * config.weight_words
+               + config.columns * config.activation_words), WORDS, "words")
+    check_most("the core has", config.multipliers, MULTIPLIERS, "multipliers")
 
 
 def kept_columns(columns: int, pattern: str) -> int:

@@ -40,7 +40,7 @@ from zeroskip.sw.network import Conv2d, Linear
 from zeroskip.sw.prune.data import Data, read_data
 from zeroskip.sw.prune.granularity import PATTERNS, granularity
 
-LENGTH, WIDTH, DOTS = 1 << 17, 1000, 24
+LENGTH, WIDTH, DOTS = 1 << 17, 1000, 120
 """Most bytes of a recipe, and most characters and dots of a line."""
 
 STRUCTURAL = {"channel": Conv2d, "neuron": Linear}

@@ -2,28 +2,15 @@
 
 import errno
 import os
-import resource
 import stat
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from zeroskip.sw import files
-
-
-@contextmanager
-def limit(size):
-    """No file can be longer than ``size`` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -73,19 +60,19 @@ def test_failure(old):
     assert (old.read_text(), listing(old)) == ("old", ["file.txt"])
 
 
-def test_file_too_large(old):
+def test_file_too_large(old, limit):
     with limit(100), pytest.raises(OSError, match=r"File too large: '.*/file\.txt'"):
         files.write(old, "x" * 101)
     assert (old.read_text(), listing(old)) == ("old", ["file.txt"])
 
 
-def test_array_too_large(tmp_path):
+def test_array_too_large(tmp_path, limit):
     with limit(5000), pytest.raises(OSError, match=r"File too large: '.*/y\.npy'"):
         files.save_array(tmp_path / "y.npy", np.zeros(5000))
     assert not list(tmp_path.iterdir())
 
 
-def test_of_several_files_all_or_none(old):
+def test_of_several_files_all_or_none(old, limit):
     other = old.with_name("other")
     with limit(100), pytest.raises(OSError, match="'.*/other'"):
         files.write_all({old: "new", other: "x" * 101})

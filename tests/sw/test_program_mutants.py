@@ -91,8 +91,8 @@ def outputs(path):
 
 
 @pytest.mark.timeout(3600 if MUTANTS > 60 else 300)
-def test_no_mutant_gives_other_outputs(tmp_path, content):
-    path, rng, refused = tmp_path / "model.zsk", random.Random(1), 0
+def test_no_mutant_gives_other_outputs(tmp_path, content, run_seed):
+    path, rng, refused = tmp_path / "model.zsk", random.Random(1 + run_seed), 0
     path.write_bytes(content)
     expected = outputs(path)
     assert len(np.unique(expected)) >= 5

@@ -3,24 +3,11 @@
 import errno
 import os
 import re
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-
-
-@contextmanager
-def limit(size):
-    """No file can be longer than ``size`` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -36,13 +23,13 @@ def commands(folder):
                      folder / "model.zsk"], "model.zsk"),
         "prune": (["prune", folder / "model.onnx", "--recipe", folder / "recipe.toml", "-o",
                    folder / "new.onnx"], "new.onnx"),
-        "convert": (["convert", folder / "in.safetensors", folder / "out.safetensors", "--to",
-                     "bitmask"], "out.safetensors"),
+        "convert": (["convert", folder / "in.safetensors", "-o", folder / "out.safetensors",
+                     "--to", "bitmask"], "out.safetensors"),
     }
 
 
 @pytest.mark.parametrize("name", ["run", "compile", "prune", "convert"])
-def test_a_file_that_grows_too_large(refused, folder, commands, name):
+def test_a_file_that_grows_too_large(refused, folder, commands, name, limit):
     args, file = commands[name]
     with limit(100):
         message = refused(*args)
@@ -50,9 +37,10 @@ def test_a_file_that_grows_too_large(refused, folder, commands, name):
                        "size, which 'ulimit -f' shows\n")
 
 
-def test_the_second_of_two_files(refused, folder):
+def test_the_second_of_two_files(refused, folder, limit):
     """Of program and reference both are as they were, if one cannot be written."""
-    sizes = [(folder / name).stat().st_size for name in ("model.zsk", "reference.safetensors")]
+    names = ("model.zsk", "model.reference.safetensors")
+    sizes = [(folder / name).stat().st_size for name in names]
     assert sizes[0] > sizes[1], "a limit between them hits only the program"
     with limit(sum(sizes) // 2):
         assert "model.zsk: File too large" in refused(
@@ -69,7 +57,7 @@ def test_a_disk_that_is_full(refused, commands, folder, monkeypatch):
                               "there, or choose another path\n")
 
 
-def test_the_folder_for_temporary_files_is_full(refused, folder):
+def test_the_folder_for_temporary_files_is_full(refused, folder, limit):
     with limit(100):
         message = refused("verilog", "eie", "-o", folder / "eie.v")
     assert re.fullmatch(r"zeroskip: /.*/tmp\w+: File too large; raise the limit .*\n", message)
