@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
@@ -311,6 +312,26 @@ def test_inputs_that_were_converted_wrongly(gemm):
     found = FloatModel(path, compiled.reference).compare(integers, x.astype(float)).disagreement
     assert (found.image, found.tensor, found.index, found.outputs) == (4, "input", 2, 1)
     assert FloatModel(path, compiled.reference).compare(integers, None).disagreement is None
+
+
+def test_integers_that_a_float_model_takes_are_real_values(gemm):
+    path, compiled, _ = gemm
+    x = np.random.default_rng(3).integers(0, 2, (6, 8)).astype(np.uint8)
+    integers, _ = compiled.program.input.to_integer(x)
+    agrees(FloatModel(path, compiled.reference).compare(integers, x), 1)
+
+
+def test_external_data_behind_a_link(gemm, tmp_path):
+    path, compiled, x = gemm
+    folder = tmp_path / "external"
+    folder.mkdir()
+    onnx.save_model(onnx.load(path), folder / "m.onnx", save_as_external_data=True,
+                    size_threshold=0, location="real.data")
+    (folder / "real.data").rename(folder / "moved.data")
+    (folder / "real.data").symlink_to("moved.data")
+    integers, _ = compiled.program.input.to_integer(x)
+    found = FloatModel(folder / "m.onnx", compiled.reference).compare(integers, x.astype(float))
+    agrees(found, 1)
 
 
 def test_saturated_outputs_are_compared_at_the_end_of_the_range(gemm):

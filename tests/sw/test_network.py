@@ -119,6 +119,11 @@ def test_samples_of_another_shape(shape, remedy):
         as_samples("x", np.zeros(shape), (3, 4, 5))
 
 
+def test_samples_of_a_flat_model_are_flat():
+    with pytest.raises(BadInput, match=r"batch first: \[batch, 12\]; flatten its samples"):
+        as_samples("x", np.zeros((6, 3, 4)), (12,))
+
+
 def test_shapes_of_a_network_are_those_of_its_ends_unless_it_says_more():
     conv = Conv2d("c", np.ones((2, 3, 2, 2), np.float32), np.zeros(2, np.float32), "none",
                   (3, 4, 5), (1, 1), (0, 0, 0, 0), (1, 1))

@@ -48,6 +48,13 @@ def test_every_key(recipe):
     assert Recipe(0.5).samples(path.parent) is None
 
 
+def test_densities_of_many_layers_on_one_line(recipe):
+    density = {f"features.{at}.0": 0.25 for at in range(30)}
+    text = ", ".join(f'"{name}" = 0.25' for name in density)
+    read = read_recipe(recipe(f"{'#' + '.' * 99}\ndensity = {{{text}}}"))
+    assert read == Recipe(density)
+
+
 def test_criteria_are_those_of_the_registry():
     registry = pytest.importorskip("zeroskip.sw.prune.criteria").CRITERIA
     assert set(CRITERIA) == set(registry) - {"scale"} | {"lasso"}
