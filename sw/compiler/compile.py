@@ -14,6 +14,8 @@ from zeroskip.sw.compiler import eie, tensorcore
 from zeroskip.sw.compiler.frontend import engine
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Conv2d, Linear, Network, as_int8, as_samples
+from zeroskip.sw.parts import eie as eie_part
+from zeroskip.sw.parts import tensorcore as tensorcore_part
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize import fixed as fixed_point
 from zeroskip.sw.quantize import int8
@@ -124,11 +126,13 @@ def _machine(layer: Linear | Conv2d, configs: tuple[Config, ...]) -> Config:
 
 
 def _eie(section: Network, x: np.ndarray, config: EIEConfig):
+    eie_part.check_size(config)
     fixed = fixed_point.quantize(section, x, config.acc_width)
     return eie.compile_layers(fixed.layers, config), fixed.layers, fixed.report
 
 
 def _tensorcore(section: Network, x: np.ndarray | None, config: TensorCoreConfig):
+    tensorcore_part.check_size(config)
     layers, report = int8.quantize(section, x)
     return tensorcore.compile_layers(layers, config), layers, report
 

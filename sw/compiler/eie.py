@@ -10,14 +10,7 @@ from zeroskip.sw.compiler.assign import assign_rows
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.pack.directory import nibbles_for, pack_counts, words_for
 from zeroskip.sw.pack.eie import Packed, pack, spread, whole
-from zeroskip.sw.parts.eie import (
-    MAX_STRIDE,
-    EIEPart,
-    LayerInfo,
-    check_size,
-    directory_places,
-    schedule,
-)
+from zeroskip.sw.parts.eie import MAX_STRIDE, EIEPart, LayerInfo, directory_places, schedule
 from zeroskip.sw.quantize.fixed import FixedLayer, prove
 
 BROADCAST_BOUND = 2
@@ -45,7 +38,6 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
         prove(layer.name, layer.weight, layer.bias, layer.shift, low, (1 << 15) - 1,
               config.acc_width)
 
-    check_size(config)
     placed, columns = [], np.arange(layers[0].indices.shape[1])
     stored = np.zeros(config.pes, np.int64)
     for layer in layers:

@@ -4,7 +4,7 @@ import numpy as np
 
 from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP, TensorCoreConfig
 from zeroskip.sw.pack.nm import compress
-from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart, check_size
+from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart
 from zeroskip.sw.quantize.int8 import Int8Layer
 
 
@@ -14,7 +14,6 @@ def compile_layers(layers: tuple[Int8Layer, ...], config: TensorCoreConfig) -> T
     ``BadInput`` where a layer, for one sample, is more than one command of the machine, or would
     take more memory or time than there is.
     """
-    check_size(config)
     packed = tuple(compile_layer(layer, fastest(layer.weight, config)) for layer in layers)
     for layer in packed:
         layer.check_size(config)

@@ -222,8 +222,8 @@ COMMANDS = {
             {"engine", "images", "inputs_saturated", "inputs_far_outside", "input_range",
              "outputs_saturated", "cycles_per_image", "utilisation", "statistics"}),
     "verify": (["model.zsk", "--input", "x.npy", "--engines", "golden,python"],
-               {"engines", "equal", "compared", "inputs_saturated", "outputs_saturated",
-                "difference", "model"}),
+               {"engines", "equal", "compared", "inputs_saturated", "inputs_far_outside",
+                "input_range", "outputs_saturated", "difference", "model"}),
     "doctor": ([], {"tools", "default_engine"}),
 }
 

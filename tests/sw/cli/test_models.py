@@ -275,12 +275,15 @@ def test_verify_raw(cli, folder, model, x, options, outputs):
     done = cli("verify", folder / "model.zsk", "--input", folder / "raw.npy", "--raw",
                "--engines", "golden,python", "--json")
     assert (done.code, done.stderr) == (0, "")
-    counts = done.json["outputs_saturated"]
+    said = done.json
+    counts = said["outputs_saturated"]
     assert set(counts) == {"golden", "python"}
     assert counts["golden"] == counts["python"]
-    assert done.json == {"engines": ["golden", "python"], "equal": True, "compared": outputs,
-                         "inputs_saturated": 0, "outputs_saturated": counts, "difference": None,
-                         "model": None}
+    low, high = said.pop("input_range")
+    assert low < 0 < high
+    assert said == {"engines": ["golden", "python"], "equal": True, "compared": outputs,
+                    "inputs_saturated": 0, "inputs_far_outside": 0,
+                    "outputs_saturated": counts, "difference": None, "model": None}
 
 
 # --- the float model as a third opinion ---

@@ -322,3 +322,13 @@ def test_layer_of_another_pattern_is_refused():
                            ("1:4", r"row 1, group 0 \(columns 0 to 3\) holds 2")):
         with pytest.raises(BadInput, match=f"{place} non-zeros, but {pattern} keeps"):
             compile_layer(layer, pattern)
+
+
+@pytest.mark.parametrize(("config", "said"), [
+    (replace(ARRAY, weight_rows=1 << 22), "the array's memories take about .* bits, at most"),
+    (replace(CORE, weight_words=1 << 18), "the core's buffers have about .* words, at most"),
+])
+def test_a_configuration_that_nothing_could_simulate(config, said):
+    layer = Linear("fc", np.eye(4, dtype=np.float32), np.zeros(4, np.float32), "none")
+    with pytest.raises(BadInput, match=said):
+        compile_network(Network((layer,)), np.ones((1, 4), np.float32), config)
