@@ -52,8 +52,13 @@ def started(command: Sequence[str], *, folder: str | Path | None = None,
                 raise
 
 
-def run(command: Sequence[str], *, folder: str | Path | None = None) -> subprocess.CompletedProcess:
-    """Runs ``command`` to its end; gives its exit code and what it said."""
+def run(command: Sequence[str], *, folder: str | Path | None = None,
+        seconds: float | None = None) -> subprocess.CompletedProcess:
+    """Runs ``command`` to its end; gives its exit code and what it said. ``TimeoutError`` after
+    so many seconds."""
     with started(command, folder=folder) as process:
-        said = process.communicate()
+        try:
+            said = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{command[0]} did not end in {seconds:g} s") from None
     return subprocess.CompletedProcess(command, process.returncode, *said)

@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -204,13 +203,12 @@ def _run(abc: Path, file: Path, search: str, seconds: float) -> str:
     """What yosys-abc says of a file; it is ended when time is up."""
     command = [str(abc), "-c", f"read_aiger {file}; strash; print_stats; {search}"]
     try:
-        with tools.started(command, folder=file.parent, together=True) as process:
-            log, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
+        done = tools.run(command, folder=file.parent, seconds=seconds)
+    except TimeoutError:
         raise NotClosed(f"'{search}' did not end in {seconds:g} s") from None
-    if process.returncode:
-        raise RuntimeError(f"yosys-abc failed:\n{log[-2000:]}")
-    return log
+    if done.returncode:
+        raise RuntimeError(f"yosys-abc failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
 
 
 def edited(kind: type, *changes: tuple[str, str]) -> type:

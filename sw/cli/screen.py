@@ -59,7 +59,8 @@ class Screen:
         self._console.print(textwrap.fill(
             title, room, break_long_words=False, break_on_hyphens=False),
             style="italic", highlight=False, markup=False, soft_wrap=True)
-        cells = [[text(cell) for cell in row] for row in rows]
+        columns = [name.strip() for name in columns]
+        cells = [[text(cell).strip() for cell in row] for row in rows]
         widths = _widths([columns, *cells], room)
         if _total(widths) > room:
             self._blocks(columns, cells or [[""] * len(columns)])

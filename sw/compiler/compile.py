@@ -14,8 +14,6 @@ from zeroskip.sw.compiler import eie, tensorcore
 from zeroskip.sw.compiler.frontend import engine
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Conv2d, Linear, Network, as_int8, as_samples
-from zeroskip.sw.parts import eie as eie_part
-from zeroskip.sw.parts import tensorcore as tensorcore_part
 from zeroskip.sw.program import Program
 from zeroskip.sw.quantize import fixed as fixed_point
 from zeroskip.sw.quantize import int8
@@ -39,10 +37,12 @@ class Compiled:
     def save(self, path: Path) -> None:
         """Writes the program to ``path`` and the reference beside it, both or neither.
 
-        Raises ``BadInput`` like :func:`check_name`.
+        Raises ``BadInput`` like :func:`check_name`, and for a configuration that loading refuses.
         """
         path = Path(path)
         check_name(path)
+        for part in self.program.parts:
+            part.check_size()
         with files.beside(reference.beside(path)) as second, files.beside(path) as first:
             self.program.save(first)
             reference.save(second, self.reference)
@@ -126,13 +126,11 @@ def _machine(layer: Linear | Conv2d, configs: tuple[Config, ...]) -> Config:
 
 
 def _eie(section: Network, x: np.ndarray, config: EIEConfig):
-    eie_part.check_size(config)
     fixed = fixed_point.quantize(section, x, config.acc_width)
     return eie.compile_layers(fixed.layers, config), fixed.layers, fixed.report
 
 
 def _tensorcore(section: Network, x: np.ndarray | None, config: TensorCoreConfig):
-    tensorcore_part.check_size(config)
     layers, report = int8.quantize(section, x)
     return tensorcore.compile_layers(layers, config), layers, report
 

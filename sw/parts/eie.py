@@ -345,9 +345,14 @@ class EIEPart:
         self._check_segments()
         self._check_directory()
 
+    def check_size(self) -> None:
+        """``BadInput`` where the array has more memory than a simulation of it would find."""
+        check_most("the array's memories take", sum(self.config.memory_bits.values()), MEMORY,
+                   "bits")
+
     def _check_layers(self) -> None:
         config = self.config
-        check_size(config)
+        self.check_size()
         check_range("number of layers", len(self.layers), 1, config.codebooks)
         check_scale("input_scale", self.input_scale)
         for layer in self.layers:
@@ -438,11 +443,6 @@ class EIEPart:
                 raise ValueError(f"segment {at}: its columns overlap in the weight memory")
             if stops.max() > self.entries.shape[1]:
                 raise ValueError(f"segment {at}: its columns leave the weight memory")
-
-
-def check_size(config: EIEConfig) -> None:
-    """``BadInput`` where an array has more memory than a simulation of it would find."""
-    check_most("the array's memories take", sum(config.memory_bits.values()), MEMORY, "bits")
 
 
 def directory_places(config: EIEConfig, layers: tuple[LayerInfo, ...]) -> int:

@@ -327,11 +327,18 @@ class TensorCorePart:
                 layer, {name: tensors[f"layer{j}.{name}"] for name in ("metadata", *_TENSORS)})
             for j, layer in enumerate(header["layers"])))
 
+    def check_size(self) -> None:
+        """``BadInput`` where the core would take longer to build than anyone waits."""
+        config = self.config
+        check_most("the core's buffers have", 2 * (config.rows * config.weight_words
+                   + config.columns * config.activation_words), WORDS, "words")
+        check_most("the core has", config.multipliers, MULTIPLIERS, "multipliers")
+
     def check(self) -> None:
         """Every layer, and that they follow one another; ``ValueError`` on a misfit."""
         if not self.layers:
             raise ValueError("it has 0 layers, expected 1 or more")
-        check_size(self.config)
+        self.check_size()
         for layer in self.layers:
             layer.check(self.config)
         for before, after in pairwise(self.layers):
@@ -352,13 +359,6 @@ def _geometry(where: str, described: dict[str, list[int]] | None) -> Geometry | 
         return Geometry(**{name: tuple(sizes) for name, sizes in described.items()})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
-
-
-def check_size(config: TensorCoreConfig) -> None:
-    """``BadInput`` where a core would take longer to build than anyone waits."""
-    check_most("the core's buffers have", 2 * (config.rows * config.weight_words
-               + config.columns * config.activation_words), WORDS, "words")
-    check_most("the core has", config.multipliers, MULTIPLIERS, "multipliers")
 
 
 def kept_columns(columns: int, pattern: str) -> int:

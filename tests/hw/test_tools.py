@@ -52,6 +52,14 @@ def test_it_reads_nothing():
     assert done.stdout == "1\n"
 
 
+def test_it_takes_too_long(tmp_path):
+    script = f"import os; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()));" \
+             "import time; time.sleep(60)"
+    with pytest.raises(TimeoutError, match="did not end in 2 s"):
+        tools.run(python(script), seconds=2)
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
 def test_no_such_program():
     with pytest.raises(FileNotFoundError, match="'none'"):
         tools.run(["none"])

@@ -163,7 +163,7 @@ def test_inputs_far_outside_are_announced(cli, compiled_models, tmp_path, name):
     assert done.code == 0
     assert done.stderr.startswith(
         f"zeroskip: warning: {far} of 120 inputs lie far outside {low:.4g} to {high:.4g}, the "
-        "range of the calibration, and are cut to it; ")
+        "range that the program takes, and are cut to it; ")
     assert done.stderr.count("\n") == 1
     assert run(cli, compiled_models, tmp_path, many, "-q", name=name) == (0, "", "")
     done = run(cli, compiled_models, tmp_path, many, "--json", name=name)

@@ -191,7 +191,7 @@ def test_options_that_cannot_be(refused, folder, method, options, budget, messag
 
 @pytest.mark.parametrize(("text", "message"), [
     ("density = 0.5\n", "recipe.toml: accuracy needs samples with their classes; add data."),
-    ('data = "none.npz"\n', "none.npz does not exist; give a .npz file"),
+    ('data = "none.npz"\n', "none.npz: there is no such file; write it with numpy.savez"),
     ('data = "data/train.npz"\nepoch = 3\n', "unknown key 'epoch'"),
     (RECIPE + 'granularity = "2:4"\n', "'2:4' says how many weights stay, and leaves no ratio"),
     (RECIPE + 'granularity = "neuron"\n', "granularity 'neuron' takes units out of the network"),

@@ -328,7 +328,9 @@ def test_layer_of_another_pattern_is_refused():
     (replace(ARRAY, weight_rows=1 << 22), "the array's memories take about .* bits, at most"),
     (replace(CORE, weight_words=1 << 18), "the core's buffers have about .* words, at most"),
 ])
-def test_a_configuration_that_nothing_could_simulate(config, said):
+def test_a_configuration_that_nothing_could_simulate(config, said, tmp_path):
     layer = Linear("fc", np.eye(4, dtype=np.float32), np.zeros(4, np.float32), "none")
+    compiled = compile_network(Network((layer,)), np.ones((1, 4), np.float32), config)
     with pytest.raises(BadInput, match=said):
-        compile_network(Network((layer,)), np.ones((1, 4), np.float32), config)
+        compiled.save(tmp_path / "model.zsk")
+    assert list(tmp_path.iterdir()) == []

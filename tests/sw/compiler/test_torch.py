@@ -375,6 +375,7 @@ def test_tensor_outside_its_bytes(tmp_path):
         read(path)
 
 
+@SAME
 @pytest.mark.parametrize("make", [mlp, convnet])
 def test_damaged_files_never_raise_anything_else(tmp_path, make):
     path = saved(make(), tmp_path / "model.pt2")

@@ -106,8 +106,8 @@ def test_what_is_not_one_command_is_refused(sizes, said):
 
 def test_a_block_beyond_its_field_is_refused():
     """The columns of B fit, but not when they fill whole tiles."""
-    config = TensorCoreConfig(columns=1 << 12, activation_words=1 << 13)
-    assert Schedule.of(config, "2:4", 1, 1, (1 << 24) - (1 << 12)).block == (1 << 24) - (1 << 12)
+    config = TensorCoreConfig(columns=1 << 8, activation_words=1 << 16)
+    assert Schedule.of(config, "2:4", 1, 1, (1 << 24) - (1 << 8)).block == (1 << 24) - (1 << 8)
     with pytest.raises(BadInput, match="^a GEMM with 16777216 columns in a block is not one "):
         Schedule.of(config, "2:4", 1, 1, (1 << 24) - 1)
 
