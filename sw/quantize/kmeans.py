@@ -183,6 +183,7 @@ def _rounded_down(values: np.ndarray) -> np.ndarray:
 
 
 def _relative_rms(weights: np.ndarray, shared: np.ndarray) -> float:
-    power = np.square(weights, dtype=np.float64).sum()
-    error = np.square(np.subtract(shared, weights, dtype=np.float64)).sum()
-    return float(np.sqrt(error / power)) if power else 0.0
+    power, error = (float(np.einsum("i,i", each, each, dtype=np.float64))
+                    for each in (weights.ravel(),
+                                 np.subtract(shared, weights, dtype=np.float64).ravel()))
+    return (error / power) ** 0.5 if power else 0.0
