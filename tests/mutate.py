@@ -115,7 +115,7 @@ def key(mutant: Mutant) -> str:
 def prepare(folder: str) -> None:
     """Makes the copy, in a folder of this process below ``folder``, and imports the libraries."""
     work = Path(folder, str(os.getpid()))
-    for name in ("hw", "sw", "sim", "fpga", "tests"):
+    for name in ("hw", "sw", "sim", "fpga", "tests", "docs"):
         shutil.copytree(ROOT / name, work / "zeroskip" / name,
                         ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", work / "zeroskip")
