@@ -160,6 +160,12 @@ def test_image_from_a_flat_input(save):
     assert read(path).layers[0].input_shape == (2, 7, 6)
 
 
+def test_shapes_of_one_sample(save):
+    """Without the batch."""
+    network = read(save([node("Conv", ["x", "K"], ["y"])], shape=("n", 2, 7, 6), K=K))
+    assert (network.input_shape, network.output_shape) == ((2, 7, 6), (3, 5, 5))
+
+
 def test_batch_norm_behind_a_linear_layer(save):
     path = save([GEMM, node("BatchNormalization", ["h", "g", "o", "m", "v"], ["y"])],
                 W=W, B=B, **NORM)

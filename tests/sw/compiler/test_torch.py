@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from zeroskip.sw.compiler.frontend import from_torch, inspect, read
+from zeroskip.sw.compiler.frontend import from_torch, inspect, read, to_pt2
 from zeroskip.sw.compiler.torch_frontend import to_torch, with_weights
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.network import Conv2d, Linear, Network, Quantised
@@ -323,6 +323,15 @@ def test_to_torch_and_back(make):
         np.testing.assert_array_equal(before.weight, after.weight)
         np.testing.assert_array_equal(before.bias, after.bias)
         assert (before.activation, before.geometry) == (after.activation, after.geometry)
+
+
+def test_to_pt2_and_back(tmp_path):
+    network = from_torch(mlp())
+    to_pt2(network, tmp_path / "model.pt2")
+    for before, after in zip(network.layers, read(tmp_path / "model.pt2").layers, strict=True):
+        np.testing.assert_array_equal(before.weight, after.weight)
+        np.testing.assert_array_equal(before.bias, after.bias)
+        assert before.activation == after.activation
 
 
 @pytest.mark.parametrize(("content", "message"), [

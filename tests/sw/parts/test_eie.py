@@ -119,6 +119,19 @@ def test_spans_hold_the_stored_bytes(part):
         assert total == info.entries
 
 
+def test_unpacked_is_what_was_packed(part):
+    for found, given in zip(part.unpacked(), LAYERS, strict=True):
+        np.testing.assert_array_equal(found.weight, given.weight)
+        np.testing.assert_array_equal(found.bias, given.bias)
+
+
+def test_bytes_between_two_words_of_counts(counted):
+    """The second word of a pass begins behind the end of the first one."""
+    apart = with_cell(counted, "pointers", (1, 3), counted.pointers[1, 3] + 1)
+    with pytest.raises(ValueError, match="layer fc1: bytes between its columns belong to none"):
+        list(apart.unpacked())
+
+
 @pytest.mark.parametrize(("name", "pointers"), [
     # Per PE: 3 passes of 40 columns in 3 words, 8 columns in one.
     ("counts", 4 * 10 * (64 + 13)), ("pointers", 4 * (3 * 40 + 8 + 1) * 13),
@@ -202,6 +215,14 @@ def test_schedule_of_balanced_layers_counts_from_the_first_of_them():
     config = EIEConfig(pes=4, acc_depth=1)
     assert [(s.codebook, s.first, s.stride, s.balanced) for s in schedule(config, layers)] == [
         (0, 0, 3, 1), (0, 27, 3, 1), (1, 0, 1, 0), (1, 16, 1, 0), (2, 54, 2, 1), (2, 64, 2, 1)]
+
+
+def test_segment_of_a_file_without_what_only_a_last_one_has(part):
+    """It ends no layer and sends nothing."""
+    header = json.loads(json.dumps({"config": asdict(part.config), **part.header()}))
+    for name in ("bias", "shift", "relu", "swap", "outputs", "last"):
+        assert header["segments"][0].pop(name) == 0
+    assert EIEPart.from_file(header, part.tensors()).segments == part.segments
 
 
 # --- what it refuses ---

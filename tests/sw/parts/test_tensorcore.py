@@ -431,3 +431,12 @@ def test_sample_that_fills_the_memory():
         outputs.check_size(CONFIG)
     with pytest.raises(BadInput, match="a sample takes about .* multiplications, at most 68,7"):
         replace(many, outputs=6000 * many.positions).check_size(CONFIG)
+
+
+def test_weights_streamed_for_every_block_by_hand():
+    """A column of tiles takes the whole buffer, so 899 positions make 225 blocks."""
+    image = Geometry((1000, 29, 31), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+    wide = replace(layer(geometry=image), inputs=899_000, outputs=899_000)
+    taken = 20 * (225 * 1000 * 1000 + 225 * 4 * 63 * 16) + 40 * 899_000
+    with pytest.raises(BadInput, match=f"a sample takes about {taken:,} bytes of memory"):
+        wide.check_size(replace(CONFIG, activation_words=63))

@@ -178,8 +178,8 @@ def test_every_layer_is_proven_and_uses_codebook_or_accumulator(network, calibra
     for layer, report in zip(fixed.layers, fixed.report, strict=True):
         prove(layer.name, layer.weight, layer.bias, layer.shift, low, 32767, width)
         lowest, highest = bound(layer.weight, layer.bias, layer.shift, low, 32767)
-        assert report.bound == pytest.approx(
-            max(highest.max(), -lowest.min()) / 2 ** (width - 1), rel=1e-6)
+        assert report.bound == max(int(highest.max()) / (2 ** (width - 1) - 1),
+                                   -int(lowest.min()) / 2 ** (width - 1))
         assert report.bound > 0.48 or np.abs(layer.codebook.astype(int)).max() > 16000
         low = 0 if layer.activation == "relu" else -32768
 
