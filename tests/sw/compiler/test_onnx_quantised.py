@@ -292,7 +292,8 @@ def test_conv_integer(save, kind):
     stored, x = samples(9, (2, 6, 5), 1, 100, kind)
     expected, = ReferenceEvaluator(str(path)).run(None, {"x": stored})
     layers, outputs = integers(read(path), x)
-    assert layers[0].raw
+    own = layers[0]
+    assert (own.raw, own.output_scale, own.output_zero_point) == (True, 1, 0)   # sums as they are
     np.testing.assert_array_equal(outputs[1], expected.reshape(9, -1))
 
 
