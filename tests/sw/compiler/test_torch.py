@@ -327,7 +327,10 @@ def test_to_torch_and_back(make):
 
 def test_to_pt2_and_back(tmp_path):
     network = from_torch(mlp())
-    to_pt2(network, tmp_path / "model.pt2")
+    to_pt2(network, tmp_path / "model.pt2", {"recipe": "half"})
+    held = {"recipe": ""}
+    torch.export.load(tmp_path / "model.pt2", extra_files=held)
+    assert held == {"recipe": "half"}
     for before, after in zip(network.layers, read(tmp_path / "model.pt2").layers, strict=True):
         np.testing.assert_array_equal(before.weight, after.weight)
         np.testing.assert_array_equal(before.bias, after.bias)
