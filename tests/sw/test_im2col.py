@@ -108,7 +108,8 @@ def test_refuses_samples_of_another_size(shape):
 @pytest.mark.parametrize(("fields", "message"), [
     ({"padding": (1 << 62, 0, 0, 0)}, "padding must be at most 65536"),
     ({"stride": (1, 1 << 17)}, "stride must be at most 65536"),
-    ({"padding": (30_000,) * 4, "stride": (9999, 9999)}, "takes 3,60.* values a sample, at most"),
+    ({"input_shape": (2, 5, 4), "padding": (30_000,) * 4, "stride": (9999, 9999)},
+     "takes 7,201,080,040 values a sample, at most"),
     ({"input_shape": (8, 4096, 4096), "kernel": (3, 3)}, "takes 1,20.* values a sample, at most"),
 ])
 def test_a_geometry_that_would_fill_the_memory(fields, message):

@@ -318,6 +318,12 @@ def test_one_table_lists_every_unsupported_node(save):
         ["conv1", "Conv"], ["soft", "Softmax"], ["skip", "Add"]]
 
 
+def test_table_cuts_long_names(save):
+    with pytest.raises(BadInput) as caught:
+        read(save([node("Softmax", ["x"], ["y"], name="s" * 120)]))
+    assert str(caught.value).splitlines()[-1].split()[:2] == ["s" * 100, "Softmax"]
+
+
 def test_inspect_shows_supported_and_unsupported(save):
     rows = inspect(residual(save))
     assert [(r["name"], r["kind"], r["engine"]) for r in rows] == [
@@ -331,6 +337,7 @@ def test_inspect_shows_supported_and_unsupported(save):
 
 PATTERNS = {
     "no zero": ([1, 2, 3, 4, 5, 6], "dense", "dense"),
+    "one zero in four": ([1, 2, 0, 4], "unstructured", "unstructured"),
     "half": ([1, 0, 0, 4, 5, 6], "2:4", "2:4"),
     "three in a group": ([1, 0, 3, 4, 0, 0], "unstructured", "unstructured"),
     "the padded group counts": ([1, 0, 0, 0, 5], "1:4", "1:4"),

@@ -409,7 +409,7 @@ REFUSED = {
                       "it rounds uint8 of scale .* to uint8 of scale"),
     "asymmetric weights": (
         [*rounded("x", "a"), node("DequantizeLinear", ["W", "Ws", "wz3"], ["w"], axis=0), *layer()],
-        "its weight 'w' less its zero point is -130 to 105, not int8: quantise the weights "
+        "its weight 'w' less its zero point is -129 to 106, not int8: quantise the weights "
         "symmetrically"),
     "per input channel": (
         [*rounded("x", "a"), node("DequantizeLinear", ["W", "Is"], ["w"], axis=1), *layer()],
@@ -485,7 +485,7 @@ def test_refuses(save, name):
     given = constants()
     path = save(
         ended(nodes), F=np.ones((8, 3), np.float32), F3=np.ones((3, 2), np.float32),
-        V8=given["W"].T.copy(), wz=np.int8([0, 0, 0]), wz3=np.int8([10, 0, 0]),
+        V8=given["W"].T.copy(), wz=np.int8([0, 0, 0]), wz3=np.int8([9, 0, 0]),
         wzu=np.uint8([0, 0, 0]), i8=np.int8(0),
         Is=np.ones(8, np.float32), block=np.ones((3, 2), np.float32), z16=np.int16(0),
         W4=np.ones((3, 8), ml_dtypes.int4), zero=np.float32(0), C=np.ones(3, np.float32),
@@ -497,8 +497,8 @@ def test_refuses(save, name):
 def test_asymmetric_weights_of_qlinear_matmul(save):
     path = save([node("QLinearMatMul", ["x", "as", "az", "U", "Ws", "Uz", "bs", "bz"], ["y"],
                       name="bad")], given=np.uint8, result=np.uint8,
-                U=np.full((8, 3), 255, np.uint8), Uz=np.uint8([0, 128, 128]), **constants())
-    with pytest.raises(BadInput, match="'U' less its zero point is 127 to 255, not int8"):
+                U=np.full((8, 3), 255, np.uint8), Uz=np.uint8([127, 128, 128]), **constants())
+    with pytest.raises(BadInput, match="'U' less its zero point is 127 to 128, not int8"):
         read(path)
 
 

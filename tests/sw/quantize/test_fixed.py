@@ -290,6 +290,17 @@ def test_refuses_an_accumulator_that_no_weight_survives(network, calibration):
         quantize(network, calibration, 12)
 
 
+def test_weights_that_vanish_may_move_an_output_by_half_a_step(calibration):
+    def layer(weight):
+        return Network((Linear("fc", np.full((1, 64), weight, np.float32), np.float32([1e6]),
+                               "none"),))
+    fixed = quantize(layer(0.06), calibration, 24).layers[0]
+    lost = 64 * 0.06 * 32768 * fixed.input_scale / fixed.output_scale
+    assert 0.4 < lost < 0.5
+    with pytest.raises(BadInput, match="every weight becomes 0"):
+        quantize(layer(0.06 * 0.6 / lost), calibration, 24)
+
+
 def test_refuses_a_convolution(calibration):
     layer = Conv2d("conv", np.ones((1, 1, 3, 3), np.float32), np.zeros(1, np.float32), "none",
                    (1, 8, 8), (1, 1), (0, 0, 0, 0), (1, 1))
