@@ -410,6 +410,13 @@ def test_weight_memory_too_long_or_not_in_whole_rows(counted, columns):
            r"tensor 'entries' is uint8 \[4, .*\], expected uint8 \[4, 0 to 4096\] in whole rows")
 
 
+def test_memories_that_are_just_full(counted):
+    more = np.zeros((4, 4096 - counted.entries.shape[1]), np.uint8)
+    replace(counted, entries=np.concatenate([counted.entries, more], axis=1)).check()
+    compile_layers(LAYERS, replace(CONFIG, act_depth=10)).check()    # 40 inputs
+    compile_layers((layer("fc", 1, 1, 1, density=1),), CONFIG).check()
+
+
 def test_directory_too_long_for_the_memory(counted):
     refuse(replace(counted, config=replace(CONFIG, pointers=144)),
            "size of the column directory is 160, expected 0 to 144")
