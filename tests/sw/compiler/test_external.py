@@ -56,6 +56,12 @@ def test_data_beside_the_model(path):
     check(path)
 
 
+def test_nothing_is_left_to_read(path):
+    model = onnx.load(path, load_external_data=False)
+    external.load_external(model, path)
+    assert model == onnx.load(path)
+
+
 def test_data_from_another_working_folder(path, monkeypatch):
     check(path)
     monkeypatch.chdir(path.parent)

@@ -121,7 +121,9 @@ CONVS = {
         [node("Conv", ["x", "K"], ["y"], pads=[1, 2, 3, 0], kernel_shape=[3, 2])], {"K": K}),
     "strides and dilations": (
         [node("Conv", ["x", "K"], ["y"], strides=[2, 3], dilations=[1, 2])], {"K": K}),
-    "VALID": ([node("Conv", ["x", "K"], ["y"], auto_pad="VALID", strides=[2, 1])], {"K": K}),
+    "VALID": ([node("Conv", ["x", "K"], ["y"], auto_pad="VALID")], {"K": K}),
+    "VALID and strides": (
+        [node("Conv", ["x", "K"], ["y"], auto_pad="VALID", strides=[2, 1])], {"K": K}),
     "constant per channel": (
         [node("Conv", ["x", "K"], ["h"]), node("Add", ["h", "C"], ["y"])],
         {"K": K, "C": B.reshape(1, 3, 1, 1)}),

@@ -459,6 +459,10 @@ REFUSED = {
          node("MatMulInteger", ["q", "V8", "az"], ["h"]),
          node("DequantizeLinear", ["h", "as"], ["y"], name="bad")],
         "bad .*the int32 sums before it can only be the model's output"),
+    "int32 output into a float layer": (
+        [node("QuantizeLinear", ["x", "as", "az"], ["q"]),
+         node("MatMulInteger", ["q", "V8", "az"], ["h"]), node("Relu", ["h"], ["y"], name="bad")],
+        "bad .*the int32 sums before it can only be the model's output"),
     "dynamic quantisation": (
         [node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], name="bad"),
          node("MatMulInteger", ["q", "V8", "az"], ["y"])], "quantise statically"),
