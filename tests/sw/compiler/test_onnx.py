@@ -163,9 +163,12 @@ def test_image_from_a_flat_input(save):
 
 
 def test_shapes_of_one_sample(save):
-    """Without the batch."""
+    """Without the batch; of an image that is flattened first, the image's."""
     network = read(save([node("Conv", ["x", "K"], ["y"])], shape=("n", 2, 7, 6), K=K))
     assert (network.input_shape, network.output_shape) == ((2, 7, 6), (3, 5, 5))
+    network = read(save([node("Flatten", ["x"], ["f"]), node("Gemm", ["f", "W"], ["y"], transB=1)],
+                        shape=("n", 2, 4), W=W))
+    assert (network.input_shape, network.output_shape) == ((2, 4), (3,))
 
 
 def test_batch_norm_behind_a_linear_layer(save):

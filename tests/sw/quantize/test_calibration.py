@@ -11,7 +11,7 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.golden import eie, tensorcore
 from zeroskip.sw.network import Conv2d, Linear, Network
 from zeroskip.sw.quantize import fixed, int8
-from zeroskip.sw.quantize.calibration import effective_bias, ranges
+from zeroskip.sw.quantize.calibration import effective_bias, ranges, samples
 from zeroskip.sw.quantize.fixed import to_integer
 
 
@@ -194,3 +194,10 @@ def test_output_that_a_bias_switches_off_costs_the_others_nothing():
         y, _ = tensorcore.layer(x, layer)
         real = (y + 128.0) * layer.output_scale
         assert np.abs(real - expected).max() <= 1.5 * layer.output_scale
+
+
+@pytest.mark.parametrize("shape", [(2,), (0, 2), (2, 3), (3, 2, 2)])
+def test_samples_of_another_shape(shape):
+    with pytest.raises(BadInput, match="calibration must be batch first with 2 values a sample"):
+        samples(Network((OFF,)), np.zeros(shape, np.float32))
+    assert samples(Network((OFF,)), np.zeros((3, 2, 1))).shape == (3, 2)
