@@ -231,6 +231,16 @@ def test_long_gaps(escapes, entries, padding):
     check(part, layers)
 
 
+def test_escape_in_one_row_of_the_memory_behind_another_layer():
+    """The layer begins at byte 3, so that its byte 4 ends a row: a zero byte comes before."""
+    first, second = np.zeros((4, 4)), np.zeros((40, 4))
+    first[:3, 0] = second[:3, 0] = second[0, 1] = second[30, 2] = 1
+    layers = (layer(first), layer(second))
+    part = compile_layers(layers, EIEConfig(pes=1), balance=False)
+    assert [(info.entries, info.padding) for info in part.layers] == [(3, 0), (7, 2)]
+    check(part, layers)
+
+
 def unpacked(part, number):
     """Indices of a layer at their physical places, by the independent unpacker, pass by pass."""
     config, info = part.config, part.layers[number]

@@ -245,6 +245,17 @@ def test_qlinear_conv(save, kind, scale, near, per_channel):
     assert ties or near
 
 
+@pytest.mark.parametrize(("bias", "message"), [
+    (np.zeros(3, np.float32), r"its bias is float32 \[3\], not int32 \[4\]"),
+    (np.zeros(1, np.int32), r"its bias is int32 \[1\], not int32 \[4\]")])
+def test_bias_of_qlinear_conv(save, bias, message):
+    given = conv_constants(np.uint8, powers) | {"B": bias, "Kz": np.zeros(4, np.int8)}
+    path = save([node("QLinearConv", ["x", "as", "az", "K", "Ws", "Kz", "bs", "bz", "B"], ["y"],
+                      **CONV)], ("n", 2, 6, 5), np.uint8, np.uint8, **given)
+    with pytest.raises(BadInput, match=message):
+        read(path)
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])
 @pytest.mark.parametrize(("scale", "near"), [(powers, 0), (any_scale, NEAR)])
 def test_qlinear_matmul(save, kind, scale, near):
