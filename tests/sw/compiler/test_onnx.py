@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from zeroskip.sw.compiler import frontend
+from zeroskip.sw.compiler.chain import Chain, Reject
 from zeroskip.sw.compiler.frontend import inspect, pattern, read, to_onnx
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.network import Conv2d, Linear, Network, Quantised
@@ -110,6 +111,20 @@ def test_flattens_images(save, name):
     x = RNG.standard_normal((5, 2, 2, 2)).astype(np.float32)
     expected, = ReferenceEvaluator(onnx.load(path)).run(None, {"x": x})
     np.testing.assert_allclose(read(path).forward(x)[-1], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "first", "last", "taken"), [
+    ((None, 2, 4), 1, -1, True), ((None, 2, 4), 1, 2, True), ((None, 2, 4), -2, 2, True),
+    ((None, 2, 4), 1, 1, False), ((None, 2, 4), 1, 0, False), ((None, 2, 4), 2, -1, False),
+    ((None, 2, 4), -1, -1, False), (None, 1, -1, True), (None, 1, 2, False), (None, -2, -1, False)])
+def test_flatten_of_dimensions(shape, first, last, taken):
+    chain = Chain("model", "x", {"x": shape})
+    if taken:
+        chain.flatten(first, last)
+        assert chain.shape == (shape and (None, 8))
+    else:
+        with pytest.raises(Reject, match="flatten everything behind the batch dimension"):
+            chain.flatten(first, last)
 
 
 CONV = node("Conv", ["x", "K", "B"], ["h"], name="conv")
