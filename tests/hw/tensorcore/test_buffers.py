@@ -17,6 +17,8 @@ from zeroskip.sim.bench import Stalls, send, simulate
 
 CONFIG = TensorCoreConfig(rows=3, columns=2, products=2, weight_words=5, activation_words=6)
 ONE = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=2, activation_words=2)
+DEEP = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=2048, activation_words=2048)
+"""Each half of a buffer is a memory of its own."""
 
 # Rows, columns, block, chunks, steps, words.
 NAMED = {
@@ -30,6 +32,7 @@ NAMED = {
     "many panels": (CONFIG, [(20, 4, 4, 1, 2, 1)]),
     "one GEMM behind another": (CONFIG, [(4, 3, 2, 1, 3, 2), (1, 1, 2, 1, 1, 1),
                                          (2, 9, 4, 1, 2, 3), (3, 2, 2, 4, 5, 6)]),
+    "a bank for each half": (DEEP, [(3, 4, 1, 1, 2, 2), (2, 3, 1, 3, 2, 1)]),
     "one row and column": (ONE, [(3, 4, 1, 1, 2, 2), (2, 2, 2, 1, 1, 1), (2, 3, 1, 3, 2, 1)]),
 }
 
