@@ -283,6 +283,15 @@ def test_a_strip_is_used_before_its_block_is_complete(run_activations):
     assert len(taken) == 6
 
 
+def test_strips_are_ready_while_both_halves_hold_as_many_as_they_may(run_activations):
+    config = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=2, activation_words=4)
+    log = run_activations(config, [(2, 16, 4, 1, 1, 1)],
+                          lambda seed: [Stalls(), Stalls(seed, 0.8)])
+    taken = [valid and ready for _, valid, ready, *_ in log]
+    released = next(cycle for cycle, (*_, release, _, _, _) in enumerate(log) if release)
+    assert sum(taken[:released]) == 2 * 4
+
+
 # Channels: a part is a panel; it is claimed, and some cycles later it is read.
 
 LATE = 5
