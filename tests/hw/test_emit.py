@@ -126,6 +126,17 @@ def test_ports_are_those_of_the_verilog(make):
     assert sorted(head.split(", ")) == sorted(port["name"] for port in ports(dut))
 
 
+def test_ports_with_their_widths_and_fields():
+    clock, reset, a, o = ports(Adder(1))
+    assert (clock, reset) == tuple({"name": name, "direction": "in", "width": 1}
+                                   for name in ("clk", "rst"))
+    assert a == {"name": "a", "direction": "in", "width": 8}
+    assert o == {"name": "o", "direction": "out", "width": 8}
+    inputs = next(port for port in ports(EIE(EIEConfig())) if port["name"] == "inputs__payload")
+    assert inputs["fields"] == [{"name": "value", "lsb": 0, "width": 16},
+                                {"name": "last", "lsb": 16, "width": 1}]
+
+
 def test_yosys_says_what_is_wrong():
     with pytest.raises(YosysError, match="Yosys failed"):
         yosys("read_rtlil /nonexistent.il")
