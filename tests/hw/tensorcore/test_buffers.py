@@ -4,9 +4,12 @@ Each buffer runs several GEMMs under stalls of both sides. A model in plain Pyth
 every cycle whether a word may be taken and whether the operands are there.
 """
 
+import re
+from dataclasses import replace
 from random import Random
 
 import pytest
+from amaranth.back import rtlil
 from amaranth.hdl import Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -379,6 +382,13 @@ def test_channels_enter_one_a_cycle_while_panels_are_on_their_way(run_channels):
 
 
 # What the three have in common.
+
+@pytest.mark.parametrize(("words", "banks"), [(1024, [2048]), (1025, [2048, 2048])])
+def test_a_bank_has_up_to_2048_words(words, banks):
+    dut = WeightBuffer(replace(ONE, weight_words=words))
+    found = re.findall(r"^ *memory width \d+ size (\d+)", rtlil.convert(dut), re.MULTILINE)
+    assert [int(size) for size in found] == banks
+
 
 @pytest.mark.parametrize("make", [WeightBuffer, ActivationBuffer, ChannelBuffer])
 def test_a_full_buffer_takes_nothing_and_loses_nothing(make, walk_sizes, watch, flat):
