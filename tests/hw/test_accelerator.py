@@ -1,5 +1,6 @@
 """The accelerator's registers: what is where, and the interrupt."""
 
+import numpy as np
 import pytest
 
 from zeroskip.hw.accelerator import Accelerator, digest, item_words, machines, register_map
@@ -8,6 +9,7 @@ from zeroskip.hw.link.bus import Status
 from zeroskip.hw.link.registers import Access, Register, Window, addresses
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.bench import checker, receive, send, simulate
+from zeroskip.sw.driver.tensorcore import RAW, Schedule
 
 EIE = zeroskip(1, act_depth=4, bias_depth=4, weight_rows=4, pointers=32)
 CORE = TensorCoreConfig()
@@ -27,6 +29,9 @@ def test_register_map():
     assert items["tensorcore_stats__count"].width == 32
     assert all(isinstance(item, Register | Window) for item in items.values())
     assert item_words(built["eie"]) == {"load": 2, "inputs": 1, "outputs": 1}
+    # Weights of 4 * 4 * (8 + 2) bits, activations of 4 * 8 * 8, outputs of 4 * 33.
+    assert item_words(built["tensorcore"]) == {
+        "commands": 4, "weights": 5, "channels": 3, "activations": 8, "outputs": 5}
 
 
 def test_one_machine_alone_and_none():
@@ -78,3 +83,39 @@ def test_interrupt_rises_when_a_run_ends_and_falls_when_it_is_told():
         assert not ctx.get(dut.irq)
 
     simulate(dut, bench, background=[checker(dut.bus.response, "response")])
+
+
+def test_words_pass_the_windows_of_a_machine():
+    """A GEMM of one output: 3 * 5 - 2 * 7 + 4."""
+    config = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=2, activation_words=2,
+                              patterns=("dense",))
+    dut, found = Accelerator(None, config), []
+    at, words = addresses(register_map(dut.machines)), item_words(dut.machines["tensorcore"])
+    schedule = Schedule.of(config, "dense", 1, 2, 1)
+    streams = {
+        "commands": schedule.command(zero_point=0, relu=False, raw=True),
+        "weights": schedule.weights(np.array([[3, -2]], np.int8), np.zeros((1, 0), np.uint8)),
+        "channels": schedule.channels(np.array([4]), *(np.array([value]) for value in RAW)),
+        "activations": schedule.activations(np.array([[5, 7]], np.int8))}
+
+    async def access(ctx, name, write=None):
+        """Again until a window that is busy is not."""
+        status = Status.BUSY
+        while status is Status.BUSY:
+            await send(ctx, dut.bus.request, [{
+                "address": at[f"tensorcore_{name}"], "write": write is not None,
+                "data": write or 0}])
+            (response,) = await receive(ctx, dut.bus.response, 1)
+            status = Status(response["status"])
+        assert status is Status.OK
+        return response["data"]
+
+    async def bench(ctx):
+        for name, items in streams.items():
+            for word in items.ravel().tolist():
+                await access(ctx, name, word)
+        found.extend([await access(ctx, "outputs") for _ in range(words["outputs"])])
+
+    simulate(dut, bench, deadline=5_000)
+    outputs, saturated = schedule.outputs(np.array([found], np.uint32))
+    assert (outputs.tolist(), saturated.tolist()) == ([[5]], [[False]])

@@ -16,6 +16,7 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.layouts import load_word
 from zeroskip.hw.emit import YosysError, ports, rtlil, verilog, waivers, yosys
+from zeroskip.hw.share import shared
 from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.hw.tensorcore.core import TensorCore
 from zeroskip.hw.tensorcore.layouts import output as tensorcore_output
@@ -46,19 +47,34 @@ class Adder(wiring.Component):
         return m
 
 
+class Copies(Adder):
+    """Adds a constant, which is its configuration."""
+
+    elaborated = 0
+
+    def __init__(self, amount):
+        self.config = amount
+        super().__init__(amount)
+
+    @shared
+    def elaborate(self, platform):
+        Copies.elaborated += 1
+        return super().elaborate(platform)
+
+
 class Bank(wiring.Component):
     """Adders side by side; their sums are combined."""
 
     a: In(8)
     o: Out(8)
 
-    def __init__(self, *amounts):
-        self.amounts = amounts
+    def __init__(self, *amounts, kind=Adder):
+        self.amounts, self.kind = amounts, kind
         super().__init__()
 
     def elaborate(self, platform):
         m = Module()
-        adders = [Adder(amount) for amount in self.amounts]
+        adders = [self.kind(amount) for amount in self.amounts]
         for at, adder in enumerate(adders):
             m.submodules[f"adder_{at}"] = adder
             m.d.comb += adder.a.eq(self.a)
@@ -76,6 +92,17 @@ def test_equal_modules_become_one():
 
 def test_different_modules_stay_apart():
     assert len(modules(rtlil(Bank(3, 4, 3), "top"))) == 3
+
+
+def test_shared_components_are_elaborated_once(monkeypatch):
+    monkeypatch.setattr(Copies, "elaborated", 0)
+    assert modules(rtlil(Bank(3, 3, 3, kind=Copies), "top")) == ["top", "top.copies"]
+    assert Copies.elaborated == 1
+
+
+def test_shared_components_of_two_configurations_are_refused():
+    with pytest.raises(ValueError, match="^two configurations of Copies in one design$"):
+        rtlil(Bank(3, 4, kind=Copies), "top")
 
 
 def test_every_instance_names_a_module_that_exists():
@@ -97,6 +124,17 @@ def test_ports_are_those_of_the_verilog(make):
     text = verilog(dut, "top")
     head = re.search(r"^module top\((.*?)\s*\);", text, re.MULTILINE | re.DOTALL)[1]
     assert sorted(head.split(", ")) == sorted(port["name"] for port in ports(dut))
+
+
+def test_ports_with_their_widths_and_fields():
+    clock, reset, a, o = ports(Adder(1))
+    assert (clock, reset) == tuple({"name": name, "direction": "in", "width": 1}
+                                   for name in ("clk", "rst"))
+    assert a == {"name": "a", "direction": "in", "width": 8}
+    assert o == {"name": "o", "direction": "out", "width": 8}
+    inputs = next(port for port in ports(EIE(EIEConfig())) if port["name"] == "inputs__payload")
+    assert inputs["fields"] == [{"name": "value", "lsb": 0, "width": 16},
+                                {"name": "last", "lsb": 16, "width": 1}]
 
 
 def test_yosys_says_what_is_wrong():

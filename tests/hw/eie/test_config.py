@@ -95,6 +95,7 @@ def test_sizes_that_follow():
     config = EIEConfig(pes=4, groups=2, queue_depth=8, broadcast_latency=3, weight_rows=512,
                        pointers=512, act_depth=64, bias_depth=65)
     assert config.queue_slots == 8 + 2 * 3 + 3
+    assert config.stats_latency == 2 + 2 * 3
     assert config.entries == 4096
     assert config.pointer_width == 13
     assert config.place_width == 13

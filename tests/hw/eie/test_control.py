@@ -497,6 +497,12 @@ def test_the_command_says_computing_with_the_port(network):
     assert not [k for k in log.when("computing") if k >= second]
 
 
+def test_it_computes_from_the_first_scan_to_that_for_outputs(network):
+    log = network([segment(), LAYER], [found(4), found(2), found(4)])
+    first, _, outputs = log.starts()
+    assert log.when("computing") == list(range(first, outputs))
+
+
 def test_the_phases_of_a_segment(network):
     assert network([LAYER], [found(4), found(4)]).phases() == ["FILL", "TAIL"]
     assert network([segment(), LAYER], [found(4), [], found(4)]).phases() == [

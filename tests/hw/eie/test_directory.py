@@ -1,9 +1,11 @@
 """The column directory: from a place to a column's bytes, by pointers, by counts, by arithmetic."""
 
 import random
+import re
 from itertools import accumulate, pairwise
 
 import pytest
+from amaranth.back import rtlil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -225,6 +227,15 @@ def test_a_configuration_gets_its_kind(look, counts):
     dut = kind(EIEConfig(counts=counts))(EIEConfig(counts=counts))
     assert type(dut) is (CountedColumns if counts else PointerBanks)
     assert look(dut, {0: 7, 1: 0x33} if counts else {0: 7, 1: 10}, [(1, 0, [0])]) == [(7, 10, 0)]
+
+
+@KINDS
+def test_its_memories_have_the_bits_that_the_configuration_tells(counts):
+    config = EIEConfig(pes=1, counts=counts)
+    memories = re.findall(r"^ *memory width (\d+) size (\d+)",
+                          rtlil.convert(kind(config)(config)), re.MULTILINE)
+    assert sum(int(width) * int(size) for width, size in memories) == (
+        config.memory_bits["pointers"])
 
 
 def test_latencies():

@@ -436,3 +436,9 @@ def test_frames_pass_a_uart_and_those_sent_too_early_do_no_harm():
 def test_endpoint_that_cannot_be(changed, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         Endpoint(**IDENTITY | changed)
+
+
+@pytest.mark.parametrize(("digest", "version"), [(0, 0), ((1 << 64) - 1, (1 << 32) - 1)])
+def test_the_ends_of_what_identifies_an_endpoint(digest, version):
+    endpoint = Endpoint(digest=digest, version=version)
+    assert (endpoint.digest, endpoint.version) == (digest, version)

@@ -4,9 +4,12 @@ Each buffer runs several GEMMs under stalls of both sides. A model in plain Pyth
 every cycle whether a word may be taken and whether the operands are there.
 """
 
+import re
+from dataclasses import replace
 from random import Random
 
 import pytest
+from amaranth.back import rtlil
 from amaranth.hdl import Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +20,8 @@ from zeroskip.sim.bench import Stalls, send, simulate
 
 CONFIG = TensorCoreConfig(rows=3, columns=2, products=2, weight_words=5, activation_words=6)
 ONE = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=2, activation_words=2)
+DEEP = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=2048, activation_words=2048)
+"""Each half of a buffer is a memory of its own."""
 
 # Rows, columns, block, chunks, steps, words.
 NAMED = {
@@ -30,6 +35,7 @@ NAMED = {
     "many panels": (CONFIG, [(20, 4, 4, 1, 2, 1)]),
     "one GEMM behind another": (CONFIG, [(4, 3, 2, 1, 3, 2), (1, 1, 2, 1, 1, 1),
                                          (2, 9, 4, 1, 2, 3), (3, 2, 2, 4, 5, 6)]),
+    "a bank for each half": (DEEP, [(3, 4, 1, 1, 2, 2), (2, 3, 1, 3, 2, 1)]),
     "one row and column": (ONE, [(3, 4, 1, 1, 2, 2), (2, 2, 2, 1, 1, 1), (2, 3, 1, 3, 2, 1)]),
 }
 
@@ -280,6 +286,15 @@ def test_a_strip_is_used_before_its_block_is_complete(run_activations):
     assert len(taken) == 6
 
 
+def test_strips_are_ready_while_both_halves_hold_as_many_as_they_may(run_activations):
+    config = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=2, activation_words=4)
+    log = run_activations(config, [(2, 16, 4, 1, 1, 1)],
+                          lambda seed: [Stalls(), Stalls(seed, 0.8)])
+    taken = [valid and ready for _, valid, ready, *_ in log]
+    released = next(cycle for cycle, (*_, release, _, _, _) in enumerate(log) if release)
+    assert sum(taken[:released]) == 2 * 4
+
+
 # Channels: a part is a panel; it is claimed, and some cycles later it is read.
 
 LATE = 5
@@ -367,6 +382,13 @@ def test_channels_enter_one_a_cycle_while_panels_are_on_their_way(run_channels):
 
 
 # What the three have in common.
+
+@pytest.mark.parametrize(("words", "banks"), [(1024, [2048]), (1025, [2048, 2048])])
+def test_a_bank_has_up_to_2048_words(words, banks):
+    dut = WeightBuffer(replace(ONE, weight_words=words))
+    found = re.findall(r"^ *memory width \d+ size (\d+)", rtlil.convert(dut), re.MULTILINE)
+    assert [int(size) for size in found] == banks
+
 
 @pytest.mark.parametrize("make", [WeightBuffer, ActivationBuffer, ChannelBuffer])
 def test_a_full_buffer_takes_nothing_and_loses_nothing(make, walk_sizes, watch, flat):

@@ -122,6 +122,17 @@ def check(lane, pattern, slot, places, window, select, seed, built, int4, expect
     np.testing.assert_array_equal(found, expected(weights, chosen).sum(axis=1))
 
 
+@pytest.mark.parametrize("patterns", PATTERNS.values(), ids=PATTERNS)
+def test_ports_are_as_wide_as_two_products_need(patterns):
+    members = Lane(TensorCoreConfig(patterns=patterns)).signature.members
+    assert members["weights"].shape == data.ArrayLayout(signed(8), 2)
+    assert members["sum"].shape == signed(17)
+    if len(patterns) > 1:
+        assert members["select"].shape == data.ArrayLayout(2, 2)
+    else:
+        assert "select" not in members
+
+
 @MODES
 @pytest.mark.parametrize("slot", [0, 1])
 def test_every_pair_without_select(lane, slot, built, int4, expected):

@@ -158,6 +158,7 @@ FREE = (1, 1, 1, 1)
 @given(gemms=gemms(), spare=st.integers(0, 9), chances=CHANCES, seed=st.integers(0, 99))
 @example((CONFIGS["2:4"], [(1, 1, 2, 1, 1, 1, "2:4")] * 3), 0, FREE, 0)
 @example((CONFIGS["one row"], [(5, 1, 1, 1, 1, 1, "1:4")] * 2), 0, FREE, 0)
+@example((CONFIGS["one row"], [(1, 6, 6, 1, 1, 1, "1:4")]), 1, FREE, 0)
 @example((CONFIGS["2:4"], [(4, 5, 4, 1, 4, 2, "dense"), (4, 5, 2, 3, 4, 2, "dense")]), 3, FREE, 0)
 @settings(deadline=None, derandomize=True, max_examples=25)
 def test_every_cycle_is_as_the_model_says(follow, walk_sizes, gemms, spare, chances, seed):

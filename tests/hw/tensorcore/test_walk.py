@@ -60,6 +60,35 @@ def test_every_turn_in_order(walk, walk_sizes, numbers, pause):
         assert walk(*walks, stalls=Stalls(1, pause)) == [turns(sizes) for sizes in walks]
 
 
+@pytest.mark.parametrize("config", [CONFIG, ONE], ids=["three by two", "one by one"])
+@given(numbers=NUMBERS, pause=st.sampled_from([0.0, 0.5]))
+@example(numbers=(1, 13, 4, 2), pause=0.0)
+@settings(deadline=None, derandomize=True, max_examples=20)
+def test_the_last_tile_of_every_block(walk_sizes, config, numbers, pause):
+    rows, columns, block, chunks = numbers
+    sizes = walk_sizes(config, rows, columns, block * config.columns, chunks)
+    dut, stalls, found = Walk(config), Stalls(1, pause), []
+
+    async def bench(ctx):
+        await sizes.start(ctx, dut)
+        for block_columns, *_ in sizes.walk():
+            while not ctx.get(dut.active):
+                await ctx.tick()
+            tiles = -(-block_columns // config.columns)
+            for tile in range(tiles):
+                for _ in range(stalls.cycles()):
+                    await ctx.tick()
+                found.append((tiles, tile, ctx.get(dut.last_tile)))
+                ctx.set(dut.tile, 1)
+                ctx.set(dut.next, tile == tiles - 1)
+                await ctx.tick()
+                ctx.set(dut.tile, 0)
+                ctx.set(dut.next, 0)
+
+    simulate(dut, bench)
+    assert found == [(tiles, tile, tile == tiles - 1) for tiles, tile, _ in found]
+
+
 @pytest.mark.parametrize(("numbers", "expected"), [
     ((1, 1, 2, 1), [(1, 1, 1, 1, 1)]),
     ((3, 2, 2, 1), [(2, 3, 1, 1, 1)]),
