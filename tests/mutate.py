@@ -194,7 +194,7 @@ def judge(task: tuple[Mutant, int]) -> dict:
         code, seconds, output = run_tests(tests_of(mutant.file), limit)
     finally:
         Path(mutant.file).write_bytes(original)
-    if code == BROKEN and not re.search(r" in \d+\.\d+s", output):     # else it ran, and broke after
+    if code == BROKEN and not re.search(r" in \d+\.\d+s", output):  # else it broke behind them
         raise RuntimeError(f"pytest did not run:\n{output}")
     names = {None: "timed out", 0: "survived", 2: "at import", 3: "at import", 4: "at import"}
     failed = re.search(r"^(?:FAILED|ERROR) (.*)", output, re.MULTILINE)
