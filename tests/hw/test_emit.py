@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """RTLIL and Verilog: shared modules, a clean lint, and the same bits in Icarus."""
 
 import re

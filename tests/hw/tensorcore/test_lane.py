@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The lane: every product of every multiplier with every choice of its operand, in the compiled
 simulation, against numpy."""
 
