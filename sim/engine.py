@@ -90,6 +90,6 @@ class Engine(Protocol):
 
     def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
         """Runs ``inputs`` (integers as ``part.input`` describes them, [batch, in]) through
-        ``part``; ``TimeoutError`` if the machine stands still, ``EngineError`` if what it sends
+        ``part``; ``TimeoutError`` if no output comes for too long, ``EngineError`` if what comes
         cannot be the part's outputs."""
         ...
