@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from amaranth.lib import wiring
 
 from zeroskip.hw import tools
-from zeroskip.hw.emit import rtlil, yosys
+from zeroskip.hw.netlist.emit import rtlil, yosys
 
 
 @dataclass(frozen=True)

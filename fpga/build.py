@@ -22,8 +22,8 @@ from zeroskip.fpga.pack import pack
 from zeroskip.fpga.place import CLUSTERS
 from zeroskip.fpga.reset import promote
 from zeroskip.hw import tools
-from zeroskip.hw.emit import rtlil, yosys
-from zeroskip.hw.top import Top
+from zeroskip.hw.netlist.emit import rtlil, yosys
+from zeroskip.hw.system.top import Top
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.files import beside, write
 

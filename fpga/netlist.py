@@ -4,7 +4,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from zeroskip.hw.emit import yosys
+from zeroskip.hw.netlist.emit import yosys
 from zeroskip.sw.files import write
 
 _MODELS = """

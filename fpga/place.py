@@ -18,7 +18,7 @@ from zeroskip.fpga.pack import pack
 from zeroskip.fpga.reset import promote
 from zeroskip.fpga.shell import Shell
 from zeroskip.hw import tools
-from zeroskip.hw.emit import rtlil, yosys
+from zeroskip.hw.netlist.emit import rtlil, yosys
 from zeroskip.sw.errors import ToolMissing
 
 TARGET = 200

@@ -7,7 +7,7 @@ from amaranth.hdl import Value
 from amaranth.lib import wiring
 from amaranth.sim import Simulator, SimulatorContext
 
-from zeroskip.sim.engine import PATIENCE, Simulated
+from zeroskip.sw.runtime.backend import PATIENCE, Simulated
 
 
 class AmaranthModel(Simulated):

@@ -6,12 +6,12 @@ from itertools import pairwise
 import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.sim.golden_engine import GoldenEngine
-from zeroskip.sw import reference
-from zeroskip.sw.compiler.eie import compile_layers, cut, deepened
-from zeroskip.sw.parts.eie import EIEPart
-from zeroskip.sw.program import Program
-from zeroskip.sw.quantize.fixed import FixedLayer
+from zeroskip.sw.compiler import reference
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
+from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.eie.quantize import FixedLayer
+from zeroskip.sw.runtime.golden_backend import GoldenEngine
 
 CODEBOOK = np.array([0, 1, -1, 2, -3, 5, -8, 13, -21, 34, -55, 89, -144, 233, -377, 610],
                     np.int16)

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from zeroskip.hw import tools
-from zeroskip.sim.engine import PATIENCE, Simulated
 from zeroskip.sw.errors import ToolMissing
+from zeroskip.sw.runtime.backend import PATIENCE, Simulated
 
 DRIVERS = Path(__file__).parent
 """The folder of the C++ sources."""

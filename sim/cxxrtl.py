@@ -8,7 +8,7 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
-from zeroskip.hw.emit import rtlil, yosys
+from zeroskip.hw.netlist.emit import rtlil, yosys
 from zeroskip.sim.compiled import DRIVERS, Model, build_once, compiler, large_copies
 
 __all__ = ["Model", "build", "compiler"]

@@ -18,8 +18,8 @@ from amaranth.hdl import Cat, Fragment, Module, Signal, Value, ValueLike
 from amaranth.lib import wiring
 
 from zeroskip.hw import tools
-from zeroskip.hw.emit import yosys
-from zeroskip.hw.share import ports_of
+from zeroskip.hw.netlist.emit import yosys
+from zeroskip.hw.netlist.share import ports_of
 from zeroskip.sw.errors import ToolMissing
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
-from zeroskip.hw import emit, tools
+from zeroskip.hw import tools
+from zeroskip.hw.netlist import emit
 from zeroskip.sim.compiled import DRIVERS, Model, build_once, large_copies
 from zeroskip.sw.errors import ToolMissing
 

@@ -8,8 +8,8 @@ import tty
 import weakref
 
 from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.system.top import Top
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.hw.top import Top
 from zeroskip.sim import cxxrtl
 from zeroskip.sim.compiled import Model, SerialLine
 

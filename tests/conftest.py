@@ -9,6 +9,7 @@ import os
 import secrets
 
 import hypothesis
+import numpy as np
 import pytest
 
 KEPT = "zeroskip/seeds"
@@ -29,6 +30,15 @@ def run_seed(request) -> int:
     """What a long random test adds to its own seeds: 0 unless ``--seed`` says otherwise."""
     seeds = request.config.pluginmanager.get_plugin("seeds")
     return seeds.of(request.node) if seeds else 0
+
+
+@pytest.fixture
+def digits_like():
+    """Two small layers, five images, four PEs: a :class:`zeroskip.sim.cases.Case`."""
+    from zeroskip.sim.cases import make_case, random_layers
+    rng = np.random.default_rng(1)
+    inputs = rng.integers(-100, 100, (5, 24)) * (rng.random((5, 24)) < 0.6)
+    return make_case(random_layers(rng, (24, 30, 9), 0.3), inputs)
 
 
 class Seeds:

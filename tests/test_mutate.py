@@ -103,10 +103,10 @@ def test_mutants_of_the_sources_are_other_programs(part):
 
 
 def test_files_of_a_half_a_folder_and_a_file():
-    assert {"hw/emit.py", "hw/eie/queue.py"} < set(mutate.files_of("hw"))
-    assert {"sw/program.py", "sw/pack/nm.py"} < set(mutate.files_of("sw"))
+    assert {"hw/netlist/emit.py", "hw/eie/queue.py"} < set(mutate.files_of("hw"))
+    assert {"sw/compiler/program.py", "sw/formats/nm.py"} < set(mutate.files_of("sw"))
     assert "sw/cli/main.py" not in mutate.files_of("sw")
-    assert all(name.startswith("hw/link/") for name in mutate.files_of("hw/link"))
+    assert all(name.startswith("hw/fronts/") for name in mutate.files_of("hw/fronts"))
     assert mutate.files_of("hw/eie/queue.py") == ["hw/eie/queue.py"]
 
 
@@ -168,9 +168,9 @@ from mutants import Mutant
 mutate.LIBRARIES = ("pytest", "hypothesis")
 
 def mutant(text):
-    return Mutant("sw/pack/int4.py", "scope", 1, "kind", "before", "after", text)
+    return Mutant("sw/formats/int4.py", "scope", 1, "kind", "before", "after", text)
 
-text = mutate.ROOT.joinpath("sw/pack/int4.py").read_bytes()
+text = mutate.ROOT.joinpath("sw/formats/int4.py").read_bytes()
 texts = {
     "same": text,
     "wrong": text.replace(b"<< 4", b"<< 3"),
@@ -179,7 +179,7 @@ texts = {
     "same again": text,
 }
 mutate.prepare(sys.argv[2])
-print(mutate.measure(mutate.tests_of("sw/pack/int4.py"))[1], "|", json.dumps(
+print(mutate.measure(mutate.tests_of("sw/formats/int4.py"))[1], "|", json.dumps(
     {name: mutate.judge((mutant(text), 3)) for name, text in texts.items()}))
 """
 
@@ -221,7 +221,7 @@ def test_report(tmp_path, monkeypatch):
             ("equivalent", 2, "wider"), ("survivor", 3, "slower"), ("equivalent", 5, "killed")]))
     results = [result("survived", 4), result("survived", 2), result("survived", 3),
                result("at import", 6), result("timed out", 7),
-               *(result("killed", line, "hw/top.py") for line in (5, 8))]
+               *(result("killed", line, "hw/system/top.py") for line in (5, 8))]
     lines = mutate.report("hw", results).splitlines()
     assert "| hw | 2 | 2 | 0 | 0 | 0 | 0 | 100.0 % |" in lines
     assert "| hw/eie | 5 | 0 | 1 | 1 | 1 | 2 | 50.0 % |" in lines

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.sim.chain import run_program
-from zeroskip.sim.golden_engine import GoldenEngine
 from zeroskip.sw.compiler.compile import compile_network
-from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.graph.network import Linear, Network
+from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime.run import run_program
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -9,7 +9,7 @@ from zeroskip.hw.eie.activation import ActivationUnit
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import LoadTarget, activation, command, load_word, work
 from zeroskip.hw.eie.pe import PE
-from zeroskip.hw.share import shared
+from zeroskip.hw.netlist.share import shared
 from zeroskip.hw.stream import delay, flow
 
 

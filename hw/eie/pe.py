@@ -15,7 +15,7 @@ from zeroskip.hw.eie.queue import ActivationQueue
 from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.eie.spmat import SparseMatrixRead
 from zeroskip.hw.memory import WritePort
-from zeroskip.hw.share import shared
+from zeroskip.hw.netlist.share import shared
 from zeroskip.hw.stream import delay, flow
 
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zeroskip.sw import digits
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.golden import eie
-from zeroskip.sw.network import Network
+from zeroskip.sw.engines.eie import golden as eie
+from zeroskip.sw.engines.eie.quantize import quantize, to_integer
+from zeroskip.sw.experiments import digits
+from zeroskip.sw.graph.network import Network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import prune
 from zeroskip.sw.prune.recipe import Recipe
-from zeroskip.sw.quantize.fixed import quantize, to_integer
 
 BANKS = 4
 """PEs of the demo's array."""

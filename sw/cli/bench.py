@@ -6,12 +6,13 @@ from dataclasses import asdict, replace
 import scipy.sparse
 import typer
 
-from zeroskip.sim import benchmarks, engines, gemm_benchmarks
-from zeroskip.sim.layers import NINE
 from zeroskip.sw.cli.files import configuration
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.engines.eie.pack import pack as pack_matrix
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.pack.eie import pack as pack_matrix
+from zeroskip.sw.experiments import benchmarks, gemm_benchmarks
+from zeroskip.sw.experiments.layers import NINE
+from zeroskip.sw.runtime import backends as engines
 
 
 def tensorcore(config: str | None, engine: str | None, screen: Screen) -> None:

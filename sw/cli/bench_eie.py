@@ -10,15 +10,16 @@ import numpy as np
 import scipy.sparse
 import typer
 
-from zeroskip.sim import benchmarks, engines
-from zeroskip.sim.benchmarks import MODES, Figures, Job, machine
-from zeroskip.sim.layers import MASKS, NINE, random_vector
-from zeroskip.sw.arrayfile import read_npz
 from zeroskip.sw.cli import plots
 from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.engines.checks import WEIGHTS
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.parts.checks import WEIGHTS
+from zeroskip.sw.experiments import benchmarks
+from zeroskip.sw.experiments.benchmarks import MODES, Figures, Job, machine
+from zeroskip.sw.experiments.layers import MASKS, NINE, random_vector
+from zeroskip.sw.formats.arrayfile import read_npz
+from zeroskip.sw.runtime import backends as engines
 
 ACTIVATIONS = 0.35
 """Share of activations that are not zero where a given matrix comes without; that of the paper's

@@ -2,10 +2,10 @@
 
 from statistics import geometric_mean
 
-from zeroskip.sim import benchmarks
-from zeroskip.sim.benchmarks import MODES, Job, machine
 from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.experiments import benchmarks
+from zeroskip.sw.experiments.benchmarks import MODES, Job, machine
 
 PES = 4
 

@@ -3,12 +3,12 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from zeroskip.sw import reference
 from zeroskip.sw.cli.files import check_writable
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.compiler import reference
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.pack import tensors
-from zeroskip.sw.pack.convert import convert as convert_tensors
+from zeroskip.sw.formats import tensors
+from zeroskip.sw.formats.convert import convert as convert_tensors
 
 
 def convert(source: Path, out: Path, to: str, screen: Screen) -> None:

@@ -10,23 +10,23 @@ import typer
 
 from zeroskip.hw.eie import config as eie
 from zeroskip.hw.tensorcore import config as tensorcore
-from zeroskip.sim import engines
-from zeroskip.sim.engine import Engine
-from zeroskip.sim.golden_engine import GoldenEngine
-from zeroskip.sim.verify import Verdict, verify
-from zeroskip.sw import digits
 from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.files import make_folder
 from zeroskip.sw.cli.report import comparison, write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
-from zeroskip.sw.compiler.frontend import to_onnx
-from zeroskip.sw.compiler.tensorcore import compile_layer
+from zeroskip.sw.compiler.program import Part
+from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.tensorcore.lower import compile_layer
+from zeroskip.sw.experiments import digits
 from zeroskip.sw.files import save_array, write
-from zeroskip.sw.parts.eie import EIEPart
-from zeroskip.sw.program import Part
+from zeroskip.sw.frontends.load import to_onnx
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import Stage
+from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime.backend import Engine
+from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime.verify import Verdict, verify
 
 
 @dataclass(frozen=True)

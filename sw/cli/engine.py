@@ -1,7 +1,7 @@
 """Which engine a command takes where none is named."""
 
-from zeroskip.sim import engines
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.runtime import backends as engines
 
 
 def chosen(name: str | None, screen: Screen) -> str:

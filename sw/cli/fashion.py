@@ -6,15 +6,15 @@ import numpy as np
 import typer
 
 from zeroskip.hw.eie.config import zeroskip
-from zeroskip.sim import engines
-from zeroskip.sim.golden_engine import GoldenEngine
-from zeroskip.sim.verify import verify
-from zeroskip.sw import fashion
 from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import compile_network
+from zeroskip.sw.experiments import fashion
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import Stage
+from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime.verify import verify
 
 DENSITIES = {"0": 0.07, "2": 0.12, "4": 0.4}, {"0": 0.05, "2": 0.1, "4": 0.4}
 """By layer."""

@@ -8,10 +8,10 @@ import numpy as np
 
 from zeroskip.hw.eie import config as eie
 from zeroskip.hw.tensorcore import config as tensorcore
-from zeroskip.sw.arrayfile import read_npy
+from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import as_int8, as_samples
-from zeroskip.sw.program import Program
+from zeroskip.sw.formats.arrayfile import read_npy
+from zeroskip.sw.graph.network import as_int8, as_samples
 
 CONFIGS = {"eie": eie.CONFIGS, "tensorcore": tensorcore.CONFIGS}
 """The named configurations of each machine; the first is taken where none is named."""

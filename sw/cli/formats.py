@@ -8,11 +8,11 @@ import numpy as np
 from amaranth.utils import bits_for, ceil_log2
 
 from zeroskip.hw.eie.config import NIBBLES
-from zeroskip.sim.benchmarks import fixed_layer, machine
-from zeroskip.sim.layers import NINE, PaperLayer
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.compiler.eie import compile_layers, deepened
-from zeroskip.sw.pack.directory import nibbles_for, words_for
+from zeroskip.sw.engines.eie.directory import nibbles_for, words_for
+from zeroskip.sw.engines.eie.lower import compile_layers, deepened
+from zeroskip.sw.experiments.benchmarks import fixed_layer, machine
+from zeroskip.sw.experiments.layers import NINE, PaperLayer
 
 PES = 64
 VALUE = 4

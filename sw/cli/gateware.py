@@ -27,10 +27,10 @@ PACKAGES = {
 
 def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None:
     """See ``zeroskip verilog --help``."""
-    from zeroskip.hw import emit
-    from zeroskip.hw.accelerator import MACHINES, Accelerator, register_map
-    from zeroskip.hw.link.rdl import systemrdl
-    from zeroskip.hw.link.registers import addresses
+    from zeroskip.hw.netlist import emit
+    from zeroskip.hw.system.accelerator import MACHINES, Accelerator, register_map
+    from zeroskip.hw.system.rdl import systemrdl
+    from zeroskip.hw.system.registers import addresses
 
     if machine not in (*MACHINES, "accelerator"):
         raise BadInput(f"there is no machine '{machine}'; choose one of {', '.join(MACHINES)}, "
@@ -72,7 +72,8 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
 def doctor(warm: bool, screen: Screen) -> None:
     """See ``zeroskip doctor --help``."""
     from zeroskip.fpga.build import FAMILIES
-    from zeroskip.sim import cxxrtl, engines
+    from zeroskip.sim import cxxrtl
+    from zeroskip.sw.runtime import backends as engines
 
     tools = [(tool, f"{purpose}, {name}") for name, family in FAMILIES.items()
              for tool, purpose in ((family.nextpnr, "place and route"),

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from zeroskip.hw.emit import YosysError
+from zeroskip.hw.netlist.emit import YosysError
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput, EngineError, ToolMissing
 

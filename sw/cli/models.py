@@ -5,10 +5,10 @@ from pathlib import Path
 
 import typer
 
-from zeroskip.sw import reference
 from zeroskip.sw.cli.files import array, check_writable, name_of, targets
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.compiler import frontend
+from zeroskip.sw.compiler import reference
+from zeroskip.sw.frontends import load as frontend
 
 
 def inspect(model: Path, screen: Screen) -> None:

@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from zeroskip.sim import board_engine
-from zeroskip.sim import engines as registry
-from zeroskip.sim.engine import Engine, Result
-from zeroskip.sim.golden_engine import GoldenEngine
-from zeroskip.sw import reference
 from zeroskip.sw.cli.engine import chosen
 from zeroskip.sw.cli.files import check_writable, far_outside, integers, samples
 from zeroskip.sw.cli.screen import Screen, text
+from zeroskip.sw.compiler import reference
+from zeroskip.sw.compiler.program import Part, Program
+from zeroskip.sw.engines.eie.part import EIEPart
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.files import save_array
-from zeroskip.sw.parts.eie import EIEPart
-from zeroskip.sw.program import Part, Program
+from zeroskip.sw.runtime import backends as registry
+from zeroskip.sw.runtime import board_backend as board_engine
+from zeroskip.sw.runtime.backend import Engine, Result
+from zeroskip.sw.runtime.golden_backend import GoldenEngine
 
 COUNTED = ("cycles_per_image", "utilisation")
 """What only counters tell; None of a program with a part on a configuration that has none."""
@@ -26,7 +26,7 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
         raw: bool, screen: Screen) -> None:
     """See ``zeroskip run --help``."""
     from zeroskip.fpga.boards import machines
-    from zeroskip.sim.chain import run_program
+    from zeroskip.sw.runtime.run import run_program
 
     if output.suffix != ".npy":
         raise BadInput(f"{output}: outputs are written as numpy.save does; give a name that ends "
@@ -104,8 +104,8 @@ def _saturated(results: list[Result]) -> int | None:
 def verify(path: Path, input_path: Path, names: str | None, model: Path | None, raw: bool,
            screen: Screen) -> None:
     """See ``zeroskip verify --help``."""
-    from zeroskip.sim.float_model import FloatModel
-    from zeroskip.sim.verify import verify as compare
+    from zeroskip.sw.runtime.float_model import FloatModel
+    from zeroskip.sw.runtime.verify import verify as compare
 
     if names is None:
         names = f"golden,{chosen(None, screen)}"

@@ -2,8 +2,8 @@
 
 from statistics import mean, stdev
 
-from zeroskip.sw import methods
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.experiments import methods
 
 SEEDS = (0, 1, 2)
 

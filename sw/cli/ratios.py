@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroskip.sim import cost
 from zeroskip.sw.cli import plots
 from zeroskip.sw.cli.files import check_writable, configuration
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.compiler import frontend
+from zeroskip.sw.engines.eie import cost
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.files import write
-from zeroskip.sw.network import Network
+from zeroskip.sw.frontends import load as frontend
+from zeroskip.sw.graph.network import Network
 from zeroskip.sw.prune.data import Data, accuracy, check_fits
 from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.ratios import (

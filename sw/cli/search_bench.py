@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from zeroskip.hw.eie.config import CONFIGS
-from zeroskip.sim import cost
-from zeroskip.sw import digits
 from zeroskip.sw.cli.ratios import COUNTED, SAMPLES, allocate
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.engines.eie import cost
+from zeroskip.sw.experiments import digits
 from zeroskip.sw.prune.data import accuracy
 from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.pipeline import prune

@@ -4,9 +4,9 @@ from copy import deepcopy
 
 import numpy as np
 
-from zeroskip.sw import sentences
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.sentences import METHODS, Sentences
+from zeroskip.sw.experiments import sentences
+from zeroskip.sw.experiments.sentences import METHODS, Sentences
 
 
 def bench(screen: Screen) -> None:

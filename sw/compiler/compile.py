@@ -9,18 +9,20 @@ import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.sw import files, reference
-from zeroskip.sw.compiler import eie, tensorcore
-from zeroskip.sw.compiler.frontend import engine
+from zeroskip.sw import files
+from zeroskip.sw.compiler import reference
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.compiler.reference import Layer
+from zeroskip.sw.engines.eie import lower as eie
+from zeroskip.sw.engines.eie import quantize as fixed_point
+from zeroskip.sw.engines.eie.quantize import LayerReport
+from zeroskip.sw.engines.tensorcore import lower as tensorcore
+from zeroskip.sw.engines.tensorcore import quantize as int8
+from zeroskip.sw.engines.tensorcore.quantize import LayerReport8
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Conv2d, Linear, Network, as_int8, as_samples
-from zeroskip.sw.program import Program
-from zeroskip.sw.quantize import fixed as fixed_point
-from zeroskip.sw.quantize import int8
-from zeroskip.sw.quantize.fixed import LayerReport
-from zeroskip.sw.quantize.int8 import LayerReport8
-from zeroskip.sw.reference import Layer
-from zeroskip.sw.tensorfile import read_safetensors
+from zeroskip.sw.formats.tensorfile import read_safetensors
+from zeroskip.sw.frontends.load import engine
+from zeroskip.sw.graph.network import Conv2d, Linear, Network, as_int8, as_samples
 
 SUFFIX = ".zsk"
 """Of a program's file."""
@@ -81,7 +83,7 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         every layer is quantised already.
     configs : one of each machine at most
         With one machine it takes all layers; with both see
-        :func:`zeroskip.sw.compiler.frontend.engine`.
+        :func:`zeroskip.sw.frontends.load.engine`.
 
     Raises
     ------

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroskip.sw.arrayfile import read_npz
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Network, as_samples
+from zeroskip.sw.formats.arrayfile import read_npz
+from zeroskip.sw.graph.network import Network, as_samples
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ banks        PEs    one weight; equally many of each PE and column stay; Linear 
 ============ ====== ================================================================
 
 A unit at an edge has the weights that are left there; a last group that is not full counts as
-filled with zeros that lose. This 4:8 is of single weights, that of :mod:`zeroskip.sw.pack.nm` of
+filled with zeros that lose. This 4:8 is of single weights, that of :mod:`zeroskip.sw.formats.nm` of
 pairs.
 
 Sources: Mao et al., "Exploring the Granularity of Sparsity in Convolutional Neural Networks"

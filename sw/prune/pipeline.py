@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroskip.sw.compiler.frontend import WRITERS, require_torch
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.files import beside
-from zeroskip.sw.network import Conv2d, Network
+from zeroskip.sw.formats.tensorfile import read_safetensors, write_safetensors
+from zeroskip.sw.frontends.load import WRITERS, require_torch
+from zeroskip.sw.graph.network import Conv2d, Network
 from zeroskip.sw.prune.data import Data, accuracy, check_fits
 from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.recipe import STRUCTURAL, Recipe
-from zeroskip.sw.tensorfile import read_safetensors, write_safetensors
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def prune(
     as it says; ToolMissing without torch.
     """
     require_torch()
-    from zeroskip.sw.compiler.torch_frontend import to_torch, with_weights
+    from zeroskip.sw.frontends.torch_frontend import to_torch, with_weights
     from zeroskip.sw.prune import cut
     from zeroskip.sw.prune.integer import round_weights
     from zeroskip.sw.prune.share import share

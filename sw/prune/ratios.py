@@ -1,8 +1,8 @@
 """Ratios: how many weights each layer keeps, so that the network costs no more than a budget.
 
 A *cost* maps a network to a float: its density or multiplications here, its bytes or cycles on an
-EIE array in :mod:`zeroskip.sim.cost`. An *allocator* answers a :class:`Task` with densities by
-layer, for :class:`zeroskip.sw.prune.recipe.Recipe`:
+EIE array in :mod:`zeroskip.sw.engines.eie.cost`. An *allocator* answers a :class:`Task` with
+densities by layer, for :class:`zeroskip.sw.prune.recipe.Recipe`:
 
 ===============  =============================================================================
 name             densities
@@ -22,9 +22,9 @@ from functools import cached_property
 
 import numpy as np
 
-from zeroskip.sw.compiler.frontend import require_torch
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Network
+from zeroskip.sw.frontends.load import require_torch
+from zeroskip.sw.graph.network import Network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.granularity import Granularity
 from zeroskip.sw.prune.search.lookup import LookUp
@@ -97,7 +97,7 @@ class OneShot:
         require_torch()
         import torch
 
-        from zeroskip.sw.compiler.torch_frontend import to_torch
+        from zeroskip.sw.frontends.torch_frontend import to_torch
         from zeroskip.sw.prune.criteria import scores
         from zeroskip.sw.prune.train import layers
 

@@ -36,7 +36,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Conv2d, Linear
+from zeroskip.sw.graph.network import Conv2d, Linear
 from zeroskip.sw.prune.data import Data, read_data
 from zeroskip.sw.prune.granularity import PATTERNS, granularity
 

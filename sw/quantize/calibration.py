@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Conv2d, Linear, Network
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.quantize.kmeans import refuse_nonfinite
 
 

@@ -13,7 +13,7 @@ from zeroskip.fpga import build as subject
 from zeroskip.fpga.boards import BOARDS, Design
 from zeroskip.fpga.build import FAMILIES, BuildError, DoesNotFit, TimingMissed, Tool, build, path
 from zeroskip.fpga.floor import blocks, floor
-from zeroskip.hw.link.uart import Receiver, Transmitter
+from zeroskip.hw.fronts.uart import Receiver, Transmitter
 from zeroskip.sw.errors import ToolMissing
 
 KEYS = {"board", "config", "pes", "fmax_mhz", "target_mhz", "lut", "ff", "dsp", "bram", "bitstream",

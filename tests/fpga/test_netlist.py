@@ -11,16 +11,16 @@ from zeroskip.fpga.boards import BOARDS, design
 from zeroskip.fpga.boardtop import BoardTop
 from zeroskip.fpga.build import synthesise
 from zeroskip.fpga.netlist import write_model
-from zeroskip.hw.top import Top
+from zeroskip.hw.system.top import Top
 from zeroskip.sim.cases import random_layers
 from zeroskip.sim.compiled import DRIVERS, Model, SerialLine, build_once
-from zeroskip.sim.golden_engine import GoldenEngine
-from zeroskip.sim.rtl_engine import host
-from zeroskip.sw import reference
-from zeroskip.sw.compiler.eie import compile_layers
-from zeroskip.sw.driver.board import Board
-from zeroskip.sw.driver.link import Link
-from zeroskip.sw.program import Program
+from zeroskip.sw.compiler import reference
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie.lower import compile_layers
+from zeroskip.sw.runtime.board import Board
+from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime.link import Link
+from zeroskip.sw.runtime.rtl_backend import host
 
 CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
 

@@ -16,8 +16,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.fpga.pack import pack
-from zeroskip.hw.emit import rtlil, yosys
 from zeroskip.hw.memory import BlockRAM
+from zeroskip.hw.netlist.emit import rtlil, yosys
 from zeroskip.hw.stream import delay
 from zeroskip.sim.bench import simulate
 

@@ -11,9 +11,9 @@ from zeroskip.fpga.boardtop import BoardTop
 from zeroskip.fpga.shell import Shell
 from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.emit import rtlil, yosys
+from zeroskip.hw.netlist.emit import rtlil, yosys
+from zeroskip.hw.system.top import Top
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.hw.top import Top
 
 ARRAY = EIEConfig(pes=2, queue_depth=2, runahead=2, weight_rows=64, pointers=64, act_depth=64,
                   bias_depth=64, codebooks=1, counters=False)

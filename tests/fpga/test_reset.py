@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.fpga.place import nextpnr
 from zeroskip.fpga.reset import LEAST, promote
-from zeroskip.hw.emit import rtlil, yosys
+from zeroskip.hw.netlist.emit import rtlil, yosys
 from zeroskip.sw.errors import ToolMissing
 
 

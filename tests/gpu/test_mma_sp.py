@@ -7,8 +7,8 @@ after PTX ISA 9.x, "Matrix fragments for multiply-accumulate operation with spar
 import numpy as np
 import pytest
 
-from zeroskip.sw.pack.metadata import lanes, nibbles, to_words, word_type
-from zeroskip.sw.pack.nm import compress
+from zeroskip.sw.formats.metadata import lanes, nibbles, to_words, word_type
+from zeroskip.sw.formats.nm import compress
 
 torch = pytest.importorskip("torch")
 

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from zeroskip.hw.emit import ports, verilog
+from zeroskip.hw.netlist.emit import ports, verilog
 from zeroskip.sim.bench import Stalls, checker, plain, receive, send, simulate
 
 STALLS = {

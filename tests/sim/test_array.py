@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.eie.array import EIE
-from zeroskip.sim import eie_host, engines
 from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sim.bench import Stalls, checker, receive, send, simulate
 from zeroskip.sim.cases import fixed_layer, make_case, random_layers
-from zeroskip.sw.driver.eie import load_words
+from zeroskip.sw.engines.eie import host as eie_host
+from zeroskip.sw.engines.eie.image import load_words
+from zeroskip.sw.runtime import backends as engines
 
 CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
 REASONS = ("useful", "padding", "empty", "fill", "full", "tail")

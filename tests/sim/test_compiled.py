@@ -16,9 +16,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.hw.emit import rtlil
-from zeroskip.sim import compiled, cxxrtl, eie_host, verilator
+from zeroskip.hw.netlist.emit import rtlil
+from zeroskip.sim import compiled, cxxrtl, verilator
 from zeroskip.sim.amaranth_model import AmaranthModel
+from zeroskip.sw.engines.eie import host as eie_host
 from zeroskip.sw.errors import ToolMissing
 
 WIDTH = 70

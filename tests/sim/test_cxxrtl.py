@@ -6,7 +6,7 @@ import pytest
 
 from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.emit import rtlil
+from zeroskip.hw.netlist.emit import rtlil
 from zeroskip.sim import cxxrtl
 
 

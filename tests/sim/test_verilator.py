@@ -4,7 +4,7 @@ import pytest
 
 from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.emit import verilog
+from zeroskip.hw.netlist.emit import verilog
 from zeroskip.hw.stream import Queue
 from zeroskip.sim import verilator
 from zeroskip.sw.errors import ToolMissing

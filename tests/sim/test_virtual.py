@@ -5,14 +5,15 @@ import time
 import numpy as np
 import pytest
 
-from zeroskip.hw.link.frame import Op
-from zeroskip.sim import engines, virtual
-from zeroskip.sim.verify import verify
+from zeroskip.hw.fronts.frame import Op
+from zeroskip.sim import virtual
 from zeroskip.sim.virtual import VirtualBoard
-from zeroskip.sw.driver.board import Board, Patience
-from zeroskip.sw.driver.link import Link, encode_request
-from zeroskip.sw.driver.port import SerialPort
 from zeroskip.sw.errors import LinkError
+from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime.board import Board, Patience
+from zeroskip.sw.runtime.link import Link, encode_request
+from zeroskip.sw.runtime.port import SerialPort
+from zeroskip.sw.runtime.verify import verify
 
 
 def test_a_program_gives_the_golden_outputs(digits_like):

@@ -20,7 +20,7 @@ import torch
 from scipy.stats import truncnorm
 from stable_baselines3 import DDPG
 
-from zeroskip.sw.network import Conv2d, Linear
+from zeroskip.sw.graph.network import Conv2d, Linear
 from zeroskip.sw.prune.ratios import Densities, Progress, Task, Trial
 from zeroskip.sw.prune.train import one_thread
 

@@ -7,8 +7,8 @@ caller's.
 
 from dataclasses import replace
 
-from zeroskip.sw.compiler.frontend import require_torch
-from zeroskip.sw.network import Network
+from zeroskip.sw.frontends.load import require_torch
+from zeroskip.sw.graph.network import Network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.ratios import Densities, Progress, Task, Trial
 
@@ -65,7 +65,7 @@ def fine_tune(network: Network, data: Data, epochs: int, learning_rate: float,
     require_torch()
     import torch
 
-    from zeroskip.sw.compiler.torch_frontend import to_torch, with_weights
+    from zeroskip.sw.frontends.torch_frontend import to_torch, with_weights
     from zeroskip.sw.prune.train import fit, layers
 
     module = to_torch(network)

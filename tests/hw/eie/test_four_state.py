@@ -7,8 +7,8 @@ from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.layouts import load_word
 from zeroskip.sim.cases import make_case, random_layers
-from zeroskip.sw.driver.eie import load_words
-from zeroskip.sw.driver.payload import pack_fields
+from zeroskip.sw.engines.eie.image import load_words
+from zeroskip.sw.engines.payload import pack_fields
 
 MODES = {"paper": {"escapes": False, "drops_empty": False, "counts": False},
          "zeroskip": {"escapes": True, "drops_empty": True, "counts": True}}

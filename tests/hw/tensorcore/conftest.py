@@ -16,7 +16,7 @@ from amaranth.hdl import Value
 from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.hw.tensorcore.layouts import PATTERNS
-from zeroskip.sw.driver.tensorcore import RAW, Schedule
+from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
 
 
 def _requantised(total, multiplier, shift, *, zero_point=0, relu=False):

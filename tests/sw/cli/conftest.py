@@ -17,8 +17,8 @@ from rich.cells import cell_len
 
 from zeroskip.sw.cli.main import main
 from zeroskip.sw.cli.screen import Screen, text
-from zeroskip.sw.compiler.frontend import to_onnx
-from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.frontends.load import to_onnx
+from zeroskip.sw.graph.network import Linear, Network
 
 
 class Outcome(NamedTuple):

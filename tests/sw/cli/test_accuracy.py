@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from zeroskip.sw import digits
 from zeroskip.sw.cli import accuracy
-from zeroskip.sw.network import Linear, Network
+from zeroskip.sw.experiments import digits
+from zeroskip.sw.graph.network import Linear, Network
 from zeroskip.sw.prune.data import Data
 
 ROW = ["pruning", "density", "accuracy_mean", "accuracy_min", "accuracy_max", "accuracies"]

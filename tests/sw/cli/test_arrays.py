@@ -6,12 +6,12 @@ import pytest
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sim.cases import random_layers
-from zeroskip.sw import reference
-from zeroskip.sw.compiler import frontend
+from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.compile import Compiled
-from zeroskip.sw.compiler.eie import compile_layers
-from zeroskip.sw.network import Conv2d, Linear, Network
-from zeroskip.sw.program import Program
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie.lower import compile_layers
+from zeroskip.sw.frontends import load as frontend
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
 
 SHAPE = (3, 4, 5)
 WRONG = {"channels last": (2, 4, 5, 3), "transposed": (2, 3, 5, 4), "no batch": (3, 4, 5),

@@ -9,7 +9,7 @@ from zeroskip.fpga import area
 from zeroskip.fpga.area import Cells
 from zeroskip.hw.tensorcore import core
 from zeroskip.hw.tensorcore.config import CONFIGS
-from zeroskip.sim import gemm_benchmarks
+from zeroskip.sw.experiments import gemm_benchmarks
 
 ROW = ["m", "k", "n", "pattern", "dense_cycles", "sparse_cycles", "speedup", "busy",
        "dense_busy", "exact"]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from zeroskip.sim import benchmarks
-from zeroskip.sim.benchmarks import Figures
-from zeroskip.sim.layers import NINE, PaperLayer
+from zeroskip.sw.experiments import benchmarks
+from zeroskip.sw.experiments.benchmarks import Figures
+from zeroskip.sw.experiments.layers import NINE, PaperLayer
 
 ROW = ["layer", "mode", "mask", "pes", "ideal_cycles", "cycles", "model_cycles", "utilisation",
        "bits_per_nonzero", "loss", "exact", "speedup", "paper_cycles", "paper_utilisation"]

@@ -18,9 +18,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from zeroskip.sw.cli import screen
-from zeroskip.sw.compiler import frontend
-from zeroskip.sw.network import Linear, Network
-from zeroskip.sw.program import Program
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.frontends import load as frontend
+from zeroskip.sw.graph.network import Linear, Network
 
 
 def by_hand(reference, x):

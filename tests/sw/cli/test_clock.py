@@ -7,8 +7,8 @@ from amaranth.hdl import Fragment
 
 from zeroskip.fpga import place
 from zeroskip.fpga.place import CriticalPath, Placed
-from zeroskip.sim import benchmarks
 from zeroskip.sw.cli import clock
+from zeroskip.sw.experiments import benchmarks
 
 
 @pytest.fixture

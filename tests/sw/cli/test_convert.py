@@ -6,13 +6,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from zeroskip.sw.compiler.frontend import to_onnx
-from zeroskip.sw.network import Conv2d, Linear, Network
-from zeroskip.sw.pack import metadata as meta
-from zeroskip.sw.pack.bitmask import to_bitmask
-from zeroskip.sw.pack.nm import compress, mask
-from zeroskip.sw.pack.tensors import Tensor, read, write
-from zeroskip.sw.pack.torch24 import to_torch
+from zeroskip.sw.formats import metadata as meta
+from zeroskip.sw.formats.bitmask import to_bitmask
+from zeroskip.sw.formats.nm import compress, mask
+from zeroskip.sw.formats.tensors import Tensor, read, write
+from zeroskip.sw.formats.torch24 import to_torch
+from zeroskip.sw.frontends.load import to_onnx
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
 
 FORMS = ["torch", "ptx", "bitmask"]
 KEY = "zeroskip.packed"

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zeroskip.sw import digits
-from zeroskip.sw.network import Linear, Network
-from zeroskip.sw.pack import nm
-from zeroskip.sw.program import Program
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.experiments import digits
+from zeroskip.sw.formats import nm
+from zeroskip.sw.graph.network import Linear, Network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import Stage
 

@@ -8,13 +8,13 @@ import tty
 import numpy as np
 import pytest
 
-from zeroskip.hw.accelerator import digest
-from zeroskip.hw.link.bus import Status
-from zeroskip.hw.top import VERSION
-from zeroskip.sim import board_engine
-from zeroskip.sw.driver.endpoint_model import EndpointModel
-from zeroskip.sw.driver.link import Link
-from zeroskip.sw.program import Program
+from zeroskip.hw.bus import Status
+from zeroskip.hw.system.accelerator import digest
+from zeroskip.hw.system.top import VERSION
+from zeroskip.sim.endpoint_model import EndpointModel
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.runtime import board_backend as board_engine
+from zeroskip.sw.runtime.link import Link
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from zeroskip.sw import fashion
 from zeroskip.sw.cli import fashion as command
+from zeroskip.sw.experiments import fashion
 from zeroskip.sw.prune.data import Data
 
 

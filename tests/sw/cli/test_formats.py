@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from zeroskip.sim.benchmarks import fixed_layer, machine
-from zeroskip.sim.layers import PaperLayer, random_indices
 from zeroskip.sw.cli import formats
 from zeroskip.sw.cli.formats import FORMATS
-from zeroskip.sw.compiler.eie import compile_layers, deepened
-from zeroskip.sw.pack.eie import pack
+from zeroskip.sw.engines.eie.lower import compile_layers, deepened
+from zeroskip.sw.engines.eie.pack import pack
+from zeroskip.sw.experiments.benchmarks import fixed_layer, machine
+from zeroskip.sw.experiments.layers import PaperLayer, random_indices
 
 
 @pytest.fixture(params=[(4, 0.3), (64, 0.01)], ids=["plain", "grouped"])

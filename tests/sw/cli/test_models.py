@@ -10,9 +10,9 @@ from safetensors import safe_open
 
 from zeroskip.hw.eie import config as eie
 from zeroskip.hw.tensorcore import config as tensorcore
-from zeroskip.sw.compiler.frontend import to_onnx
-from zeroskip.sw.network import Conv2d, Linear, Network
-from zeroskip.sw.program import Program
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.frontends.load import to_onnx
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
 
 ENGINES = ["tensorcore", "eie", "tensorcore"]
 """Of the layers of the model below, each where it fits."""
@@ -253,7 +253,7 @@ def test_numpy_alone_gives_what_run_raw_gives(cli, folder, model, x, engine):
 
 
 def test_float_outputs_are_near_the_model(cli, folder):
-    from zeroskip.sw.compiler.frontend import read
+    from zeroskip.sw.frontends.load import read
 
     cli(*compile_(folder, *targets("tc-8"), model="conv", x="image"))
     cli("run", folder / "model.zsk", "--input", folder / "image.npy", "--output",

@@ -13,14 +13,15 @@ from onnx.reference import ReferenceEvaluator
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.cases import random_layers
-from zeroskip.sw import reference
 from zeroskip.sw.cli import engine
+from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.compile import Compiled
-from zeroskip.sw.compiler.eie import compile_layers
-from zeroskip.sw.golden import eie, tensorcore
-from zeroskip.sw.parts.tensorcore import TensorCoreLayer, TensorCorePart
-from zeroskip.sw.program import Program
-from zeroskip.sw.quantize.int8 import Int8Layer
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie import golden as eie
+from zeroskip.sw.engines.eie.lower import compile_layers
+from zeroskip.sw.engines.tensorcore import golden as tensorcore
+from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer, TensorCorePart
+from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 
 SMALL = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
 

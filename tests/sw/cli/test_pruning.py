@@ -2,9 +2,9 @@
 
 import pytest
 
-from zeroskip.sw import methods
 from zeroskip.sw.cli import pruning
-from zeroskip.sw.methods import Outcome
+from zeroskip.sw.experiments import methods
+from zeroskip.sw.experiments.methods import Outcome
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from zeroskip.sw.cli import ratios
-from zeroskip.sw.compiler.frontend import to_onnx
-from zeroskip.sw.network import Conv2d, Linear, Network
+from zeroskip.sw.frontends.load import to_onnx
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.data import accuracy, read_data
 from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.ratios import OneShot, halves, macs

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from zeroskip.sw import digits
 from zeroskip.sw.cli import search_bench
+from zeroskip.sw.experiments import digits
 from zeroskip.sw.prune.ratios import macs
 
 pytest.importorskip("torch")

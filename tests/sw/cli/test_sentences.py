@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from zeroskip.sw import sentences
-from zeroskip.sw.sentences import METHODS, Sentences
+from zeroskip.sw.experiments import sentences
+from zeroskip.sw.experiments.sentences import METHODS, Sentences
 
 LETTERS = string.ascii_lowercase + " ."
 

@@ -8,21 +8,21 @@ import pytest
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.sim import engines
-from zeroskip.sim.chain import run_program
-from zeroskip.sim.golden_engine import GoldenEngine
-from zeroskip.sim.verify import verify
-from zeroskip.sw import reference
+from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.compile import compile_network, storage
-from zeroskip.sw.compiler.tensorcore import compile_layer, fastest
-from zeroskip.sw.compiler.tensorcore import compile_layers as compile_core
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie.quantize import LayerReport
+from zeroskip.sw.engines.tensorcore.lower import compile_layer, fastest
+from zeroskip.sw.engines.tensorcore.lower import compile_layers as compile_core
+from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.im2col import Geometry
-from zeroskip.sw.network import Conv2d, Linear, Network, Quantised
-from zeroskip.sw.pack.nm import Compressed, decompress
-from zeroskip.sw.program import Program
-from zeroskip.sw.quantize.fixed import LayerReport
-from zeroskip.sw.quantize.int8 import Int8Layer, LayerReport8
+from zeroskip.sw.formats.nm import Compressed, decompress
+from zeroskip.sw.graph.im2col import Geometry
+from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
+from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime.run import run_program
+from zeroskip.sw.runtime.verify import verify
 
 CORE = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=64, activation_words=64,
                         patterns=("dense", "2:4", "1:4"))

@@ -8,7 +8,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.pack import nm
+from zeroskip.sw.formats import nm
 from zeroskip.sw.prune.banks import bank_balanced, entries
 from zeroskip.sw.prune.granularity import GRANULARITIES, SIZED, granularity
 

@@ -8,14 +8,14 @@ import onnx
 import pytest
 import torch
 
-from zeroskip.sw.compiler import frontend
+from zeroskip.sw.engines.tensorcore import quantize as int8
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.network import Conv2d, Linear, Network
+from zeroskip.sw.formats.tensorfile import read_safetensors, write_safetensors
+from zeroskip.sw.frontends import load as frontend
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import plan, prune, save
 from zeroskip.sw.prune.recipe import Recipe, read_recipe
-from zeroskip.sw.quantize import int8
-from zeroskip.sw.tensorfile import read_safetensors, write_safetensors
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((96, 16)).astype(np.float32)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.network import Conv2d, Linear, Network
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.pipeline import prune
 from zeroskip.sw.prune.ratios import (

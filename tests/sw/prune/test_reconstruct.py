@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from zeroskip.sw import digits
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.experiments import digits
 from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.reconstruct import lasso_channels, least_squares, output_error, sparsegpt
 from zeroskip.sw.prune.statistics import collect

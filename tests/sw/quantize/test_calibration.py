@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zeroskip.sw.engines.eie import golden as eie
+from zeroskip.sw.engines.eie import quantize as fixed
+from zeroskip.sw.engines.eie.quantize import to_integer
+from zeroskip.sw.engines.tensorcore import golden as tensorcore
+from zeroskip.sw.engines.tensorcore import quantize as int8
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.golden import eie, tensorcore
-from zeroskip.sw.network import Conv2d, Linear, Network
-from zeroskip.sw.quantize import fixed, int8
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.quantize.calibration import effective_bias, ranges, samples
-from zeroskip.sw.quantize.fixed import to_integer
 
 
 def linear(weight, bias, activation="none"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.network import Conv2d, Linear, Network
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.data import Data, accuracy
 from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.ratios import OneShot, Task, macs, uniform

@@ -1,0 +1,1 @@
+"""What leads from outside to the bus: the serial line and its frames."""

@@ -1,0 +1,1 @@
+"""Module de-duplication and emission: from a component to RTLIL and Verilog."""

@@ -1,0 +1,1 @@
+"""A system: engines behind registers on one bus, and the top of a board."""

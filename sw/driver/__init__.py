@@ -1,1 +1,0 @@
-"""What a host writes into a machine, whatever carries the words."""

@@ -1,0 +1,1 @@
+"""What the toolchain knows of engines, one folder each."""

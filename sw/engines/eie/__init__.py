@@ -1,0 +1,1 @@
+"""The EIE array: quantise, lower, pack, image, golden, host protocol, cost."""

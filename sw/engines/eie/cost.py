@@ -1,0 +1,57 @@
+"""What a network costs on an EIE array: costs for :mod:`zeroskip.sw.prune.ratios`.
+
+A layer of more than 15 values is shared by k-means first, without training, as
+:func:`zeroskip.sw.compiler.compile.compile_network` does it. Where the network needs deeper
+memories than the array has, it gets them; its cycles do not depend on their depth.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
+from zeroskip.sw.compiler.compile import compile_network, storage
+from zeroskip.sw.engines.eie import golden
+from zeroskip.sw.engines.eie.cycle_model import predict
+from zeroskip.sw.engines.eie.lower import deepened
+from zeroskip.sw.graph.network import Network
+
+
+def packed_bytes(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], float]:
+    """Bytes of weights, indices, column directory, codebooks and biases.
+
+    ``samples``, floats [batch, ...], set the scales. The cost raises BadInput where a layer cannot
+    run on an EIE array, a convolution for example.
+    """
+    def cost(network: Network) -> float:
+        compiled = compile_network(network, samples, deepened(config))
+        (part,) = compiled.program.parts
+        rows = max(config.weight_rows, part.entries.shape[1] // ENTRIES_PER_ROW)
+        # a pointer is as wide as the memory is deep
+        part = replace(part, config=replace(config, weight_rows=rows))
+        return float(storage(replace(compiled.program, parts=(part,)))["packed"])
+    return cost
+
+
+def cycles(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], float]:
+    """Computing cycles per sample, the mean over ``samples``, by the cycle model.
+
+    Otherwise like :func:`packed_bytes`; a sample takes some tens of milliseconds for each thousand
+    cycles.
+    """
+    def cost(network: Network) -> float:
+        compiled = compile_network(network, samples, deepened(config))
+        (part,) = compiled.program.parts
+        x, _ = part.input.to_integer(samples.reshape(len(samples), -1))
+        vectors, total = x, 0
+        for number, layer in enumerate(compiled.reference):
+            alone = replace(part, segments=tuple(
+                segment for segment in part.segments if segment.codebook == number))
+            total += sum(predict(alone, vector) for vector in vectors)
+            x, _ = golden.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
+            # the next layer's inputs are where this one's outputs lie
+            vectors = np.zeros((len(x), part.layers[number].slots), x.dtype)
+            vectors[:, part.positions(number)] = x
+        return total / len(samples)
+    return cost

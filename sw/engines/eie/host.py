@@ -1,0 +1,161 @@
+"""The host side of an EIE array, for every simulator: load, send vectors, file outputs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.control import INPUT, output
+from zeroskip.hw.eie.counters import ControlCounter, PECounter
+from zeroskip.hw.eie.layouts import load_word
+from zeroskip.sw.engines.eie.image import load_words
+from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.payload import pack_fields, unpack_fields
+from zeroskip.sw.errors import EngineError
+from zeroskip.sw.runtime.backend import Progress, Result
+
+BATCH = 16
+"""Images that run in one call of the simulator, between two steps of progress."""
+
+COUNTERS = 16
+"""Addresses of counters in one unit of the array."""
+
+
+@dataclass(frozen=True)
+class EIEStatistics:
+    """Where the cycles of a batch went, from the array's own counters.
+
+    Attributes
+    ----------
+    images : int
+    control : dict of ControlCounter name (lower case) to int
+    pe : dict of PECounter name (lower case) to int64 [pes]
+    """
+
+    images: int
+    control: dict[str, int]
+    pe: dict[str, np.ndarray]
+
+    @classmethod
+    def from_counts(cls, images: int, counts: np.ndarray) -> "EIEStatistics":
+        """From ``counts`` int [pes + 1, 16], as the array's ``stats`` port gives them."""
+        return cls(
+            images,
+            {which.name.lower(): int(counts[-1, which.value]) for which in ControlCounter},
+            {which.name.lower(): counts[:-1, which.value].astype(np.int64)
+             for which in PECounter})
+
+    @property
+    def cycles(self) -> int:
+        """Cycles in computing mode, all images together."""
+        return self.control["cycles"]
+
+    @property
+    def utilisation(self) -> float:
+        """Useful multiply-accumulates over PEs times cycles."""
+        return float(self.pe["useful"].sum() / max(1, len(self.pe["useful"]) * self.cycles))
+
+    @property
+    def saturated(self) -> int:
+        """Outputs that had to be saturated."""
+        return int(self.pe["saturated"].sum())
+
+    def shares(self) -> dict[str, np.ndarray]:
+        """Per PE, the share of the computing cycles that went to each cause; they add to 1."""
+        causes = list(PECounter)[:PECounter.TAIL.value + 1]
+        return {cause.name.lower(): self.pe[cause.name.lower()] / max(1, self.cycles)
+                for cause in causes}
+
+    def as_json(self) -> dict:
+        """Plain numbers for ``--json``."""
+        return {"images": self.images, "utilisation": self.utilisation, **self.control,
+                "pe": {name: counts.tolist() for name, counts in self.pe.items()}}
+
+
+def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = None) -> Result:
+    """Runs ``inputs`` (int16 [batch, in]) on a fresh array.
+
+    ``model`` is the array in any simulator, with the interface of
+    :class:`zeroskip.sim.cxxrtl.Model`. ``EngineError`` where not every output of every image came
+    just once.
+    """
+    words = load_words(part)
+    fields = ("target", "pe", "address", "data")
+    model.run({"load": pack_fields(
+        load_word(part.config), dict(zip(fields, words.T, strict=True)))}, {})
+
+    shapes = [(len(inputs), segment.outputs) for segment in part.segments if segment.outputs]
+    outputs = tuple(np.zeros(shape, np.int16) for shape in shapes)
+    times = tuple(np.zeros(shape, np.int64) for shape in shapes)
+    sent = [layer for layer, end in enumerate(s for s in part.segments if s.swap) if end.outputs]
+    names = [part.layers[layer].name for layer in sent]
+    for start in range(0, len(inputs), BATCH):
+        images = slice(start, min(start + BATCH, len(inputs)))
+        _run_batch(model, part, inputs[images], [y[images] for y in outputs],
+                   [t[images] for t in times], names, start)
+        if progress:
+            progress(images.stop, len(inputs))
+    statistics = None
+    if part.config.counters:
+        statistics = EIEStatistics.from_counts(len(inputs), _counters(model, part.config))
+    return Result(*(tuple(map(part.logical, sent, arrays)) for arrays in (outputs, times)),
+                  statistics, statistics and statistics.saturated)
+
+
+def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarray],
+               times: list[np.ndarray], names: list[str], first: int) -> None:
+    """Sends ``inputs`` one vector after another and files what comes in ``outputs``, ``times``.
+
+    ``names`` are those of the layers that send, ``first`` is the number of the first image.
+    """
+    batch, length = inputs.shape
+    items = pack_fields(INPUT, {
+        "value": np.ascontiguousarray(inputs).view(np.uint16).reshape(-1),
+        "last": np.tile(np.arange(length) == length - 1, batch)})
+    wanted = sum(layer.shape[1] for layer in outputs)
+    payload, cycles = model.run({"inputs": items}, {"outputs": batch * wanted})["outputs"]
+    found = unpack_fields(output(part.config), payload)
+    index = found["index"].astype(np.int64).reshape(batch, wanted)
+    value = found["value"].astype(np.uint16).view(np.int16).reshape(batch, wanted)
+    last = found["last"].astype(bool).reshape(batch, wanted)
+    cycles = cycles.astype(np.int64).reshape(batch, wanted)
+    if model.pending("outputs"):
+        raise EngineError(f"the EIE array sent more than the {batch * wanted} outputs of images "
+                          f"{first} to {first + batch - 1}")
+    start = 0
+    for name, layer, when in zip(names, outputs, times, strict=True):
+        mine = slice(start, start + layer.shape[1])
+        _check(index[:, mine], last[:, mine], name, first)
+        np.put_along_axis(layer, index[:, mine], value[:, mine], 1)
+        np.put_along_axis(when, index[:, mine], cycles[:, mine], 1)
+        start = mine.stop
+
+
+def _check(index: np.ndarray, last: np.ndarray, name: str, first: int) -> None:
+    """``EngineError`` unless each row of ``index`` int64 [batch, outputs] of a layer holds every
+    index once, and only its end is the ``last``, bool alike."""
+    batch, count = index.shape
+    seen = np.zeros((batch, count + 1), bool)
+    np.put_along_axis(seen, np.minimum(index, count), True, 1)
+    if not seen[:, :count].all():
+        image, missing = np.argwhere(~seen[:, :count])[0]
+        others, times = np.unique(index[image], return_counts=True)
+        instead = others[(times > 1) | (others >= count)][0]
+        raise EngineError(f"the EIE array did not send output {missing} of the {count} of layer "
+                          f"{name} for image {first + image}, but {instead} "
+                          f"{'twice' if instead < count else 'which there is not'}")
+    wrong = last != (np.arange(count) == count - 1)
+    if wrong.any():
+        image, at = np.argwhere(wrong)[0]
+        raise EngineError(f"the EIE array marked {'no' if at == count - 1 else 'an early'} output "
+                          f"as the last of the {count} of layer {name} for image {first + image}")
+
+
+def _counters(model, config: EIEConfig) -> np.ndarray:
+    counts = np.zeros((config.pes + 1, COUNTERS), np.int64)
+    for unit, select in np.ndindex(counts.shape):
+        model.poke("stats__pe", unit)
+        model.poke("stats__select", select)
+        model.tick(config.stats_latency)
+        counts[unit, select] = model.peek("stats__count")
+    return counts

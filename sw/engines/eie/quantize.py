@@ -1,0 +1,239 @@
+"""From float layers to the integers of the EIE array, with a proof that no sum overflows.
+
+An activation is an int16 times its scale; a weight is an int16 of the layer's codebook times the
+weight scale; an accumulator counts in weight scale x input scale, an output in 2^shift of that.
+Source: Han et al., ISCA 2016, section III (shared weights) and IV (16-bit fixed point). The paper
+has no rule for overflow; here an accumulator that could overflow is refused.
+"""
+
+from dataclasses import dataclass
+from math import floor, log2
+
+import numpy as np
+
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
+from zeroskip.sw.quantize.calibration import check_weights, effective_bias, ranges, samples
+from zeroskip.sw.quantize.kmeans import Shared, refuse_nonfinite, share
+
+LOWEST, HIGHEST = -1 << 15, (1 << 15) - 1
+CENTROIDS = 15
+MAX_SHIFT = 31
+HEADROOM = 1.1
+"""Output range over calibrated maximum: room for inputs unlike the calibration set's and for the
+error of the shared weights, at 0.14 bit."""
+
+
+@dataclass(frozen=True, eq=False)
+class FixedLayer:
+    """One layer in integers, as ``zeroskip.sw.engines.eie.golden.layer`` takes it.
+
+    Attributes
+    ----------
+    name : str
+    indices : uint8 array [out, in]
+    codebook : int16 array [16]
+        Entry 0 is 0.
+    bias : int64 array [out]
+        In accumulator units.
+    shift : int
+        0 to 31.
+    activation : str
+        ``"none"`` or ``"relu"``.
+    input_scale, output_scale : float
+        Real value of one unit of an input and of an output.
+    """
+
+    name: str
+    indices: np.ndarray
+    codebook: np.ndarray
+    bias: np.ndarray
+    shift: int
+    activation: str
+    input_scale: float
+    output_scale: float
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Dense integer weights, int16 ``[out, in]``."""
+        return self.codebook[self.indices]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What quantisation did to one layer.
+
+    Attributes
+    ----------
+    name : str
+    rms : float
+        Error of the shared float weights, relative to their RMS.
+    vanished : int
+        Weights that are not zero and whose integer is.
+    bound : float
+        Greatest proven accumulator magnitude over the accumulator's range.
+    shift : int
+    weight_scale, input_scale, output_scale : float
+    """
+
+    name: str
+    rms: float
+    vanished: int
+    bound: float
+    shift: int
+    weight_scale: float
+    input_scale: float
+    output_scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """A network in integers, the scale of its input, and a report per layer."""
+
+    layers: tuple[FixedLayer, ...]
+    input_scale: float
+    report: tuple[LayerReport, ...]
+
+
+def to_integer(x: np.ndarray, scale: float, zero_point: int = 0,
+               dtype=np.int16) -> tuple[np.ndarray, int]:
+    """``x / scale + zero_point`` as ``dtype``, and how many values saturated.
+
+    A tie rounds to even, before the zero point. Raises :class:`BadInput` for a NaN or an
+    infinity.
+    """
+    refuse_nonfinite("input", np.asarray(x))
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    with np.errstate(over="ignore"):    # becomes infinite, and saturates
+        rounded = np.rint(np.asarray(x, np.float64) / scale) + zero_point
+    saturated = np.count_nonzero((rounded < low) | (rounded > high))
+    return np.clip(rounded, low, high).astype(dtype), saturated
+
+
+def bound(weight: np.ndarray, bias: np.ndarray, shift: int, low: int,
+          high: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest value that each row's accumulator can take, int64 [out] each.
+
+    ``weight`` is int16 [out, in], ``bias`` int64 [out]; inputs are anything in [low, high], which
+    contains 0. The accumulator starts at 0, takes the products in any order, then bias and
+    rounding constant in one addition. Both ends are reached.
+    """
+    if not LOWEST <= low <= 0 <= high <= HIGHEST:
+        raise BadInput(f"the input range must be int16 and contain 0, not [{low}, {high}]")
+    if np.any((bias > 1 << 62) | (bias < -1 << 62)):
+        raise BadInput("bias must be within 2^62: use a larger weight scale")
+    positive = np.maximum(weight, 0).sum(axis=1, dtype=np.int64)
+    negative = np.minimum(weight, 0).sum(axis=1, dtype=np.int64)
+    lowest, highest = positive * low + negative * high, positive * high + negative * low
+    last = bias + (1 << shift >> 1)
+    return np.minimum(lowest, lowest + last), np.maximum(highest, highest + last)
+
+
+def prove(name: str, weight: np.ndarray, bias: np.ndarray, shift: int, low: int, high: int,
+          width: int) -> None:
+    """Raise :class:`BadInput` if a signed accumulator of ``width`` bits can overflow.
+
+    Arguments as for :func:`bound`; ``name`` is the layer's, for the message.
+    """
+    lowest, highest = bound(weight, bias, shift, low, high)
+    least, greatest = -1 << width - 1, (1 << width - 1) - 1
+    rows = np.flatnonzero((lowest < least) | (highest > greatest))
+    if rows.size:
+        row = rows[0]
+        reached = highest[row] if highest[row] > greatest else lowest[row]
+        raise BadInput(f"layer {name}, row {row}: a sum can reach {reached}, which a {width}-bit "
+                       "accumulator does not hold; use smaller weights or a wider accumulator")
+
+
+def quantize(network: Network, calibration: np.ndarray, width: int = 32) -> Fixed:
+    """Integers for every layer of ``network``, proven for accumulators of ``width`` bits.
+
+    ``calibration`` is a float array, batch first; its values and the activations that it causes
+    set the scales. Weights are shared among 15 centroids. Raises :class:`BadInput` for a NaN or
+    an infinity, and where no scale keeps a layer from overflowing without losing its weights.
+    """
+    if not 2 <= width <= 62:
+        raise BadInput(f"the accumulator width must be 2 to 62 bits, not {width}")
+    for layer in network.layers:
+        if isinstance(layer, Conv2d):
+            raise BadInput(f"layer {layer.name} is a convolution; the EIE array takes "
+                           "fully-connected layers only: choose a tensor core as its target")
+        if layer.quantised:
+            raise BadInput(f"layer {layer.name} is quantised to int8, and the EIE array takes "
+                           "16-bit activations: choose a tensor core as its target")
+    calibration = samples(network, calibration)
+    check_weights(network)
+    peaks = [max(-low, high) for low, high in ranges(network, calibration)]
+
+    input_scale = scale = peaks[0] / HIGHEST
+    low, layers, report = LOWEST, [], []
+    for layer, peak in zip(network.layers, peaks[1:], strict=True):
+        fixed, entry = _quantize_layer(layer, peak, scale, low, width)
+        layers.append(fixed)
+        report.append(entry)
+        scale, low = fixed.output_scale, 0 if layer.activation == "relu" else LOWEST
+    return Fixed(tuple(layers), input_scale, tuple(report))
+
+
+def _quantize_layer(layer: Linear, peak: float, input_scale: float, low: int,
+                    width: int) -> tuple[FixedLayer, LayerReport]:
+    """One layer, with the smallest weight scale that codebook and accumulator hold."""
+    shared = share(layer.weight, CENTROIDS)
+    weight, reach = shared.codebook[shared.indices], -LOWEST * input_scale
+    bias = effective_bias(layer, weight, reach)
+    target = peak * HEADROOM / HIGHEST
+    weight_scale = max(float(np.abs(shared.codebook).max()) / HIGHEST,
+                       float(np.abs(bias).max()) / input_scale / 2 ** (width - 1))
+    weight_scale = weight_scale or target / input_scale
+    # Rounding makes the bound deviate from inverse proportion; a few steps settle it.
+    for _ in range(100):
+        shift, weight_scale = _stretch(weight_scale, input_scale, target)
+        fixed = _round(layer, shared, bias, shift, weight_scale, input_scale)
+        fill = _fill(fixed, low, width)
+        if fill <= 1:
+            break
+        weight_scale *= max(fill, 1.01)
+    prove(layer.name, fixed.weight, fixed.bias, shift, low, HIGHEST, width)
+
+    vanished = int(np.count_nonzero(shared.indices) - np.count_nonzero(fixed.indices))
+    lost = float(np.abs(weight).sum(axis=1, dtype=np.float64).max()) * reach
+    if not fixed.codebook.any() and lost > fixed.output_scale / 2:
+        raise BadInput(f"layer {layer.name}: every weight becomes 0 at the scale that a "
+                       f"{width}-bit accumulator and shifts up to {MAX_SHIFT} allow; use a wider "
+                       "accumulator or a smaller bias")
+    return fixed, LayerReport(layer.name, shared.rms, vanished, fill, shift, weight_scale,
+                              input_scale, fixed.output_scale)
+
+
+def _stretch(weight_scale: float, input_scale: float, target: float) -> tuple[int, float]:
+    """Shift, and weight scale at or above the given one, that make the output scale ``target``.
+
+    Where even shift 0 has outputs coarser than ``target``, the weight scale stays.
+    """
+    ratio = target / (weight_scale * input_scale)
+    shift = min(max(floor(log2(ratio)), 0), MAX_SHIFT)
+    return shift, max(weight_scale, target / input_scale / 2**shift)
+
+
+def _round(layer: Linear, shared: Shared, bias: np.ndarray, shift: int, weight_scale: float,
+           input_scale: float) -> FixedLayer:
+    unit = weight_scale * input_scale
+    codebook = np.rint(shared.codebook / np.float64(weight_scale)).astype(np.int16)
+    return FixedLayer(
+        name=layer.name,
+        # A weight whose integer is zero is not stored.
+        indices=np.where(codebook[shared.indices] == 0, np.uint8(0), shared.indices),
+        codebook=codebook,
+        bias=np.rint(bias / np.float64(unit)).astype(np.int64),
+        shift=shift,
+        activation=layer.activation,
+        input_scale=input_scale,
+        output_scale=unit * 2**shift,
+    )
+
+
+def _fill(fixed: FixedLayer, low: int, width: int) -> float:
+    """Greatest proven magnitude in an accumulator over the greatest that fits."""
+    lowest, highest = bound(fixed.weight, fixed.bias, fixed.shift, low, HIGHEST)
+    greatest = (1 << width - 1) - 1
+    return max(int(highest.max()) / greatest, -int(lowest.min()) / (greatest + 1))

@@ -1,0 +1,1 @@
+"""Networks and data sets that are studied, and benchmarks."""

@@ -1,0 +1,1 @@
+"""Interchange formats of sparse weights, and bounded readers of files."""

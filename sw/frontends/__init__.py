@@ -1,0 +1,1 @@
+"""ONNX and torch to the model representation."""

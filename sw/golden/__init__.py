@@ -1,1 +1,0 @@
-"""Integer references, written from the specification and never from the RTL."""

@@ -1,1 +1,0 @@
-"""Packed formats: how a sparse matrix lies in the memories."""

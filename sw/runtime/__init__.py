@@ -1,0 +1,1 @@
+"""Running programs: backends by name, verification, boards and their link."""

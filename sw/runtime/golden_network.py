@@ -1,0 +1,93 @@
+"""Integer reference of a whole network: its layers, and what lies between two engines.
+
+An integer stands for ``(integer - zero point) * scale``. Where one layer's outputs are not counted
+as the next layer's inputs are, they become these through their real values, in float64:
+``clip(round(real / scale) + zero point)``, a tie to even.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeroskip.sw.compiler.reference import Layer, ReferenceLayer
+from zeroskip.sw.engines.eie import golden as eie
+from zeroskip.sw.engines.tensorcore import golden as tensorcore
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the integers of a tensor are."""
+
+    dtype: type
+    scale: float
+    zero_point: int
+
+    def real(self, integers: np.ndarray) -> np.ndarray:
+        """What integers stand for, float64."""
+        return (integers.astype(np.float64) - self.zero_point) * self.scale
+
+    def integers(self, real: np.ndarray) -> tuple[np.ndarray, int]:
+        """The nearest integers of finite real values, and how many of them saturated."""
+        limits = np.iinfo(self.dtype)
+        exact = np.rint(real / self.scale) + self.zero_point
+        inside = np.minimum(np.maximum(exact, limits.min), limits.max)
+        return inside.astype(self.dtype), int(np.sum(inside != exact))
+
+    def range(self) -> tuple[float, float]:
+        """Least and greatest real value."""
+        limits = np.iinfo(self.dtype)
+        return tuple(self.real(np.array([limits.min, limits.max])).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """What a batch gave in one layer.
+
+    Attributes
+    ----------
+    layer : Layer
+    x, y : integer arrays [batch, inputs], [batch, outputs]
+    saturated : int
+        Outputs that had to be saturated.
+    inputs_saturated : int
+        Inputs that had to be, when they were made of the outputs of the layer before.
+    """
+
+    layer: Layer
+    x: np.ndarray
+    y: np.ndarray
+    saturated: int
+    inputs_saturated: int
+
+
+def run(layers: Sequence[Layer], x: np.ndarray) -> Iterator[Computed]:
+    """Layer after layer on a batch of integers [batch, inputs]."""
+    before = None
+    for layer in layers:
+        lost, here = 0, inputs(layer)
+        if before not in (None, here):
+            x, lost = here.integers(before.real(x))
+        y, saturated = _layer(layer, x)
+        yield Computed(layer, x, y, int(saturated), lost)
+        before, x = outputs(layer), y
+
+
+def inputs(layer: Layer) -> Units:
+    """What a layer's inputs are."""
+    if isinstance(layer, ReferenceLayer):
+        return Units(np.int16, layer.input_scale, 0)
+    return Units(np.int8, layer.input_scale, layer.input_zero_point)
+
+
+def outputs(layer: Layer) -> Units:
+    """What a layer's outputs are."""
+    if isinstance(layer, ReferenceLayer):
+        return Units(np.int16, layer.output_scale, 0)
+    return Units(np.int32 if layer.raw else np.int8, layer.output_scale, layer.output_zero_point)
+
+
+def _layer(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, int]:
+    if isinstance(layer, ReferenceLayer):
+        return eie.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
+    return tensorcore.layer(x, layer)

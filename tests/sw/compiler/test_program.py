@@ -1,0 +1,447 @@
+"""The program file: what is written is read, and damage of any kind is refused."""
+
+import json
+import random
+import zlib
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.sw.compiler import program as program_module
+from zeroskip.sw.compiler import reference
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie.lower import compile_layers
+from zeroskip.sw.engines.eie.quantize import FixedLayer
+from zeroskip.sw.errors import BadInput
+
+TENSORS = ("part0.entries", "part0.pointers", "part0.biases", "part0.codebooks",
+           "part0.order")
+
+
+def layer(name, outputs, inputs, seed, activation="relu", input_scale=0.125):
+    rng = np.random.default_rng(seed)
+    indices = rng.integers(0, 16, (outputs, inputs), dtype=np.uint8)
+    indices[rng.random(indices.shape) < 0.5] = 0
+    codebook = rng.integers(-99, 99, 16).astype(np.int16)
+    codebook[0] = 0
+    return FixedLayer(name, indices, codebook, rng.integers(-99, 99, outputs), 3, activation,
+                      input_scale, 0.125)
+
+
+def compiled(*parts):
+    """A program of parts, each given as its layers and configuration."""
+    layers = tuple(layer for own, _ in parts for layer in own)
+    return Program(tuple(compile_layers(own, config) for own, config in parts),
+                   reference.digest(reference.from_layers(layers)))
+
+
+FIRST = ((layer("fc1", 6, 9, 1, input_scale=0.25), layer("fc2", 5, 6, 2, "none")),
+         EIEConfig(pes=2, acc_depth=2))
+
+
+@pytest.fixture(scope="module")
+def program():
+    return compiled(FIRST)
+
+
+@pytest.fixture
+def path(program, tmp_path_factory):
+    path = tmp_path_factory.mktemp("file") / "model.zsk"    # messages must not name the test
+    program.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def content(program, tmp_path_factory):
+    path = tmp_path_factory.mktemp("program") / "model.zsk"
+    program.save(path)
+    return path.read_bytes()
+
+
+def outcome(path, content):
+    """``"refused"``, or what happened in its place."""
+    path.unlink(missing_ok=True)    # a new file is several times faster than a truncated one
+    path.write_bytes(content)
+    try:
+        Program.load(path)
+    except BadInput:
+        return "refused"
+    except Exception as error:
+        return repr(error)
+    return "accepted"
+
+
+def flipped(content, bit):
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def check_flips(tmp_path, content, bits):
+    found = {bit: outcome(tmp_path / "flipped.zsk", flipped(content, bit)) for bit in bits}
+    assert {bit: what for bit, what in found.items() if what != "refused"} == {}
+
+
+def forge(path, change):
+    """Applies ``change(header, tensors)`` to a program and makes every CRC-32 good again."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(json.loads(content[8:8 + length])["__metadata__"]["zeroskip"])
+    tensors = load_tensors(content)
+    change(header, tensors)
+    header["crc32"] = {name: zlib.crc32(t.tobytes()) for name, t in tensors.items()}
+    write(path, json.dumps(header), tensors)
+
+
+def part_of(header):
+    """What the header says of the first part."""
+    return header["parts"][0]
+
+
+def write(path, text, tensors):
+    path.write_bytes(save_tensors(tensors, {"zeroskip": text,
+                                            "crc32": str(zlib.crc32(text.encode()))}))
+
+
+def check_forged(path, change, message):
+    forge(path, change)
+    with pytest.raises(BadInput, match=message):
+        Program.load(path)
+
+
+def check_same(found, expected):
+    for name, value in vars(expected).items():
+        loaded = getattr(found, name)
+        if isinstance(value, np.ndarray):
+            assert loaded.dtype == value.dtype
+            assert np.array_equal(loaded, value), name
+        else:
+            assert loaded == value, name
+
+
+def test_round_trip(program, path):
+    loaded = Program.load(path)
+    assert loaded.reference == program.reference
+    assert loaded.input_dtype == program.input_dtype == "float32"
+    check_same(loaded.parts[0], program.parts[0])
+
+
+def test_network_without_any_weight(tmp_path):
+    empty = FixedLayer("zero", np.zeros((3, 4), np.uint8), np.zeros(16, np.int16),
+                       np.zeros(3, np.int64), 0, "none", 1.0, 1.0)
+    compiled(((empty,), EIEConfig(pes=2))).save(tmp_path / "zero.zsk")
+    assert Program.load(tmp_path / "zero.zsk").parts[0].entries.shape == (2, 0)
+
+
+def test_forging_alone_changes_nothing(program, path):
+    forge(path, lambda _header, _tensors: None)
+    assert Program.load(path).parts[0].segments == program.parts[0].segments
+
+
+def test_traced_program_sends_every_layer(program):
+    assert [s.outputs for s in program.traced().parts[0].segments if s.swap] == [
+        layer.slots for layer in program.layers]
+
+
+def test_traced_program_can_be_saved(program, tmp_path):
+    program.traced().save(tmp_path / "traced.zsk")
+    assert Program.load(tmp_path / "traced.zsk").parts[0].segments \
+        == program.traced().parts[0].segments
+
+
+def test_every_truncation_is_refused(tmp_path, content):
+    found = {length: outcome(tmp_path / "short.zsk", content[:length])
+             for length in range(len(content))}
+    assert {length: what for length, what in found.items() if what != "refused"} == {}
+
+
+def test_bytes_behind_the_end_are_refused(tmp_path, content):
+    assert outcome(tmp_path / "long.zsk", content + b"\0") == "refused"
+
+
+def test_bit_flips_in_the_first_64_bytes(tmp_path, content):
+    check_flips(tmp_path, content, range(64 * 8))
+
+
+def test_bit_flips_in_the_metadata(tmp_path, content):
+    start = content.index(b"zeroskip") * 8
+    check_flips(tmp_path, content, range(start, start + 1000))
+
+
+def test_bit_flips_where_the_tensors_begin(tmp_path, content):
+    start = (8 + int.from_bytes(content[:8], "little")) * 8
+    check_flips(tmp_path, content, range(start - 400, start + 600))
+
+
+def test_random_bit_flips(tmp_path, content):
+    check_flips(tmp_path, content, random.Random(1).sample(range(len(content) * 8), 2000))
+
+
+def test_wrong_version(path):
+    check_forged(path, lambda header, _: header.update(version=99), "version 99.*reads version 3")
+
+
+def test_wrong_digest(path):
+    check_forged(path, lambda header, _: part_of(header).update(digest="0" * 16), "digest")
+
+
+def test_configuration_changed_under_its_digest(path):
+    check_forged(path, lambda header, _: part_of(header)["config"].update(acc_width=31), "digest")
+
+
+def test_unknown_field_of_the_configuration(path):
+    check_forged(path, lambda header, _: part_of(header)["config"].update(colour=1), "colour")
+
+
+def test_key_twice_in_the_header(path):
+    header = json.dumps({"version": 1})
+    write(path, header[:-1] + ', "version": 1}', load_tensors(path.read_bytes()))
+    with pytest.raises(BadInput, match="twice"):
+        Program.load(path)
+
+
+def test_key_twice_in_the_safetensors_header(path, content):
+    text = content[8:8 + int.from_bytes(content[:8], "little")].rstrip()
+    text = text[:-1] + b',"__metadata__":{}}'
+    data = content[8 + int.from_bytes(content[:8], "little"):]
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    with pytest.raises(BadInput, match="twice"):
+        Program.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '"text"', "null", "[" * 100_000])
+def test_header_that_is_no_object(path, text):
+    write(path, text, load_tensors(path.read_bytes()))
+    with pytest.raises(BadInput, match="header is not readable"):
+        Program.load(path)
+
+
+@pytest.mark.parametrize("key", ["version", "reference", "input_dtype", "parts"])
+def test_key_missing_in_the_header(path, key):
+    check_forged(path, lambda header, _: header.pop(key), key)
+
+
+@pytest.mark.parametrize("key", ["engine", "config", "digest", "input_scale", "layers",
+                                 "segments"])
+def test_key_missing_in_a_part(path, key):
+    check_forged(path, lambda header, _: part_of(header).pop(key), key)
+
+
+@pytest.mark.parametrize("parts", [7, None, [7], ["eie"], [[]], {"engine": "eie"}])
+def test_parts_that_are_no_list_of_objects(path, parts):
+    check_forged(path, lambda header, _: header.update(parts=parts), "does not hold together")
+
+
+def test_program_without_parts(path):
+    check_forged(path, lambda header, _: header.update(parts=[]), "0 parts")
+
+
+@pytest.mark.parametrize("dtype", ["int16", "", 7, None, ["uint8"]])
+def test_unknown_type_of_the_input(path, dtype):
+    check_forged(path, lambda header, _: header.update(input_dtype=dtype),
+                 "the input's type is .*, expected 'float32' or 'int8' or 'uint8'")
+
+
+def test_array_cannot_take_the_integers_of_a_model(path):
+    check_forged(path, lambda header, _: header.update(input_dtype="uint8"),
+                 "the input's type is uint8, but part 0 takes int16")
+
+
+def test_unknown_engine(path):
+    check_forged(path, lambda header, _: part_of(header).update(engine="gpu"),
+                 "part 0 is for the machine 'gpu', expected eie or tensorcore")
+
+
+def test_tensor_of_no_part(path):
+    check_forged(path, lambda _, tensors: tensors.update(other=np.zeros(3, np.int8)),
+                 "tensor 'other' belongs to no layer")
+
+
+@pytest.mark.parametrize("crcs", [[], 7, None, "text"])
+def test_crcs_that_are_no_object(path, crcs):
+    content = path.read_bytes()
+    text = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+    header = json.loads(text["__metadata__"]["zeroskip"])
+    write(path, json.dumps({**header, "crc32": crcs}), load_tensors(content))
+    with pytest.raises(BadInput):
+        Program.load(path)
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_missing_tensor(path, name):
+    check_forged(path, lambda _, tensors: tensors.pop(name), name.removeprefix("part0."))
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_wrong_dtype(path, name):
+    def change(_, tensors):
+        tensors[name] = tensors[name].astype(np.int64)
+    check_forged(path, change, f"part 0 .*'{name.removeprefix('part0.')}' is int64")
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_wrong_number_of_rows(path, name):
+    def change(_, tensors):
+        tensors[name] = tensors[name][:1].copy()
+    check_forged(path, change, f"'{name.removeprefix('part0.')}' is ")
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_wrong_dimensions(path, name):
+    def change(_, tensors):
+        tensors[name] = tensors[name][None].copy()
+    check_forged(path, change, f"'{name.removeprefix('part0.')}' is ")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda part: part.update(input_scale=0.0), "part 0 .*input_scale is 0.0"),
+    (lambda part: part["layers"][0].update(stride=3), "part 0 .*layer fc1: stride is 3"),
+    (lambda part: part["segments"][1].update(limit=8), "part 0 .*segment 1: limit is 8"),
+    (lambda part: part["segments"].pop(), "part 0 .*the list of 3 segments does not fit"),
+    (lambda part: part["layers"][0].pop("slots"), "does not hold together .*slots"),
+    (lambda part: part["segments"][0].update(rows=2), "does not hold together .*rows"),
+])
+def test_every_part_checks_itself(path, change, message):
+    check_forged(path, lambda header, _: change(part_of(header)), message)
+
+
+def test_metadata_changed_without_its_crc(path, content):
+    metadata = {"zeroskip": json.dumps({"version": 1}), "crc32": "0"}
+    path.write_bytes(save_tensors(load_tensors(content), metadata))
+    with pytest.raises(BadInput, match="header is damaged"):
+        Program.load(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"other": "text"}])
+def test_safetensors_file_that_is_no_program(tmp_path, metadata):
+    (tmp_path / "weights").write_bytes(save_tensors({"w": np.zeros(3, np.float32)}, metadata))
+    with pytest.raises(BadInput, match="not a zeroskip program"):
+        Program.load(tmp_path / "weights")
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"short", b"PK\3\4 some archive", bytes(100), b"\xff" * 100, b"\2\0\0\0\0\0\0\0[]",
+    (100_000).to_bytes(8, "little") + b"[" * 100_000], ids=[
+        "empty", "short", "archive", "zeros", "ones", "list", "nested"])
+def test_file_that_is_no_safetensors(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(BadInput, match="not a readable safetensors file"):
+        Program.load(tmp_path / "file")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(BadInput, match="no such file"):
+        Program.load(tmp_path / "missing.zsk")
+
+
+def test_directory(tmp_path):
+    with pytest.raises(BadInput, match=str(tmp_path)):
+        Program.load(tmp_path)
+
+
+def test_header_holds_the_format_as_documented(program, content):
+    text = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    header = json.loads(text["zeroskip"])
+    assert header["version"] == program_module.VERSION
+    (part,) = header["parts"]
+    assert part["engine"] == "eie"
+    assert part["digest"] == program.parts[0].config.digest()
+    assert part["config"] == asdict(program.parts[0].config)
+    assert text["crc32"] == str(zlib.crc32(text["zeroskip"].encode()))
+
+
+def second_part(inputs, scale=0.125):
+    """One layer of ``inputs`` on another machine."""
+    return (layer("fc3", 3, inputs, 5, input_scale=scale),), EIEConfig(pes=1)
+
+
+def test_two_parts(tmp_path):
+    both = compiled(FIRST, second_part(5))
+    both.save(tmp_path / "both.zsk")
+    loaded = Program.load(tmp_path / "both.zsk")
+    for found, expected in zip(loaded.parts, both.parts, strict=True):
+        check_same(found, expected)
+    assert [layer.name for layer in loaded.layers] == ["fc1", "fc2", "fc3"]
+    assert (loaded.inputs, loaded.outputs) == (9, 3)
+    assert (loaded.input.scale, loaded.output.scale) == (0.25, 0.125)
+
+
+def test_parts_that_do_not_follow_one_another(path):
+    compiled(FIRST, second_part(6)).save(path)
+    with pytest.raises(BadInput, match="part 1 takes 6 inputs, but part 0 gives 5 outputs"):
+        Program.load(path)
+
+
+def test_misfit_names_its_part(path):
+    compiled(FIRST, second_part(5, 0.0)).save(path)
+    with pytest.raises(BadInput, match=r"part 1 \(eie\): input_scale is 0\.0"):
+        Program.load(path)
+
+
+def test_equal_programs_are_equal_files(program, tmp_path):
+    for name in ("a", "b"):
+        replace(program).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+# --- bound to the reference ---
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda part, _: part.update(input_scale=0.5), "not those of the reference"),
+    (lambda part, _: part["layers"][0].update(output_scale=0.5), "not those of the reference"),
+    (lambda part, _: part["layers"][1].update(output_scale=0.5), "not those of the reference"),
+    (lambda part, _: part["layers"][1].update(name="other"), "not those of the reference"),
+    (lambda part, _: part["layers"][0].update(activation="none"), "relu is 1, expected 0"),
+    (lambda part, _: part["layers"][0].update(nonzeros=3), "layer fc1: nonzeros is 3, expected"),
+    (lambda part, _: part["layers"][1].update(entries=3), "layer fc2: entries is 3, expected"),
+    (lambda part, _: part["layers"][1].update(padding=9), "layer fc2: padding is 9, expected"),
+    (lambda _, tensors: flip(tensors["part0.entries"], (0, 0), 0), "reference|leaves|nonzeros"),
+    (lambda _, tensors: flip(tensors["part0.codebooks"], (1, 1), 3), "not those of the reference"),
+    (lambda _, tensors: flip(tensors["part0.codebooks"], (1, 0), 3), "index 0 stands for 8"),
+    (lambda _, tensors: flip(tensors["part0.biases"], (1, 0), 5), "not those of the reference"),
+    (lambda _, tensors: swap(tensors["part0.order"]), "not those of the reference"),
+])
+def test_what_the_reference_does_not_say(path, change, message):
+    check_forged(path, lambda header, tensors: change(part_of(header), tensors), message)
+
+
+def flip(tensor, at, bit):
+    tensor[at] ^= tensor.dtype.type(1 << bit)
+
+
+def swap(order):
+    order[:2] = order[1::-1].copy()
+
+
+def test_digest_of_another_reference(path):
+    check_forged(path, lambda header, _: header.update(reference="0" * 16), "not those of the refe")
+
+
+def test_overflow_is_proved_again(program, path):
+    """The reference is the same; the accumulator has become too narrow for it."""
+    (part,) = program.parts
+    narrow = replace(part, config=replace(part.config, acc_width=17))
+    replace(program, parts=(narrow,)).save(path)
+    with pytest.raises(BadInput, match="layer fc1, row .: a sum can reach .* 17-bit accumulator"):
+        Program.load(path)
+
+
+def test_array_of_more_memory_than_there_is(program, path):
+    (part,) = program.parts
+    large = replace(part, config=replace(part.config, weight_rows=1 << 24))
+    replace(program, parts=(large,)).save(path)
+    with pytest.raises(BadInput, match="memories take about 2,147,.* bits, at most 536,870,912"):
+        Program.load(path)
+
+
+def test_layer_that_would_fill_the_memory(path):
+    """No tensor says how many columns a bank-balanced layer has."""
+    def change(header, _):
+        part_of(header)["config"].update(act_depth=1 << 20)
+        part_of(header)["digest"] = EIEConfig(**part_of(header)["config"]).digest()
+        part_of(header)["layers"][0].update(balanced=1, stride=1, inputs=1 << 21)
+    check_forged(path, change, "layer fc1: bytes of a pass is 2097152, expected 0 to")

@@ -1,0 +1,85 @@
+"""The demo's models: small, sparse, and as accurate as the dense ones."""
+
+import numpy as np
+import pytest
+
+from zeroskip.sw.experiments import digits
+from zeroskip.sw.frontends.load import pattern
+from zeroskip.sw.graph.network import Conv2d, Linear
+
+
+@pytest.fixture(scope="module")
+def stages():
+    return digits.run_linear()
+
+
+@pytest.fixture(scope="module")
+def convolutional():
+    return digits.run_convolutional()
+
+
+def test_data():
+    train, test = digits.load()
+    assert (train.x.shape, test.x.shape) == ((1437, 64), (360, 64))
+    assert train.x.dtype == np.float32
+    assert (train.x.min(), train.x.max()) == (0, 1)
+    assert set(np.bincount(test.y)) <= {34, 35, 36, 37}
+
+
+def test_accuracy_survives(stages):
+    assert [stage.name for stage in stages] == ["dense", "pruned", "shared"]
+    dense, pruned, shared = (stage.accuracy for stage in stages)
+    assert dense > 0.96
+    assert pruned > dense - 0.01
+    assert shared > dense - 0.01
+
+
+def test_density(stages):
+    assert stages[0].density == 1
+    assert stages[2].density <= stages[1].density <= 0.12
+
+
+def test_shared_values(stages):
+    for pruned, shared in zip(stages[1].network.layers, stages[2].network.layers, strict=True):
+        assert len(np.unique(shared.weight[shared.weight != 0])) <= 15
+        np.testing.assert_array_equal(pruned.weight == 0, shared.weight == 0)
+
+
+def test_accuracy_of_the_convolutional_network_survives(convolutional):
+    assert [stage.name for stage in convolutional] == ["dense", "pruned"]
+    dense, pruned = (stage.accuracy for stage in convolutional)
+    assert dense > 0.96
+    assert pruned > dense - 0.01
+
+
+def test_layers_of_the_convolutional_network(convolutional):
+    for stage in convolutional:
+        *convolutions, last = stage.network.layers
+        assert [type(layer) for layer in (*convolutions, last)] == [Conv2d] * 3 + [Linear]
+        assert [layer.output_shape for layer in convolutions] == [
+            (16, 8, 8), (32, 4, 4), (32, 2, 2)]
+        assert (last.inputs, last.outputs, last.activation) == (128, 10, "none")
+
+
+def test_every_layer_of_the_convolutional_network_is_2_of_4(convolutional):
+    dense, pruned = (stage.network.layers for stage in convolutional)
+    assert {pattern(layer) for layer in dense} == {"dense"}
+    assert {pattern(layer) for layer in pruned} == {"2:4"}
+    # Nine columns of the first layer: two groups that keep two, and one of one column.
+    assert np.count_nonzero(pruned[0].weight) == 16 * 5
+    assert all(np.count_nonzero(layer.weight) == layer.weight.size // 2 for layer in pruned[1:])
+
+
+@pytest.mark.parametrize(("run", "training"), [
+    (digits.run_linear, digits.LINEAR), (digits.run_convolutional, digits.CONVOLUTIONAL)])
+def test_same_seed_same_bytes(run, training, monkeypatch):
+    monkeypatch.setitem(training, "epochs", 1)
+    first, second, other = run(0), run(0), run(1)
+    assert weights(first) == weights(second) != weights(other)
+    monkeypatch.setitem(training, "epochs", 2)
+    assert weights(first) != weights(run(0))
+
+
+def weights(stages):
+    return [layer.weight.tobytes() + layer.bias.tobytes()
+            for stage in stages for layer in stage.network.layers]

@@ -1,0 +1,128 @@
+"""The driver against the gateware behind the bus, without a line between them."""
+
+import os
+
+import numpy as np
+import pytest
+
+from zeroskip.hw.bus import REQUEST, RESPONSE, Status
+from zeroskip.hw.system.accelerator import Accelerator, digest
+from zeroskip.hw.system.top import VERSION
+from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.sim import cxxrtl
+from zeroskip.sim.cases import make_case, random_layers
+from zeroskip.sw.engines.payload import pack_fields, unpack_fields
+from zeroskip.sw.errors import LinkError
+from zeroskip.sw.runtime.board import Board, Patience
+from zeroskip.sw.runtime.link import Identity, OutOfRange
+from zeroskip.sw.runtime.rtl_backend import host
+
+CAMPAIGN = "ZEROSKIP_CAMPAIGN" in os.environ
+
+
+class BusLink:
+    """Takes the place of :class:`zeroskip.sw.runtime.link.Link`: each word is a request."""
+
+    def __init__(self, config, identity=None):
+        self.model = cxxrtl.Model(cxxrtl.build(lambda: Accelerator(config), "accelerator",
+                                               config.digest()))
+        self._identity = identity or Identity(VERSION, digest(config, None))
+
+    def identify(self):
+        return self._identity
+
+    def write(self, address, words, *, fixed=False):
+        for done, word in enumerate(np.asarray(words).tolist()):
+            if self._request(address + done * (not fixed), 1, word)[0] is Status.BUSY:
+                return done
+        return len(words)
+
+    def read(self, address, count, *, fixed=False):
+        found = []
+        for done in range(count):
+            status, word = self._request(address + done * (not fixed), 0, 0)
+            if status is Status.BUSY:
+                break
+            found.append(word)
+        return np.array(found, np.uint32)
+
+    def _request(self, address, write, word):
+        self.model.tick(8)      # of the many that a frame takes
+        request = pack_fields(REQUEST, {"address": [address], "write": [write], "data": [word]})
+        payload, _ = self.model.run({"bus__request": request}, {"bus__response": 1})[
+            "bus__response"]
+        response = {name: int(value[0]) for name, value in unpack_fields(
+            RESPONSE, payload).items()}
+        if response["status"] == Status.RANGE.value:
+            raise OutOfRange("out of range")
+        return Status(response["status"]), response["data"]
+
+
+@pytest.fixture(scope="module")
+def case():
+    rng = np.random.default_rng(3)
+    inputs = rng.integers(-100, 100, (3, 12)) * (rng.random((3, 12)) < 0.6)
+    return make_case(random_layers(rng, (12, 10, 5), 0.4), inputs, pes=2)
+
+
+@pytest.fixture(scope="module")
+def link(case):
+    return BusLink(case.part.config)
+
+
+def board_of(link, case, **kinds):
+    return Board(link, (case.part.config, None), **kinds)
+
+
+def outputs_equal(case, result):
+    for found, expected in zip(result.outputs, case.expected, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_job_through_the_registers(case, link):
+    result = host(case.part)(board_of(link, case).machine("eie"), case.part, case.inputs)
+    outputs_equal(case, result)
+    assert result.statistics.images == 3
+    assert result.statistics.cycles > 0
+
+
+@pytest.mark.timeout(900)
+def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link, run_seed):
+    rng, board = np.random.default_rng(5 + run_seed), board_of(link, case)
+    for _ in range(200 if CAMPAIGN else 15):
+        machine = board.machine("eie")
+        kind = rng.integers(3)
+        if kind == 0:       # in the middle of a word of the load, or of a vector
+            machine.run({"load": np.ones((int(rng.integers(1, 9)), 2), np.uint32)}, {})
+            link.write(machine._addresses["load"], np.array([7]), fixed=True)
+        elif kind == 1:
+            machine.run({"inputs": rng.integers(1, 99, (int(rng.integers(1, 11)), 1))}, {})
+        else:
+            host(case.part)(machine, case.part, case.inputs[:1])
+            words = case.inputs[0].astype(np.int16).view(np.uint16).astype(np.uint32)
+            words[-1] |= 1 << 16
+            machine.run({"inputs": words.reshape(-1, 1)}, {})
+            link.model.tick(int(rng.integers(0, 200)))
+        outputs_equal(case, host(case.part)(board.machine("eie"), case.part, case.inputs))
+
+
+def test_a_machine_that_stands_still(case, link):
+    machine = board_of(link, case, patience=Patience(0.01)).machine("eie")
+    with pytest.raises(TimeoutError, match=r"no word moved for 0.01 seconds, with 0 to send and 3"):
+        machine.run({}, {"outputs": 3})
+
+
+@pytest.mark.parametrize(("identity", "message"), [
+    (Identity(VERSION + 1, 0), "is of version 2, and this program speaks 1; build the bitstream"),
+    (Identity(VERSION, 0xABC), "with digest 0000000000000abc, and the program for [0-9a-f]{16};"),
+])
+def test_another_board(case, identity, message):
+    other = BusLink(case.part.config, identity)
+    with pytest.raises(LinkError, match=message):
+        board_of(other, case)
+
+
+def test_a_board_with_another_machine_too(case, link):
+    both = (case.part.config, TensorCoreConfig())
+    board = Board(link, both, (case.part.config, None))
+    outputs_equal(case, host(case.part)(board.machine("eie"), case.part, case.inputs))

@@ -1,0 +1,406 @@
+"""The float model beside golden: every kind of ONNX file, the bound, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import example, given, reject, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.sw.compiler.compile import compile_network
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.frontends.load import read, to_onnx
+from zeroskip.sw.graph.network import Conv2d, Linear, Network, as_int8
+from zeroskip.sw.runtime.float_model import FloatModel
+
+node = helper.make_node
+KINDS = {np.dtype(np.int8): TensorProto.INT8, np.dtype(np.uint8): TensorProto.UINT8,
+         np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int32): TensorProto.INT32}
+SMALL = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=64, activation_words=64)
+
+
+def write(path, nodes, shape, given=np.float32, opset=21, **constants):
+    """An ONNX file from ``x`` to ``y``, the last node's output."""
+    last = nodes[-1].op_type
+    result = np.int32 if last.endswith("Integer") else np.float32
+    if last in ("QuantizeLinear", "QLinearMatMul", "QLinearConv"):
+        result = constants[nodes[-1].input[2 if last == "QuantizeLinear" else 7]].dtype
+    graph = helper.make_graph(
+        nodes, "test", [helper.make_tensor_value_info("x", KINDS[np.dtype(given)], shape)],
+        [helper.make_tensor_value_info("y", KINDS[np.dtype(result)],
+                                       list("nabc" if "Conv" in last else "na"))],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()])
+    path.write_bytes(helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8).SerializeToString())
+    return path
+
+
+def opinion(path, x, *configs):
+    """The opinion on what a model became, for its own inputs; they calibrate it too."""
+    network = read(path)
+    quantised = all(layer.quantised for layer in network.layers)
+    compiled = compile_network(network, None if quantised else x, *configs or (SMALL,))
+    flat = x.reshape(len(x), -1)
+    if network.input_dtype == "float32":
+        integers, _ = compiled.program.input.to_integer(flat)
+        flat = flat.astype(np.float64)
+    else:
+        integers = as_int8("x", flat, network.input_dtype)
+    return FloatModel(path, compiled.reference).compare(integers, flat)
+
+
+def normal(rng, *shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def agrees(found, layers):
+    """The opinion has nothing against so many layers."""
+    assert found.disagreement is None
+    assert len(found.layers) == layers
+    assert all(0 <= layer.share <= 1 for layer in found.layers)
+
+
+# --- float models ---
+
+RNG = np.random.default_rng(0)
+W, B = normal(RNG, 5, 8), 5 * normal(RNG, 5)
+KERNEL = normal(RNG, 3, 2, 3, 2)
+NORM = {"g": np.float32([1, -2, 0.5]), "o": np.float32([0, 1, -3]), "m": np.float32([2, 0, -1]),
+        "v": np.float32([1, 4, 0.25])}
+CONV = node("Conv", ["x", "K", "B"], ["h"], pads=[1, 2, 3, 0], strides=[2, 1], dilations=[1, 2])
+TAIL = [node("Relu", ["h"], ["r"]), node("Flatten", ["r"], ["f"]),
+        node("Gemm", ["f", "F"], ["y"], transB=1)]
+IMAGE = {"K": KERNEL, "B": B[:3], "F": normal(RNG, 4, 3 * 4 * 7)}
+FLOAT = {
+    "gemm": (1, ("n", 8), [node("Gemm", ["x", "W", "B"], ["y"], transB=1)], {"W": W, "B": B}),
+    "alpha and beta": (1, ("n", 8), [
+        node("Gemm", ["x", "W", "B"], ["h"], transB=1, alpha=0.5, beta=-2.0),
+        node("Relu", ["h"], ["y"])], {"W": W, "B": B}),
+    "matmul and add, size unknown": (1, ("n", "size"), [
+        node("MatMul", ["x", "W"], ["h"]), node("Add", ["B", "h"], ["y"])], {"W": W.T, "B": B}),
+    "norm behind a linear layer": (1, ("n", 8), [
+        node("Gemm", ["x", "W", "B"], ["h"], transB=1),
+        node("BatchNormalization", ["h", "g", "o", "m", "v"], ["y"], epsilon=0.5)],
+        {"W": W[:3], "B": B[:3], **NORM}),
+    "convolution": (2, ("n", 2, 6, 7), [CONV, *TAIL], IMAGE),
+    "norm behind a convolution": (2, ("n", 2, 6, 7), [
+        node("Conv", ["x", "K", "B"], ["c"], pads=[1, 2, 3, 0], strides=[2, 1], dilations=[1, 2]),
+        node("BatchNormalization", ["c", "g", "o", "m", "v"], ["h"]), *TAIL], {**IMAGE, **NORM}),
+    "batch of 4, image of a vector": (2, (4, 84), [
+        node("Reshape", ["x", "s"], ["i"]),
+        node("Conv", ["i", "K", "B"], ["h"], pads=[1, 2, 3, 0], strides=[2, 1],
+             dilations=[1, 2]),
+        node("Relu", ["h"], ["r"]), node("Reshape", ["r", "t"], ["f"]),
+        node("Gemm", ["f", "F"], ["y"], transB=1)],
+        {**IMAGE, "s": np.array([4, 2, 6, 7]), "t": np.array([4, 84])}),
+    "constants as nodes": (1, ("n", 8), [
+        node("Constant", [], ["c"], value=numpy_helper.from_array(W)),
+        node("Identity", ["c"], ["w"]), node("Dropout", ["x"], ["d"]),
+        node("Gemm", ["d", "w"], ["y"], transB=1)], {}),
+}
+
+
+@pytest.mark.parametrize("opset", [14, 21])
+@pytest.mark.parametrize("name", FLOAT)
+def test_float_models(tmp_path, name, opset):
+    layers, shape, nodes, constants = FLOAT[name]
+    path = write(tmp_path / "m.onnx", nodes, shape, opset=opset, **constants)
+    sample = [size for size in shape[1:] if size != "size"] or [8]
+    agrees(opinion(path, normal(np.random.default_rng(1), 10, *sample)), layers)
+
+
+@given(seed=st.integers(0, 2**32 - 1), magnitude=st.integers(-20, 20), bias=st.integers(-8, 8),
+       convolution=st.booleans(), density=st.sampled_from([0.2, 0.6, 1]), engine=st.booleans())
+@example(0, 0, 20, True, 1, False)
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_no_network_is_beyond_the_bound(tmp_path_factory, seed, magnitude, bias, convolution,
+                                        density, engine):
+    """Whatever scales its numbers have, on both engines."""
+    rng = np.random.default_rng(seed)
+
+    def linear(name, rows, columns, activation):
+        weight = normal(rng, rows, columns) * (rng.random((rows, columns)) < density)
+        return Linear(name, weight.astype(np.float32), normal(rng, rows) * np.float32(2.0**bias),
+                      activation)
+    layers, sample = [linear("b", 9, 24, "relu"), linear("c", 5, 9, "none")], (24,)
+    if convolution:
+        sample = 2, 6, 5
+        first = Conv2d("a", normal(rng, 2, 2, 2, 3), normal(rng, 2) * np.float32(2.0**bias),
+                       "relu", sample, (1, 2), (0, 2, 0, 1), (2, 1))
+        layers = [first, replace(layers[0], weight=linear("", 9, first.outputs, "").weight),
+                  layers[1]]
+    path = tmp_path_factory.mktemp("bound") / "m.onnx"
+    to_onnx(Network(tuple(layers)), path)
+    x = normal(rng, 20, *sample) * np.float32(2.0**magnitude)
+    configs = [EIEConfig(pes=2), SMALL] if engine else [SMALL]
+    try:
+        found = opinion(path, x, *configs)
+    except BadInput:    # no scale holds such a bias
+        reject()
+    agrees(found, len(layers))
+
+
+# --- quantised models ---
+
+def grids(kind, *names):
+    """A scale and a zero point for each tensor, every one coarser than the one before."""
+    low = np.iinfo(kind).min
+    return {f"{name}{part}": value for at, name in enumerate(names) for part, value in (
+        ("s", np.float32(0.013 * 5**at)), ("z", kind(low + (100, 0, 130)[at])))}
+
+
+def rounded(tensor, name):
+    """QuantizeLinear and DequantizeLinear of a tensor."""
+    return [node("QuantizeLinear", [tensor, f"{name}s", f"{name}z"], [f"{name}q"]),
+            node("DequantizeLinear", [f"{name}q", f"{name}s", f"{name}z"], [name])]
+
+
+def int8(seed, *shape):
+    return np.random.default_rng(seed).integers(-128, 128, shape).astype(np.int8)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("end", ["float", "integers"])
+def test_layers_between_dequantise_and_quantise(tmp_path, kind, end):
+    scales = np.float32([0.01, 0.02, 0.015])
+    constants = {**grids(kind, "a", "b", "c"), "W": int8(1, 3, 8), "Ws": scales,
+                 "B": np.array([900, -9000, 90], np.int32), "Bs": np.float32(0.013) * scales,
+                 "V": int8(2, 3, 5), "Vs": np.float32(0.01), "C": np.float32([1, -2, 0, 3, 4])}
+    nodes = [*rounded("x", "a"), node("DequantizeLinear", ["W", "Ws"], ["w"], axis=0),
+             node("DequantizeLinear", ["B", "Bs"], ["bias"], axis=0),
+             node("Gemm", ["a", "w", "bias"], ["h"], transB=1), node("Relu", ["h"], ["r"]),
+             *rounded("r", "b"), node("DequantizeLinear", ["V", "Vs"], ["v"]),
+             node("MatMul", ["b", "v"], ["p"]), node("Add", ["p", "C"], ["o"]), *rounded("o", "c")]
+    if end == "integers":
+        nodes.pop()
+    nodes[-1].output[0] = "y"
+    path = write(tmp_path / "m.onnx", nodes, ("n", 8), **constants)
+    agrees(opinion(path, normal(np.random.default_rng(3), 50, 8)), 2)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("weights", [np.int8, np.uint8])
+def test_fused_operators_on_integers(tmp_path, kind, weights):
+    """QLinearConv, a Flatten of integers, QLinearMatMul; onnxruntime has no kernel for int8 with
+    uint8 weights."""
+    zero = weights(128 if weights is np.uint8 else 0)
+
+    def stored(seed, *shape):
+        return (int8(seed, *shape).astype(int) // 2 + zero).astype(weights)
+    constants = {**grids(kind, "a", "b", "c"), "K": stored(4, 3, 2, 2, 3), "z": zero,
+                 "s": np.float32(0.01), "B": np.array([500, -700, 90], np.int32),
+                 "V": stored(5, 3 * 5 * 3, 4)}
+    nodes = [node("QLinearConv", ["x", "as", "az", "K", "s", "z", "bs", "bz", "B"], ["h"],
+                  pads=[1, 0, 0, 2]),
+             node("Flatten", ["h"], ["f"]),
+             node("QLinearMatMul", ["f", "bs", "bz", "V", "s", "z", "cs", "cz"], ["y"])]
+    path = write(tmp_path / "m.onnx", nodes, ("n", 2, 5, 3), kind, **constants)
+    x = int8(6, 20, 2, 5, 3).astype(np.int16) - np.iinfo(np.int8).min + np.iinfo(kind).min
+    agrees(opinion(path, x.astype(kind)), 2)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("operator", ["MatMulInteger", "ConvInteger"])
+def test_sums_are_equal(tmp_path, operator, kind):
+    shape, weight = {"MatMulInteger": ((9, 6), (6, 5)), "ConvInteger": ((9, 2, 5, 4), (3, 2, 2, 3))
+                     }[operator]
+    path = write(tmp_path / "m.onnx", [node(operator, ["x", "W", "z"], ["y"])], ("n", *shape[1:]),
+                 kind, W=int8(7, *weight), z=kind(np.iinfo(kind).min + 100))
+    x = int8(8, *shape).astype(np.int16) - np.iinfo(np.int8).min + np.iinfo(kind).min
+    found = opinion(path, x.astype(kind))
+    assert found.disagreement is None
+    assert [layer.share for layer in found.layers] == [0]
+
+
+def test_a_quantised_model_has_one_step_at_most(tmp_path):
+    """Its grid is coarse, and an output that is two steps off is not near."""
+    constants = {**grids(np.int8, "a", "b"), "W": int8(9, 8, 5), "s": np.float32(0.01),
+                 "z": np.int8(0)}
+    nodes = [node("QLinearMatMul", ["x", "as", "az", "W", "s", "z", "bs", "bz"], ["y"])]
+    path = write(tmp_path / "m.onnx", nodes, ("n", 8), np.int8, **constants)
+    x = int8(10, 30, 8)
+    (layer,) = compile_network(read(path), None, SMALL).reference
+    model = FloatModel(path, (layer,))
+    assert model.compare(x, x).disagreement is None
+    unit = layer.multiplier * 2.0**-layer.shift     # steps that a sum's unit is
+    one, two = (model_of(path, replace(layer, bias=layer.bias + np.rint(steps / unit).astype(int))
+                         ).compare(x, x) for steps in (0.4, 2))
+    assert one.disagreement is None
+    assert two.disagreement.layer == layer.name
+
+
+def model_of(path, *layers):
+    return FloatModel(path, layers)
+
+
+def test_outputs_one_step_apart_are_within_the_bound(tmp_path):
+    """A sum counts in half of an output: every other one is a tie. The real values of two
+    neighbours are a step apart but for float32."""
+    constants = {"as": np.float32(0.013), "az": np.int8(7), "W": np.random.default_rng(9).integers(
+        -3, 4, (6, 5)).astype(np.int8), "s": np.float32(0.01), "z": np.int8(0),
+        "bs": np.float32(0.013 * 0.01 * 2), "bz": np.int8(-3)}
+    nodes = [node("QLinearMatMul", ["x", "as", "az", "W", "s", "z", "bs", "bz"], ["y"])]
+    path = write(tmp_path / "m.onnx", nodes, ("n", 6), np.int8, **constants)
+    found = opinion(path, int8(10, 500, 6) // np.int8(5))
+    agrees(found, 1)
+    assert found.layers[0].share > 0.999
+
+
+def test_exact_weights_leave_half_a_step(tmp_path):
+    """Nothing but the rounding of an output is allowed, and hardly more than that."""
+    weight = np.random.default_rng(11).integers(-127, 128, (5, 8)).astype(np.float32) / 32
+    weight[:, 0] = 127 / 32
+    path = write(tmp_path / "m.onnx", [node("Gemm", ["x", "W"], ["y"], transB=1)], ("n", 8),
+                 W=weight)
+    x = normal(np.random.default_rng(12), 40, 8)
+    compiled = compile_network(read(path), x, SMALL)
+    integers, _ = compiled.program.input.to_integer(x)
+    agrees(FloatModel(path, compiled.reference).compare(integers, x.astype(float)), 1)
+    (layer,) = compiled.reference
+    bias = layer.bias + np.rint(0.2 * 2.0**layer.shift / layer.multiplier).astype(int)
+    found = FloatModel(path, (replace(layer, bias=bias),)).compare(integers, None).disagreement
+    assert 0.5 < found.bound / layer.output_scale < 0.505
+
+
+# --- what is refused, what is said ---
+
+@pytest.fixture
+def gemm(tmp_path):
+    """A model, what it became, and its inputs."""
+    path = write(tmp_path / "m.onnx", [node("Gemm", ["x", "W", "B"], ["y"], transB=1, name="fc")],
+                 ("n", 8), W=W, B=B)
+    x = normal(np.random.default_rng(2), 6, 8)
+    compiled = compile_network(read(path), x, SMALL)
+    return path, compiled, x
+
+
+def test_the_worst_output_of_the_first_layer_is_named(gemm):
+    path, compiled, x = gemm
+    (layer,) = compiled.reference
+    bias = layer.bias.copy()
+    bias[3] += 5000
+    integers, _ = compiled.program.input.to_integer(x)
+    found = FloatModel(path, (replace(layer, bias=bias),)).compare(integers, x).disagreement
+    assert (found.layer, found.tensor, found.index) == ("fc", "output", 3)
+    assert found.error == abs(found.values[0] - found.values[1]) > found.bound
+    assert found.outputs == 6
+    assert str(found).startswith(f"image {found.image}, layer fc, output 3: ")
+
+
+def test_the_first_layer_that_disagrees_is_named(tmp_path):
+    path = write(tmp_path / "m.onnx", [
+        node("Gemm", ["x", "W"], ["h"], transB=1, name="first"),
+        node("MatMul", ["h", "V"], ["y"], name="second")], ("n", 8), W=W, V=normal(RNG, 5, 2))
+    x = normal(np.random.default_rng(2), 6, 8)
+    compiled = compile_network(read(path), x, SMALL)
+    integers, _ = compiled.program.input.to_integer(x)
+    layers = [replace(layer, bias=layer.bias + 9999) for layer in compiled.reference]
+    for number, wrong in enumerate((layers, (compiled.reference[0], layers[1]))):
+        found = FloatModel(path, tuple(wrong)).compare(integers, x.astype(float))
+        assert found.disagreement.layer == ["first", "second"][number]
+        assert found.layers[1].share > 1
+
+
+def test_inputs_that_were_converted_wrongly(gemm):
+    path, compiled, x = gemm
+    integers, _ = compiled.program.input.to_integer(x)
+    integers[4, 2] += 1 if integers[4, 2] < 127 else -1
+    found = FloatModel(path, compiled.reference).compare(integers, x.astype(float)).disagreement
+    assert (found.image, found.tensor, found.index, found.outputs) == (4, "input", 2, 1)
+    assert FloatModel(path, compiled.reference).compare(integers, None).disagreement is None
+
+
+def test_integers_that_a_float_model_takes_are_real_values(gemm):
+    path, compiled, _ = gemm
+    x = np.random.default_rng(3).integers(0, 2, (6, 8)).astype(np.uint8)
+    integers, _ = compiled.program.input.to_integer(x)
+    agrees(FloatModel(path, compiled.reference).compare(integers, x), 1)
+
+
+def test_external_data_behind_a_link(gemm, tmp_path):
+    path, compiled, x = gemm
+    folder = tmp_path / "external"
+    folder.mkdir()
+    onnx.save_model(onnx.load(path), folder / "m.onnx", save_as_external_data=True,
+                    size_threshold=0, location="real.data")
+    (folder / "real.data").rename(folder / "moved.data")
+    (folder / "real.data").symlink_to("moved.data")
+    integers, _ = compiled.program.input.to_integer(x)
+    found = FloatModel(folder / "m.onnx", compiled.reference).compare(integers, x.astype(float))
+    agrees(found, 1)
+
+
+def test_saturated_outputs_are_compared_at_the_end_of_the_range(gemm):
+    path, compiled, x = gemm
+    integers, _ = compiled.program.input.to_integer(x)
+    (layer,) = compiled.reference
+    halved = replace(layer, output_scale=layer.output_scale / 2,
+                     shift=layer.shift - 1, output_zero_point=0)
+    found = FloatModel(path, (halved,)).compare(integers, x)
+    assert found.disagreement is None
+    assert found.layers[0].outside > 0
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"W": W[:4], "B": B[:4]}, "layers of 4 x 8 weights, but the program has 5 x 8; give"),
+    ({"W": W[:, :7], "x": ("n", 7)}, "layers of 5 x 7 weights"),
+])
+def test_another_model(gemm, tmp_path, change, message):
+    _, compiled, _ = gemm
+    shape = change.pop("x", ("n", 8))
+    other = write(tmp_path / "other.onnx", [node("Gemm", ["x", "W", "B"], ["y"], transB=1)], shape,
+                  **{"W": W, "B": B} | change)
+    with pytest.raises(BadInput, match=message):
+        FloatModel(other, compiled.reference)
+
+
+def test_a_model_of_more_layers(gemm, tmp_path):
+    _, compiled, _ = gemm
+    other = write(tmp_path / "other.onnx", [
+        node("Gemm", ["x", "W"], ["h"], transB=1), node("MatMul", ["h", "V"], ["y"])], ("n", 8),
+        W=W, V=normal(RNG, 5, 2))
+    with pytest.raises(BadInput, match="layers of 5 x 8, 2 x 5 weights, but the program has 5 x 8"):
+        FloatModel(other, compiled.reference)
+
+
+def test_a_convolution_of_another_stride(tmp_path):
+    paths = [write(tmp_path / f"{stride}.onnx", [node(
+        "Conv", ["x", "K"], ["y"], strides=[stride, 1])], ("n", 2, 6, 7), K=KERNEL)
+        for stride in (1, 2)]
+    x = normal(np.random.default_rng(2), 6, 2, 6, 7)
+    compiled = compile_network(read(paths[0]), x, SMALL)
+    integers, _ = compiled.program.input.to_integer(x.reshape(6, -1))
+    with pytest.raises(BadInput, match=r"2.onnx: layer .* gives 36 outputs, but the program's 72"):
+        FloatModel(paths[1], compiled.reference).compare(integers, None)
+
+
+def test_an_exported_program_is_no_onnx(gemm, tmp_path):
+    _, compiled, _ = gemm
+    with pytest.raises(BadInput, match="only an ONNX model .* torch.onnx.export"):
+        FloatModel(tmp_path / "m.pt2", compiled.reference)
+
+
+def test_what_onnxruntime_does_not_take(gemm, tmp_path):
+    _, compiled, _ = gemm
+    path = write(tmp_path / "m.onnx", [node("Gemm", ["x", "W"], ["y"], transB=1)], ("n", 8),
+                 W=W.astype(np.float64))
+    with pytest.raises(BadInput, match="m.onnx does not run in onnxruntime .*export it again"):
+        FloatModel(path, compiled.reference)
+
+
+def test_values_that_are_not_finite(tmp_path):
+    """The sum overflows float32, and infinity times nothing is no number."""
+    path = write(tmp_path / "m.onnx", [
+        node("Gemm", ["x", "W"], ["h"], transB=1),
+        node("BatchNormalization", ["h", "g", "o", "o", "v"], ["y"])], ("n", 2),
+        W=np.float32([[3e38, 3e38]]), g=np.float32([0]), o=np.float32([0]), v=np.float32([1]))
+    x = np.float32([[1e-3, 1e-3], [0, 1e-3]])
+    compiled = compile_network(read(path), x, SMALL)
+    integers, _ = compiled.program.input.to_integer(x)
+    broken = tuple(replace(layer, input_scale=1e5) for layer in compiled.reference)
+    with pytest.raises(BadInput, match="outputs that are not numbers"):
+        FloatModel(path, broken).compare(integers, None)
