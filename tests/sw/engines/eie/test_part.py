@@ -217,6 +217,14 @@ def test_schedule_of_balanced_layers_counts_from_the_first_of_them():
         (0, 0, 3, 1), (0, 27, 3, 1), (1, 0, 1, 0), (1, 16, 1, 0), (2, 54, 2, 1), (2, 64, 2, 1)]
 
 
+@pytest.mark.parametrize(("groups", "first"), [(1, [0, 2, 5]), (2, [0, 4, 9])])
+def test_biases_of_a_layer_begin_behind_those_of_the_layers_before(groups, first):
+    """A word of each cluster holds one bias; the last segment of a layer says where they begin."""
+    layers = (info(slots=8), info(slots=10), info(slots=3))
+    found = schedule(EIEConfig(pes=4, groups=groups), layers)
+    assert [s.bias for s in found if s.swap] == first
+
+
 def test_segment_of_a_file_without_what_only_a_last_one_has(part):
     """It ends no layer and sends nothing."""
     header = json.loads(json.dumps({"config": asdict(part.config), **part.header()}))

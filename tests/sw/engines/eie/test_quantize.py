@@ -184,6 +184,18 @@ def test_every_layer_is_proven_and_uses_codebook_or_accumulator(network, calibra
         low = 0 if layer.activation == "relu" else -32768
 
 
+def test_what_a_negative_sum_takes_of_the_accumulator():
+    """It may reach one further than a positive one."""
+    layer = Linear("fc", -np.ones((1, 3), np.float32), np.zeros(1, np.float32), "relu")
+    chain = Network((Linear("in", np.ones((3, 3), np.float32), np.zeros(3, np.float32), "relu"),
+                     layer))
+    fixed = quantize(chain, np.ones((2, 3), np.float32), 24)
+    lowest, highest = bound(fixed.layers[1].weight, fixed.layers[1].bias, fixed.layers[1].shift,
+                            0, 32767)
+    assert int(highest.max()) < -int(lowest.min())
+    assert fixed.report[1].bound == -int(lowest.min()) / 2**23
+
+
 def test_layer_after_relu_is_proven_for_its_own_range(calibration):
     """Inputs that cannot be negative leave an accumulator to one sign of weights."""
     weight = np.where(np.arange(40) % 2, 1, -1) * np.ones((3, 1))
