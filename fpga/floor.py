@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from zeroskip.fpga.build import netlist
+from zeroskip.fpga.flow import netlist
 
 BLOCKS = 30
 """Blocks that a floor plan shows at most."""

@@ -1,4 +1,4 @@
-"""Places the memories and multipliers of each cluster of an array side by side on an ECP5.
+"""Places the memories and multipliers of each cluster of an array side by side.
 
 Left alone, nextpnr spreads what belongs together over the whole device where block RAMs are many.
 With these fixed, all the rest of a cluster gathers around them, and the wires are half as long.
@@ -7,43 +7,54 @@ With these fixed, all the rest of a cluster gathers around them, and the wires a
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from zeroskip.fpga.reset import CLUSTER
+from zeroskip.fpga.blocks import CLUSTER
 from zeroskip.sw.files import write
 
-_GROUPS = (*range(4, 59, 9), *range(69, 115, 9))
-"""Columns at which groups of four sites begin, in a row of them; an LFE5U-85."""
-_SITES = {
-    "DP16KD": ((22, 46, 70, 82), ((0, "EBR0"), (2, "EBR1"), (4, "EBR2"), (6, "EBR3"))),
-    "MULT18X18D": ((10, 34, 58, 58), ((0, "MULT18_0"), (1, "MULT18_1"), (4, "MULT18_4"),
-                                      (5, "MULT18_5"))),
-}
-"""Of block RAMs, and of the multipliers that are next to them: their rows, and the offset and name
-of the sites of a group."""
-_ROWS = 4
+
+@dataclass(frozen=True)
+class Plan:
+    """Sites of a device, in rows of block RAMs with the multipliers that are next to them.
+
+    Attributes
+    ----------
+    groups : tuple of int
+        Columns at which groups of sites begin, in each row.
+    rows : dict of tuple
+        By type of cell, the rows of its sites; as many for each.
+    sites : dict of tuple
+        By type of cell, the offset from the begin of a group, and the name, of each of its sites.
+    """
+
+    groups: tuple[int, ...]
+    rows: dict[str, tuple[int, ...]]
+    sites: dict[str, tuple[tuple[int, str], ...]]
 
 
-def arrange(netlist: Path, device: str) -> int:
-    """Fixes cells in the JSON of Yosys' ``synth_ecp5``; returns how many.
+def arrange(netlist: Path, plan: Plan) -> int:
+    """Fixes cells in the JSON of Yosys; returns how many.
 
     The clusters go to the rows of block RAMs in turn of their numbers, equally many to each, as the
-    nodes of the LNZD trees take them together. None is fixed on any other ``device`` than an
-    ``"85k"``, or if one cluster has more memories than its share of a row.
+    nodes of the LNZD trees take them together. None is fixed if there is but one, or if one has
+    more memories than its share of a row.
     """
     design, clusters = json.loads(netlist.read_text()), defaultdict(list)
     for module in design["modules"].values():
         for name, cell in module["cells"].items():
             found = CLUSTER.search(name)
-            if found and cell["type"] in _SITES:
-                clusters[int(found[1])].append(cell)
-    columns = -(-len(clusters) // _ROWS)
-    if device != "85k" or len(clusters) < 2:
+            if found and cell["type"] in plan.sites:
+                clusters[found[1], int(found[2])].append(cell)
+    if len(clusters) < 2:
         return 0
-    share, taken = 4 * len(_GROUPS) // columns, set()
-    for number, cells in sorted(clusters.items()):
+    rows, *_ = plan.rows.values()
+    size, *_ = map(len, plan.sites.values())
+    columns = -(-len(clusters) // len(rows))
+    share, taken = size * len(plan.groups) // columns, set()
+    for number, (_, cells) in enumerate(sorted(clusters.items())):
         row, column = divmod(number, columns)
-        free = {kind: _sites(kind, row, column * share, share) for kind in _SITES}
+        free = {kind: _sites(plan, kind, row, column * share, share) for kind in plan.sites}
         for cell in cells:
             site = next((each for each in free[cell["type"]] if each not in taken), None)
             if site is None:
@@ -54,11 +65,11 @@ def arrange(netlist: Path, device: str) -> int:
     return len(taken)
 
 
-def _sites(kind: str, row: int, first: int, count: int) -> Iterator[str]:
+def _sites(plan: Plan, kind: str, row: int, first: int, count: int) -> Iterator[str]:
     """Names of sites in a row, from the middle of the share outwards."""
-    rows, offsets = _SITES[kind]
+    sites = plan.sites[kind]
     middle = first + count // 2
     for number in sorted(range(first, first + count), key=lambda site: abs(site - middle)):
-        group, which = divmod(number, len(offsets))
-        offset, name = offsets[which]
-        yield f"X{_GROUPS[group] + offset}/Y{rows[row]}/{name}"
+        group, which = divmod(number, len(sites))
+        offset, name = sites[which]
+        yield f"X{plan.groups[group] + offset}/Y{plan.rows[kind][row]}/{name}"

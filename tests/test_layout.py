@@ -86,8 +86,9 @@ def test_wheel_holds_the_data_and_nothing_else(wheel):
     others = [name for name in ZipFile(wheel).namelist()
               if not name.endswith(".py") and ".dist-info/" not in name]
     assert sorted(others) == [f"zeroskip/{name}" for name in (
-        "fpga/spram.v", "sim/clock_loop.h", "sim/cxxrtl_driver.cc", "sim/verilator_driver.cc",
-        "sw/experiments/nine_layers.csv", "sw/experiments/sentences.tsv")]
+        "fpga/families/spram.v", "sim/clock_loop.h", "sim/cxxrtl_driver.cc",
+        "sim/verilator_driver.cc", "sw/experiments/nine_layers.csv",
+        "sw/experiments/sentences.tsv")]
 
 
 def test_every_folder_of_sources_is_a_package():
@@ -149,18 +150,18 @@ def test_the_command_line_imports_what_is_large_only_where_needed(module, tmp_pa
     assert command("-c", code, cwd=tmp_path) == "False\n"
 
 
-SCRATCH = ("hw/netlist/emit.py", "fpga/area.py", "fpga/place.py", "sim/compiled.py",
-           "sim/cxxrtl.py", "sim/proof.py", "sim/verilator.py")
+SCRATCH = ("hw/netlist/emit.py", "fpga/area.py", "sim/compiled.py", "sim/cxxrtl.py",
+           "sim/proof.py", "sim/verilator.py")
 """They write into folders that end with them, where nobody looks."""
 
 
 @pytest.mark.parametrize(("pattern", "allowed"), [
     (r"\.write_text\(|\.write_bytes\(|np\.save\(|open\(([^\"()]*, )?\"[wax]|os\.(replace|rename)",
-     ("sw/files.py", "fpga/build.py", *SCRATCH)),
+     ("sw/files.py", "fpga/flow.py", *SCRATCH)),
     (r"^import subprocess|^from subprocess|TemporaryDirectory\(|mkdtemp", ("hw/tools.py",)),
 ])
 def test_one_way_to_write_a_file_and_to_run_a_program(pattern, allowed):
-    """Whole files, by ``sw/files.py`` (the log of ``fpga/build.py`` grows while it is read); and
+    """Whole files, by ``sw/files.py`` (the log of ``fpga/flow.py`` grows while it is read); and
     programs that end with us, by ``hw/tools.py``."""
     found = {str(path.relative_to(ROOT)) for path in SOURCES
              if re.search(pattern, path.read_text(), re.MULTILINE)}

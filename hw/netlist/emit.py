@@ -1,6 +1,5 @@
 """The way out of Amaranth: RTLIL with shared modules, Verilog, and Yosys to make it."""
 
-import re
 import sys
 
 from amaranth.back import rtlil as amaranth_rtlil
@@ -8,12 +7,8 @@ from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 
 from zeroskip.hw import tools
+from zeroskip.hw.netlist.merge import merge, split
 from zeroskip.hw.netlist.share import Collector, ports_of
-
-_MODULE = re.compile(r"^module \\(\S+)\n", re.MULTILINE)
-_NUMBERED_PORT = re.compile(r"put (\d+)  (\\port\$\d+\$\d+)$", re.MULTILINE)
-_CELL = re.compile(r"  cell \\(\S+) (.*)")
-_CONNECTION = re.compile(r"    connect (\S+) (.*)")
 
 
 def rtlil(component: wiring.Component, name: str) -> str:
@@ -23,66 +18,17 @@ def rtlil(component: wiring.Component, name: str) -> str:
     Verilog readable and a compiled simulation small: only the wires between the PEs grow with
     their number. Components that are marked as :func:`shared` are not even elaborated twice.
     """
-    header, modules, waiting, shared_names = "", [], {name: component}, {}
+    modules, waiting, names = [], {name: component}, {}
     while waiting:
         below = {}
         for module, top in waiting.items():
-            with Collector(top, name, shared_names) as collector:
+            with Collector(top, name, names) as collector:
                 named = {port: (value, None) for port, _, value in ports_of(top)}
-                header, own = _modules(amaranth_rtlil.convert(
-                    top, name=module, ports=named, emit_src=False))
-            modules += own
+                modules += split(amaranth_rtlil.convert(top, name=module, ports=named,
+                                                        emit_src=False))
             below |= collector.components
         waiting = below
-    names = {_MODULE.search(module)[1] for module in modules}
-
-    # Children stand behind their parents, so that backwards each cell's type is settled.
-    kept: dict[str, tuple[str, str]] = {}
-    shared: dict[str, tuple[str, dict[str, str]]] = {}
-    for module in reversed(modules):
-        own = _MODULE.search(module)[1]
-        module, ports = _settle(module, shared)
-        body = _MODULE.sub("", module, count=1)
-        if body not in kept:
-            # "eie.pe_0" serves for all: it is called "eie.pe".
-            general = ".".join(re.sub(r"_\d+$", "", part) for part in own.split("."))
-            taken = names | {general for general, _ in kept.values()}
-            general = own if general in taken else general
-            kept[body] = general, module.replace(f"module \\{own}\n", f"module \\{general}\n", 1)
-        shared[own] = kept[body][0], ports
-    return header + "\n".join(module for _, module in reversed(kept.values()))
-
-
-def _modules(text: str) -> tuple[str, list[str]]:
-    """RTLIL in pieces: what stands before the modules, and each of them."""
-    starts = [match.start() for match in re.finditer(r"^(attribute .*\n)*module ", text,
-                                                     re.MULTILINE)]
-    return text[:starts[0]], [text[a:b] for a, b in
-                              zip(starts, [*starts[1:], len(text)], strict=True)]
-
-
-def _settle(module: str, shared: dict) -> tuple[str, dict[str, str]]:
-    """A module whose cells have their shared types, and how its ports were renamed.
-
-    Amaranth names some ports after a net of the whole design; they get their position instead.
-    """
-    renamed = {name: f"\\port${position}" for position, name in _NUMBERED_PORT.findall(module)}
-
-    def rename(text):
-        return re.sub(r"\\port\$\d+\$\d+", lambda name: renamed[name[0]], text)
-
-    lines, ports = [], {}
-    for line in module.splitlines():
-        if (cell := _CELL.fullmatch(line)):
-            kind, ports = shared.get(cell[1], (cell[1], {}))
-            line = f"  cell \\{kind} {cell[2]}"
-        elif (connection := _CONNECTION.fullmatch(line)):
-            port = ports.get(connection[1], connection[1])
-            line = f"    connect {port} {rename(connection[2])}"
-        else:
-            line = rename(line)
-        lines.append(line)
-    return "\n".join(lines) + "\n", renamed
+    return merge(modules)
 
 
 def verilog(component: wiring.Component, name: str) -> str:

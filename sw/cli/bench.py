@@ -51,20 +51,22 @@ def tensorcore(config: str | None, engine: str | None, screen: Screen) -> None:
 
 def area(config: str | None, screen: Screen) -> None:
     """See ``zeroskip bench area --help``."""
-    from zeroskip.fpga.area import FAMILIES, synthesise
+    from zeroskip.fpga.area import synthesise
+    from zeroskip.fpga.families import FAMILIES
     from zeroskip.hw.tensorcore.core import TensorCore
 
     made = configuration(config, "tensorcore")
     builds = {"sparse": made, "dense": replace(made, patterns=("dense",))}
-    cases = [(family, soft) for family in FAMILIES for soft in (False, True)]
+    cases = [(family, soft) for family in FAMILIES.values() if family.mapped
+             for soft in (False, True)]
     rows = []
     with screen.progress("synthesis") as update:
         for family, soft in cases:
             kind = "logic" if soft else "DSP blocks"
-            update(len(rows), len(cases), f"{family}, multipliers in {kind}")
+            update(len(rows), len(cases), f"{family.name}, multipliers in {kind}")
             sparse, dense = (asdict(synthesise(TensorCore(each), family, soft=soft))
                              for each in builds.values())
-            rows.append({"family": family, "multipliers_in": kind, "sparse": sparse,
+            rows.append({"family": family.name, "multipliers_in": kind, "sparse": sparse,
                          "dense": dense, "ratio": sparse["logic"] / dense["logic"]})
     screen.table("after synthesis, sparse build / dense-only build", [
         "family", "multipliers in", "logic cells", "more", "flip-flops", "DSP blocks",

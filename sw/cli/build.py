@@ -20,9 +20,11 @@ from zeroskip.sw.files import write
 def build(board: str, config: str | None, out: Path, screen: Screen) -> None:
     """See ``zeroskip build --help``."""
     from zeroskip.fpga import boards
-    from zeroskip.fpga.build import KINDS, BuildError, TimingMissed
+    from zeroskip.fpga.build import TimingMissed
     from zeroskip.fpga.build import build as run
+    from zeroskip.fpga.family import KINDS
     from zeroskip.fpga.floor import floor
+    from zeroskip.fpga.flow import BuildError
 
     design = boards.design(board, config)
     make_folder(out)

@@ -72,13 +72,13 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
 
 def doctor(warm: bool, screen: Screen) -> None:
     """See ``zeroskip doctor --help``."""
-    from zeroskip.fpga.build import FAMILIES
+    from zeroskip.fpga.families import FAMILIES
     from zeroskip.sim import cxxrtl
     from zeroskip.sw.runtime import backends as engines
 
     tools = [(tool, f"{purpose}, {name}") for name, family in FAMILIES.items()
              for tool, purpose in ((family.nextpnr, "place and route"),
-                                   (family.pack, "bitstreams"))]
+                                   (family.packer, "bitstreams"))]
     if warm:
         with screen.progress("tools from PyPI") as update:
             for done, (tool, _) in enumerate(tools):

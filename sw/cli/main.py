@@ -295,7 +295,7 @@ def verilog(machine: Annotated[str, typer.Argument(help="eie, tensorcore or acce
 
 @app.command()
 def build(board: Annotated[str, typer.Option(
-              help="ulx3s-85f, ulx3s-25f, icebreaker or tangnano9k.")],
+              help="Such as icebreaker or ulx3s-85f; an unknown name shows them all.")],
           out: Annotated[Path, output("Folder of the bitstream, report.json and report.html.")],
           config: Annotated[str | None, typer.Option(
               help="A configuration of this board; by default its first.")] = None,

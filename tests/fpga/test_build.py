@@ -9,10 +9,14 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.fpga import build as subject
-from zeroskip.fpga.boards import BOARDS, Design
-from zeroskip.fpga.build import FAMILIES, BuildError, DoesNotFit, TimingMissed, Tool, build, path
+from zeroskip.fpga import family
+from zeroskip.fpga.board import Design
+from zeroskip.fpga.boards import BOARDS
+from zeroskip.fpga.build import TimingMissed, build
+from zeroskip.fpga.families.ice40 import ICE40
+from zeroskip.fpga.family import Tool
 from zeroskip.fpga.floor import blocks, floor
+from zeroskip.fpga.flow import BuildError, DoesNotFit
 from zeroskip.hw.fronts.uart import Receiver, Transmitter
 from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
@@ -68,7 +72,7 @@ def stub(monkeypatch):
     def replace(fmax=None, used=100, blocks=2, code=0):
         fmax = {str(seed): mhz for seed, mhz in (fmax or {1: 20}).items()}
         place = NEXTPNR.format(fmax=fmax, used=used, blocks=blocks, code=code)
-        scripts = {FAMILIES["ice40"].nextpnr: place, FAMILIES["ice40"].pack: PACK}
+        scripts = {ICE40.nextpnr: place, ICE40.packer: PACK}
         monkeypatch.setattr(Tool, "command",
                             lambda tool: [sys.executable, "-c", scripts[tool]])
     return replace
@@ -131,28 +135,12 @@ def test_nextpnr_fails(stub, tmp_path):
 
 
 def test_tool_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(subject.shutil, "which", lambda _: None)
-    monkeypatch.setattr(subject.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(family.shutil, "which", lambda _: None)
+    monkeypatch.setattr(family.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ToolMissing, match=r"there is no nextpnr-ice40; install it with pip install "
                                           r"'zeroskip\[fpga\]'"):
         build(DESIGN, tmp_path, component=Echo())
     assert list(tmp_path.iterdir()) == []
-
-
-def test_native_tools_come_first(monkeypatch):
-    monkeypatch.setattr(subject.shutil, "which", lambda name: f"/native/{name}")
-    assert FAMILIES["gowin"].pack.command() == ["/native/gowin_pack"]
-
-
-def test_path_skips_those_from_pins():
-    def step(kind, cell, delay):
-        return {"type": kind, "delay": delay, "to": {"cell": cell}}
-    placed = {"critical_paths": [
-        {"from": "<async>", "to": "posedge clk", "path": [step("source", "rx", 9)]},
-        {"from": "posedge clk", "to": "posedge clk", "path": [
-            step("clk-skew", "top.b_LC", 0), step("clk-to-q", "top.a.words.0.1", 1),
-            step("routing", "x", 1), step("setup", "top.b.$signal$4_TRELLIS_FF_Q", 1)]}]}
-    assert path(placed) == "top.a.words to top.b, 2.0 ns of logic and 1.0 ns of routing"
 
 
 def test_blocks():
@@ -170,7 +158,7 @@ def test_blocks():
 def missing():
     """Why the real build cannot run, or nothing."""
     try:
-        FAMILIES["ice40"].nextpnr.command()
+        ICE40.nextpnr.command()
     except ToolMissing as error:
         return str(error)
     return ""

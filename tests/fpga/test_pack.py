@@ -15,6 +15,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from zeroskip.fpga.families.ecp5 import FLIP_FLOP, PACKERS
 from zeroskip.fpga.pack import pack
 from zeroskip.hw.memory import BlockRAM
 from zeroskip.hw.netlist.emit import rtlil, yosys
@@ -225,7 +226,7 @@ def test_registers_move_and_bits_stay(name, tmp_path):
     (tmp_path / "design.il").write_text(rtlil(Circuit(build), "top"))
     yosys(f"read_rtlil {tmp_path / 'design.il'}", "synth_ecp5 -top top", f"write_json {netlist}")
     before = json.loads(netlist.read_text())["modules"]["top"]
-    packed = pack(netlist)
+    packed = pack(netlist, FLIP_FLOP, PACKERS)
     after = json.loads(netlist.read_text())["modules"]["top"]
     count = [Counter(cell["type"] for cell in module["cells"].values())
              for module in (before, after)]

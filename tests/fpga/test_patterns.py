@@ -2,12 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
-from zeroskip.fpga import build, floor, place, reset
+from zeroskip.fpga import floor
+from zeroskip.fpga.blocks import CLUSTERS, WEIGHTS
 from zeroskip.fpga.boards import BOARDS
 from zeroskip.fpga.boardtop import BoardTop
+from zeroskip.fpga.build import borders
+from zeroskip.fpga.families.ecp5 import ECP5
+from zeroskip.fpga.flow import synthesise
 from zeroskip.fpga.shell import Shell
 from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.config import EIEConfig
@@ -32,30 +37,31 @@ def found(tmp_path, component, name, *selections):
 
 
 def test_modules_that_keep_their_borders(tmp_path):
-    top = BoardTop(BOARDS["ulx3s-85f"], Top(SystemConfig((ARRAY, CORE)), divisor=8), 50)
-    patterns = build._MACHINES.split()
-    found(tmp_path, top, "board", *(("mod-count", 1, pattern) for pattern in patterns))
-    assert len(patterns) == 3
+    system = SystemConfig((ARRAY, CORE, replace(ARRAY, queue_depth=3)))
+    patterns = borders(system).split()
+    assert len(patterns) == 3 + 2
+    found(tmp_path, BoardTop(BOARDS["ulx3s-85f"], Top(system, divisor=8), 50), "board",
+          *(("mod-count", 1, pattern) for pattern in patterns))
     found(tmp_path, Shell(EIE(ARRAY)), "shell", ("mod-count", 1, "shell.component"),
-          ("mod-count", 1, place.CLUSTERS))
+          ("mod-count", 1, CLUSTERS))
 
 
 def test_weight_memories_of_the_ice40(tmp_path):
     """In the flat design, where Yosys maps memories."""
     (tmp_path / "design.il").write_text(rtlil(EIE(ARRAY), "board"))
     yosys(f"read_rtlil {tmp_path / 'design.il'}", "hierarchy -top board", "proc", "flatten",
-          "memory_collect", f"select -assert-count 4 {build._WEIGHTS} t:$mem_v2 %i")
+          "memory_collect", f"select -assert-count 4 {WEIGHTS} t:$mem_v2 %i")
 
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory):
     """The module that nextpnr gets of an array of two clusters on an ECP5."""
     folder = tmp_path_factory.mktemp("board")
-    board = BOARDS["ulx3s-85f"]
+    board, system = BOARDS["ulx3s-85f"], SystemConfig((ARRAY,))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reset, "LEAST", 100)      # the array is small
-        top = BoardTop(board, Top(SystemConfig((ARRAY,)), divisor=8), 50)
-        build.synthesise(top, board, folder)
+        patch.setattr(ECP5, "resets", replace(ECP5.resets, least=100))    # the array is small
+        synthesise(BoardTop(board, Top(system, divisor=8), 50), board.chip, folder, top="board",
+                   borders=borders(system))
     return json.loads((folder / "design.json").read_text())["modules"]["board"]
 
 
@@ -106,16 +112,15 @@ def test_blocks_of_the_floor_plan(flow):
         "eie.cluster_0", "eie.cluster_1"}
 
 
-@pytest.mark.parametrize("pattern", [place._SUFFIX, build._LEAF], ids=["place", "build"])
-def test_cells_by_the_name_of_their_signal(flow, pattern):
+def test_cells_by_the_name_of_their_signal(flow):
     """What stands before the suffix is a signal or, of one without a name, its instance."""
     def named(name):
         return re.sub(r"\.?\$.*", "", name)
 
-    instances = of_type(flow, "$scopeinfo")
+    signal, instances = BOARDS["ulx3s-85f"].chip.signal, of_type(flow, "$scopeinfo")
     known = {named(name) for name in [*flow["netnames"], *instances]}
     for kind in ("TRELLIS_FF", "LUT4", "CCU2C", "PFUMX", "L6MUX21", "MULT18X18D"):
-        assert {named(pattern.sub("", name)) for name in of_type(flow, kind)
+        assert {named(signal(name)) for name in of_type(flow, kind)
                 if not name.startswith("reset_")} <= known
-    assert {pattern.sub("", name).removesuffix(".memory")
+    assert {signal(name).removesuffix(".memory")
             for name in of_type(flow, "DP16KD")} <= {*instances}

@@ -9,12 +9,14 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.fpga import place as subject
-from zeroskip.fpga.place import CriticalPath, PlaceError, critical_path, nextpnr, place
+from zeroskip.fpga.families.ecp5 import ECP5
+from zeroskip.fpga.family import Tool
+from zeroskip.fpga.flow import BuildError, CriticalPath, DoesNotFit
+from zeroskip.fpga.place import place
 from zeroskip.sw.errors import ToolMissing
 
 try:
-    NEXTPNR = nextpnr()
+    NEXTPNR = ECP5.nextpnr.command()
 except ToolMissing as missing:
     NEXTPNR, WHY = None, str(missing)
 
@@ -76,7 +78,8 @@ class Sums(wiring.Component):
 def test_place_and_route():
     """One test, so that the nextpnr from PyPI compiles itself once and not twice at a time."""
     steps = []
-    held = place(Register(40), device="25k", seeds=(7,), progress=lambda *step: steps.append(step))
+    held = place(Register(40), chip=ECP5("25k"), seeds=(7,),
+                 progress=lambda *step: steps.append(step))
     assert held.lut <= 1            # for a constant that nextpnr drives
     assert (held.ff, held.bram, held.dsp) == (40, 0, 0)     # none became one with the shell's
     assert held.median == held.fmax[7] > 300
@@ -84,11 +87,11 @@ def test_place_and_route():
     assert steps[0][2] == "synthesis"
     assert "seed 7" in steps[1][2]
 
-    blocks = place(Blocks(), device="25k", seeds=(1,))
+    blocks = place(Blocks(), chip=ECP5("25k"), seeds=(1,))
     assert 4 + 2 <= blocks.lut <= 4 + 2 + 5     # the small memory, its write port; its enable
     assert (blocks.bram, blocks.dsp) == (1, 1)
 
-    long, short = (place(Sums(registered), device="25k", seeds=(1, 2))
+    long, short = (place(Sums(registered), chip=ECP5("25k"), seeds=(1, 2))
                    for registered in (False, True))
     assert list(long.fmax) == list(long.paths) == [1, 2]
     assert long.ff == 0
@@ -124,50 +127,56 @@ PATHS = [
 ]
 
 
-def test_critical_path_in_words():
-    path = critical_path({"critical_paths": PATHS})
-    assert path == CriticalPath(("pe_0.row", "pe_0.full", "pe_0.words", "later$16", "shell.o"),
-                                pytest.approx(1.7), pytest.approx(2.6), 4)
-    assert str(path) == ("pe_0.row -> pe_0.full -> pe_0.words -> later$16 -> shell.o: "
-                         "4 levels, 1.7 ns of logic and 2.6 ns of routing")
-
-
 STAND_IN = """import json, sys
 assert "--45k" in sys.argv and sys.argv[sys.argv.index("--speed") + 1] == "8"
 seed = int(sys.argv[sys.argv.index("--seed") + 1])
 used = {"TRELLIS_COMB": 100, "TRELLIS_RAMW": 3, "TRELLIS_FF": 50, "DP16KD": 4, "MULT18X18D": 5}
-json.dump({"utilization": {kind: {"used": n} for kind, n in used.items()},
+json.dump({"utilization": {kind: {"used": n, "available": 999} for kind, n in used.items()},
            "fmax": {"clk": {"achieved": 100 + seed * seed}},
-           "critical_paths": PATHS}, open("report.json", "w"))
+           "critical_paths": PATHS}, open("nextpnr.json", "w"))
 """
 
 
-def test_counts_are_those_of_the_report_without_the_shell(monkeypatch):
+@pytest.fixture
+def stand_in(monkeypatch):
+    """``stand_in(program)`` is run in place of nextpnr."""
+    def replace(program):
+        monkeypatch.setattr(Tool, "command", lambda _: [sys.executable, "-c", program])
+    return replace
+
+
+def test_counts_and_paths_are_those_of_the_report_without_the_shell(stand_in):
     """The shell of 3 bits in and out holds 3, and 4, 1 bits that it folds with a LUT."""
-    program = STAND_IN.replace("PATHS", repr(PATHS))
-    monkeypatch.setattr(subject, "nextpnr", lambda: [sys.executable, "-c", program])
-    placed = place(Register(3), device="45k", speed=8, seeds=(1, 2, 5))
+    stand_in(STAND_IN.replace("PATHS", repr(PATHS)))
+    placed = place(Register(3), chip=ECP5("45k", speed=8), seeds=(1, 2, 5))
     assert (placed.lut, placed.ff) == (100 + 2 * 3 - 1, 50 - 3 - 4 - 1)
     assert (placed.bram, placed.dsp) == (4, 5)
     assert placed.fmax == {1: 101, 2: 104, 5: 125}
     assert placed.median == 104
-    assert set(placed.paths) == {1, 2, 5}
+    path = CriticalPath(("pe_0.row", "pe_0.full", "pe_0.words", "later$16", "shell.o"),
+                        pytest.approx(1.7), pytest.approx(2.6), 4)
+    assert placed.paths == dict.fromkeys((1, 2, 5), path)
+    assert str(placed.paths[1]) == ("pe_0.row -> pe_0.full -> pe_0.words -> later$16 -> shell.o: "
+                                    "4 levels, 1.7 ns of logic and 2.6 ns of routing")
 
 
-def test_what_nextpnr_says_when_it_fails_is_in_the_error(monkeypatch):
-    monkeypatch.setattr(subject, "nextpnr",
-                        lambda: [sys.executable, "-c", "raise SystemExit('no room')"])
-    with pytest.raises(PlaceError, match="nextpnr failed:\nno room"):
+def test_what_nextpnr_says_when_it_fails_is_in_the_error(stand_in):
+    stand_in("raise SystemExit('no room')")
+    with pytest.raises(BuildError, match="nextpnr failed:\nno room"):
         place(Register(1))
 
 
-def test_a_native_nextpnr_comes_before_the_one_from_pypi(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
-    assert nextpnr() == ["nextpnr-ecp5"]
+def test_too_large(stand_in):
+    stand_in("print('Info:  DP16KD:  300/  208  144%\\nInfo: placing', flush=True)")
+    with pytest.raises(DoesNotFit, match="^the component needs 300 block RAMs where the board has "
+                                         "208; choose a smaller configuration$"):
+        place(Register(1))
 
 
-def test_a_missing_nextpnr_is_named_with_its_remedy(monkeypatch):
+def test_a_missing_nextpnr_is_named_before_any_work(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    steps = []
     with pytest.raises(ToolMissing, match=r"no nextpnr-ecp5.*pip install 'zeroskip\[fpga\]'"):
-        nextpnr()
+        place(Register(1), progress=lambda *step: steps.append(step))
+    assert steps == []

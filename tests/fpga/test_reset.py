@@ -8,10 +8,12 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.fpga.place import nextpnr
-from zeroskip.fpga.reset import LEAST, promote
+from zeroskip.fpga.families.ecp5 import ECP5, FLIP_FLOP
+from zeroskip.fpga.reset import promote
 from zeroskip.hw.netlist.emit import rtlil, yosys
 from zeroskip.sw.errors import ToolMissing
+
+LEAST = ECP5.resets.least
 
 
 class Chain(wiring.Component):
@@ -39,7 +41,7 @@ def promoted(tmp_path, length):
     source.write_text(rtlil(Chain(length), "top"))
     yosys(f"read_rtlil {source}", "synth_ecp5 -top top", f"write_json {netlist}")
     before = json.loads(netlist.read_text())["modules"]["top"]
-    count = promote(netlist)
+    count = promote(netlist, FLIP_FLOP, ECP5.resets)
     return count, before, json.loads(netlist.read_text())["modules"]["top"]
 
 
@@ -80,7 +82,7 @@ def test_logic_of_each_cluster_gets_a_copy_of_the_register(tmp_path, registered)
     netlist = tmp_path / "design.json"
     netlist.write_text(json.dumps({"modules": {"top": {
         "cells": {**cells, **logic, **source}, "netnames": {}}}}))
-    assert promote(netlist) == 1
+    assert promote(netlist, FLIP_FLOP, ECP5.resets) == 1
     after = json.loads(netlist.read_text())["modules"]["top"]["cells"]
     reads = {name: after[name]["connections"]["A"] for name in logic}
     assert all(after[name]["connections"]["B"] == [7] for name in logic)
@@ -100,7 +102,7 @@ def test_logic_of_each_cluster_gets_a_copy_of_the_register(tmp_path, registered)
 
 def test_nextpnr_takes_it_for_global(tmp_path):
     try:
-        command = nextpnr()
+        command = ECP5.nextpnr.command()
     except ToolMissing as missing:
         pytest.skip(str(missing))
     promoted(tmp_path, -(-LEAST // 32) + 1)

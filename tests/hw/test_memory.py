@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.fpga.area import synthesise
+from zeroskip.fpga.families.ecp5 import ECP5
 from zeroskip.hw.memory import BlockRAM
 from zeroskip.sim.bench import simulate
 
@@ -121,5 +122,5 @@ def test_words_may_be_structures(watch):
 
 def test_needs_no_logic_beside_it():
     """The output register is a flip-flop a bit until ``fpga/pack.py`` moves it inside."""
-    cells = synthesise(BlockRAM(32, depth=512), "ecp5", soft=False)
+    cells = synthesise(BlockRAM(32, depth=512), ECP5, soft=False)
     assert (cells.memories, cells.flip_flops, cells.logic) == (1, 32, 0)

@@ -94,7 +94,7 @@ def counted(monkeypatch):
     monkeypatch.setattr(core, "TensorCore", lambda config: SimpleNamespace(config=config))
 
     def synthesise(component, family, *, soft):
-        asked.append((component.config.patterns, family, soft))
+        asked.append((component.config.patterns, family.name, soft))
         return Cells(1050 if component.config.sparse else 1000, 70, 0 if soft else 16, 9)
     monkeypatch.setattr(area, "synthesise", synthesise)
     return asked

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from zeroskip.fpga import build, floor
-from zeroskip.fpga.build import BuildError, TimingMissed
+from zeroskip.fpga.build import TimingMissed
+from zeroskip.fpga.flow import BuildError
 from zeroskip.sw.errors import ToolMissing
 
 REPORT = {"board": "icebreaker", "config": "eie-icebreaker", "pes": 1, "multipliers": 0,
@@ -91,9 +92,10 @@ pathlib.Path("started").rename("pids")
 child.wait()"""
 PROGRAM = f"""import sys
 from zeroskip.fpga import build
+from zeroskip.fpga.family import Tool
 from zeroskip.sw.cli.entry import main
-build.synthesise = lambda *_: None
-build.Tool.command = lambda _: [sys.executable, "-c", {NEXTPNR!r}]
+build.synthesise = lambda *_, **__: None
+Tool.command = lambda _: [sys.executable, "-c", {NEXTPNR!r}]
 main()"""
 
 

@@ -6,7 +6,8 @@ import pytest
 from amaranth.hdl import Fragment
 
 from zeroskip.fpga import place
-from zeroskip.fpga.place import CriticalPath, Placed
+from zeroskip.fpga.flow import CriticalPath
+from zeroskip.fpga.place import Placed
 from zeroskip.sw.cli import clock
 from zeroskip.sw.experiments import benchmarks
 

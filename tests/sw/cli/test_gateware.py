@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from zeroskip.fpga.build import Tool
+from zeroskip.fpga.family import Tool
 from zeroskip.hw.tensorcore.config import CONFIGS
 from zeroskip.sw.cli import gateware
 

@@ -1,7 +1,8 @@
-"""The netlist that synthesis made of a board's top gives the bits of the integer reference."""
+"""The iCE40's netlist of a board's top, simulated, gives the bits of the integer reference."""
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from zeroskip.fpga.boards import BOARDS, design
 from zeroskip.fpga.boardtop import BoardTop
-from zeroskip.fpga.build import synthesise
-from zeroskip.fpga.netlist import write_model
+from zeroskip.fpga.build import borders
+from zeroskip.fpga.flow import synthesise
+from zeroskip.hw.netlist.emit import yosys
 from zeroskip.hw.system.top import Top
 from zeroskip.sim.cases import random_layers
 from zeroskip.sim.compiled import DRIVERS, Model, SerialLine, build_once
@@ -29,9 +31,45 @@ SYSTEM = design("icebreaker").system
 CONFIG = SYSTEM.cores[0]
 
 
+MODELS = """
+module SB_LUT4 (output O, input I0, I1, I2, I3);
+  parameter [15:0] LUT_INIT = 0;
+  assign O = LUT_INIT[{I3, I2, I1, I0}];
+endmodule
+module SB_SPRAM256KA (input [13:0] ADDRESS, input [15:0] DATAIN, input [3:0] MASKWREN, input WREN,
+                      CHIPSELECT, CLOCK, STANDBY, SLEEP, POWEROFF, output reg [15:0] DATAOUT);
+  reg [15:0] mem [0:16383];
+  always @(posedge CLOCK)
+    if (CHIPSELECT & WREN) mem[ADDRESS] <= DATAIN;
+    else if (CHIPSELECT) DATAOUT <= mem[ADDRESS];
+endmodule
+"""
+"""Instead of Yosys' own: that of the LUT is small, that of the RAM does not clear 16,384 words."""
+
+
+def write_model(folder: Path, target: Path) -> None:
+    """Writes C++ for CXXRTL of the iCE40 design that was synthesised into ``folder``.
+
+    There is no model of a PLL: the design runs at the board's own clock.
+    """
+    yosys_files = Path(importlib.util.find_spec("pyosys").origin).parent / "share" / "ice40"
+    library = (yosys_files / "cells_sim.v").read_text()
+    for name in re.findall(r"^module (\w+)", MODELS, re.MULTILINE):
+        library = re.sub(rf"^module {name}\b.*?^endmodule$", "", library,
+                         flags=re.DOTALL | re.MULTILINE)
+    cells = target.with_suffix(".v")
+    cells.write_text(library + MODELS)
+    yosys(f"read_json {folder / 'design.json'}", "delete =A:blackbox =A:whitebox",
+          "delete t:$scopeinfo", f"read_verilog -D ICE40_U -D NO_ICE40_DEFAULT_ASSIGNMENTS {cells}",
+          "hierarchy -top board -purge_lib", "proc", "flatten", "delete t:$scopeinfo",
+          "opt -full", "opt_clean -purge", "setattr -unset hdlname -unset src w:*",
+          "rename -hide", f"write_cxxrtl -g2 {target}")
+
+
 def generate(folder):
     """The model of the top, as :func:`build_once` wants it."""
-    synthesise(BoardTop(BOARD, Top(SYSTEM, divisor=DIVISOR), BOARD.clock_mhz), BOARD, folder)
+    synthesise(BoardTop(BOARD, Top(SYSTEM, divisor=DIVISOR), BOARD.clock_mhz), BOARD.chip, folder,
+               top="board", borders=borders(SYSTEM))
     write_model(folder, folder / "model.cc")
     with (folder / "model.cc").open("a") as file:
         file.write('\n#include <cxxrtl/capi/cxxrtl_capi.cc>\n#include "cxxrtl_driver.cc"\n')
