@@ -187,6 +187,11 @@ class EIEConfig:
         """A short name for exactly this configuration; a program file carries it."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
+    def component(self):
+        """The hardware; only this imports it."""
+        from zeroskip.hw.eie.array import EIE
+        return EIE(self)
+
 
 PLACE_LATENCY = 3
 """Cycles from a column's number to its place, in central control."""

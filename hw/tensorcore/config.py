@@ -124,6 +124,11 @@ class TensorCoreConfig:
         """A short name for exactly this configuration; a program file carries it."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
+    def component(self):
+        """The hardware; only this imports it."""
+        from zeroskip.hw.tensorcore.core import TensorCore
+        return TensorCore(self)
+
 
 _LEAST = {"products": 2, "weight_words": 2, "activation_words": 2}
 """Smallest value of a field, where it is not 1."""

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from zeroskip.hw import tools as programs
-from zeroskip.sw.cli.files import CONFIGS, check_writable, configuration, name_of, targets
+from zeroskip.sw.cli.files import check_writable, configuration, name_of, targets
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.files import write_all
 
@@ -44,8 +45,7 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
         check_writable(path)
     if machine == "accelerator":
         configs = targets(None, [name.strip() for name in config.split(",")] if config else [])
-        dut = Accelerator(**{next(name for name, known in CONFIGS.items()
-                                  if each in known.values()): each for each in configs})
+        dut = Accelerator(**{registry.of(each).name: each for each in configs})
         facts = {"config": [name_of(each) for each in configs],
                  "digest": [each.digest() for each in configs]}
     else:
@@ -73,7 +73,7 @@ def doctor(warm: bool, screen: Screen) -> None:
     """See ``zeroskip doctor --help``."""
     from zeroskip.fpga.build import FAMILIES
     from zeroskip.sim import cxxrtl
-    from zeroskip.sw.runtime import backends as engines
+    from zeroskip.sw.runtime import backends
 
     tools = [(tool, f"{purpose}, {name}") for name, family in FAMILIES.items()
              for tool, purpose in ((family.nextpnr, "place and route"),
@@ -104,8 +104,8 @@ def doctor(warm: bool, screen: Screen) -> None:
     screen.table("tools", ["tool", "version", "for", "how to get it"], [
         [row["tool"], row["version"] or "missing", row["for"],
          "" if row["version"] else row["get"]] for row in rows])
-    screen.text(f"default engine: {engines.default()}")
-    screen.result({"tools": rows, "default_engine": engines.default()})
+    screen.text(f"default backend: {backends.default()}")
+    screen.result({"tools": rows, "default_backend": backends.default()})
 
 
 def _package(name: str) -> str | None:

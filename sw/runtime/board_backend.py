@@ -2,21 +2,23 @@
 
 import weakref
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 
 import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.sw.compiler.program import Part, Program
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines import registry
+from zeroskip.sw.engines.base import Image, Progress, Result
 from zeroskip.sw.errors import BadInput, EngineError, LinkError
-from zeroskip.sw.runtime.backend import PATIENCE, Progress, Result
+from zeroskip.sw.runtime.backend import PATIENCE
 from zeroskip.sw.runtime.board import Board, Machines, Patience
 from zeroskip.sw.runtime.link import Link
 from zeroskip.sw.runtime.port import SerialPort
-from zeroskip.sw.runtime.rtl_backend import host
 
 
-class BoardEngine:
+class BoardBackend:
     """The machines of a program on a board, under an engine's name.
 
     Parameters
@@ -53,12 +55,12 @@ class BoardEngine:
         weakref.finalize(self, link.close)
         self._board = Board(link, tuple(pair), *larger, patience=patience)
 
-    def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
-        """See :class:`zeroskip.sw.runtime.backend.Engine`; the times are zero. ``LinkError`` for
+    def run(self, image: Image, inputs: np.ndarray, progress: Progress | None = None) -> Result:
+        """See :class:`zeroskip.sw.runtime.backend.Backend`; the times are zero. ``LinkError`` for
         what a board does wrong, ``TimeoutError`` where it stops answering."""
-        machine = self._board.machine(part.engine)
+        machine = self._board.machine(image.engine)
         try:
-            return host(part)(machine, part, inputs, progress)
+            return registry.engine(image.engine).run(machine, image, inputs, progress)
         except LinkError:
             raise
         except EngineError as error:
@@ -66,17 +68,17 @@ class BoardEngine:
                             "bitstream again") from None
 
 
-def virtual(program: Program) -> BoardEngine:
+def virtual(program: Program) -> BoardBackend:
     """A board with just the machines of ``program``, simulated down to its serial pins."""
-    from zeroskip.sim.virtual import VirtualBoard
+    make = resolve_name("zeroskip.sim.virtual:VirtualBoard")
 
     def connect(eie, tensorcore):
-        board = VirtualBoard(eie, tensorcore)
+        board = make(eie, tensorcore)
         return board.port, Patience(PATIENCE, lambda: board.cycles, "cycles"), board
     # a terminal loses nothing, and a simulation may be slow
-    return BoardEngine("virtual", program, connect, timeout=60)
+    return BoardBackend("virtual", program, connect, timeout=60)
 
 
-def serial(program: Program, port: str, known: Sequence[Machines] = ()) -> BoardEngine:
+def serial(program: Program, port: str, known: Sequence[Machines] = ()) -> BoardBackend:
     """The board at a serial port: one with just the program's machines, or one of ``known``."""
-    return BoardEngine("serial", program, lambda *_: (port, Patience(), None), known)
+    return BoardBackend("serial", program, lambda *_: (port, Patience(), None), known)
