@@ -6,26 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
+from zeroskip.hw.core import CoreConfig
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines import registry
-from zeroskip.sw.engines.base import Config
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.arrayfile import read_npy
 from zeroskip.sw.graph.network import as_int8, as_samples
 
 
-def configurations(engine: str | None) -> dict[str, dict[str, Config]]:
+def configurations(engine: str | None) -> dict[str, dict[str, CoreConfig]]:
     """The named configurations of one engine, or of each."""
     return {each.name: each.configs
             for each in ([registry.engine(engine)] if engine else registry.engines())}
 
 
-def configuration(name: str | None, engine: str) -> Config:
+def configuration(name: str | None, engine: str) -> CoreConfig:
     """An engine's configuration by name, or its first."""
     return targets(engine, [name] if name else [])[0]
 
 
-def targets(engine: str | None, names: list[str]) -> list[Config]:
+def targets(engine: str | None, names: list[str]) -> list[CoreConfig]:
     """The configurations that are named, one of an engine at most; without names the first of
     ``engine``, or of each."""
     kinds, found = configurations(engine), {}
@@ -40,7 +40,7 @@ def targets(engine: str | None, names: list[str]) -> list[Config]:
     return list(found.values()) or [next(iter(configs.values())) for configs in kinds.values()]
 
 
-def name_of(config: Config) -> str:
+def name_of(config: CoreConfig) -> str:
     """The name of a named configuration."""
     return next(name for name, named in registry.of(config).configs.items() if named == config)
 

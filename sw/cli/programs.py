@@ -24,7 +24,7 @@ COUNTED = ("cycles_per_image", "utilisation")
 def run(path: Path, input_path: Path, output: Path, backend: str | None, device: str | None,
         raw: bool, screen: Screen) -> None:
     """See ``zeroskip run --help``."""
-    from zeroskip.fpga.boards import machines
+    from zeroskip.fpga.boards import systems
     from zeroskip.sw.runtime.run import run_program
 
     if output.suffix != ".npy":
@@ -37,7 +37,7 @@ def run(path: Path, input_path: Path, output: Path, backend: str | None, device:
     _, x, given = _inputs(input_path, program, raw, screen)
     name = "virtual" if device == "virtual" else device or chosen(backend, screen)
     with screen.progress(name) as update:
-        runner = (board_backend.serial(program, device, machines())
+        runner = (board_backend.serial(program, device, systems())
                   if device not in (None, "virtual")
                   else _backend(name, program, path))
         results = run_program(program, runner, x, update)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from zeroskip.hw.core import CoreConfig
 from zeroskip.sw import files
 from zeroskip.sw.compiler import placement, reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines import registry
-from zeroskip.sw.engines.base import Config, ReferenceLayer
+from zeroskip.sw.engines.base import ReferenceLayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.tensorfile import read_safetensors
 from zeroskip.sw.graph.network import Network, as_int8, as_samples
@@ -59,7 +60,7 @@ def check_name(path: Path) -> None:
 
 
 def compile_network(network: Network, calibration: np.ndarray | None,
-                    *configs: Config) -> Compiled:
+                    *configs: CoreConfig) -> Compiled:
     """Quantises and packs ``network``, each layer for the engine that suits it best.
 
     Parameters

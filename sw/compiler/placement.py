@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from zeroskip.hw.core import CoreConfig
 from zeroskip.sw.engines import registry
-from zeroskip.sw.engines.base import Config, Offer
+from zeroskip.sw.engines.base import Offer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.chain import Unsupported
 from zeroskip.sw.frontends.load import survey
 from zeroskip.sw.graph.network import Layer, Linear, Network
 
 
-def place(layer: Layer, configs: Sequence[Config]) -> tuple[Config, Offer]:
+def place(layer: Layer, configs: Sequence[CoreConfig]) -> tuple[CoreConfig, Offer]:
     """The configuration whose engine makes most of a layer, of equals that which is registered
     first, and the engine's offer.
 
@@ -48,7 +49,7 @@ def inspect(model: Network | str | Path) -> list[dict]:
             for row in rows]
 
 
-def _layer_row(layer: Layer, configs: Sequence[Config]) -> dict:
+def _layer_row(layer: Layer, configs: Sequence[CoreConfig]) -> dict:
     config, offer = place(layer, configs)
     return {"name": layer.name, "kind": "linear" if isinstance(layer, Linear) else "conv2d",
             "shape": list(layer.weight.shape),

@@ -7,10 +7,11 @@ configuration, and knows no engine's classes.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
+from zeroskip.hw.core import CoreConfig
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Layer, Network
 from zeroskip.sw.graph.types import Quantity
@@ -18,10 +19,6 @@ from zeroskip.sw.quantize.calibration import Range
 
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
-
-Config = Any
-"""A configuration of an engine's core: a frozen dataclass of numbers with ``digest()`` and
-``component()``."""
 
 Cost = Callable[[Network], float]
 """What a network costs."""
@@ -169,7 +166,7 @@ class Image(ABC):
         Name of the engine.
     unit : str
         What computes an output, as messages call it.
-    config : Config
+    config : CoreConfig
         Of the core.
     layers : tuple
         What there is to tell of each layer: name, activation, inputs, outputs and more.
@@ -177,7 +174,7 @@ class Image(ABC):
 
     engine: ClassVar[str]
     unit: ClassVar[str]
-    config: Config
+    config: CoreConfig
     layers: tuple
 
     @property
@@ -256,7 +253,7 @@ class Engine(ABC):
     Attributes
     ----------
     name : str
-        An identifier.
+        The ``kind`` of its configurations.
     config : type
         Class of its configurations.
     configs : dict
@@ -273,11 +270,11 @@ class Engine(ABC):
 
     name: ClassVar[str]
     config: ClassVar[type]
-    configs: ClassVar[dict[str, Config]]
+    configs: ClassVar[dict[str, CoreConfig]]
     image: ClassVar[type[Image]]
     layer: ClassVar[type[ReferenceLayer]]
     shown: ClassVar[dict[str, str]]
-    costs: ClassVar[dict[str, Callable[[Config, np.ndarray], Cost]]] = {}
+    costs: ClassVar[dict[str, Callable[[CoreConfig, np.ndarray], Cost]]] = {}
 
     @abstractmethod
     def accepts(self, layer: Layer) -> Offer:
@@ -286,7 +283,7 @@ class Engine(ABC):
 
     @abstractmethod
     def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,
-                 config: Config) -> tuple[tuple[ReferenceLayer, ...], tuple]:
+                 config: CoreConfig) -> tuple[tuple[ReferenceLayer, ...], tuple]:
         """Consecutive layers in integers, and a report of each.
 
         ``x`` float32 [batch, inputs] reaches them, and ``ranges`` are those of their input and of
@@ -295,7 +292,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def lower(self, layers: Sequence[ReferenceLayer], config: Config) -> Image:
+    def lower(self, layers: Sequence[ReferenceLayer], config: CoreConfig) -> Image:
         """The image of quantised layers; ``BadInput`` where they do not fit the core."""
 
     @abstractmethod

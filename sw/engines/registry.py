@@ -2,7 +2,8 @@
 
 from pkgutil import resolve_name
 
-from zeroskip.sw.engines.base import Config, Engine
+from zeroskip.hw.core import CoreConfig
+from zeroskip.sw.engines.base import Engine
 from zeroskip.sw.errors import BadInput
 
 _ENGINES: dict[str, str | Engine] = {
@@ -44,6 +45,6 @@ def engines() -> tuple[Engine, ...]:
     return tuple(map(engine, _ENGINES))
 
 
-def of(config: Config) -> Engine:
+def of(config: CoreConfig) -> Engine:
     """The engine of a configuration."""
-    return next(each for each in engines() if isinstance(config, each.config))
+    return engine(config.kind)

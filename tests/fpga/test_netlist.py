@@ -16,21 +16,22 @@ from zeroskip.sim.cases import random_layers
 from zeroskip.sim.compiled import DRIVERS, Model, SerialLine, build_once
 from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie import host
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.runtime.board import Board
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.link import Link
-from zeroskip.sw.runtime.rtl_backend import host
 
 CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
 
 BOARD, DIVISOR = BOARDS["icebreaker"], 4
-CONFIG = design("icebreaker").eie
+SYSTEM = design("icebreaker").system
+CONFIG = SYSTEM.cores[0]
 
 
 def generate(folder):
     """The model of the top, as :func:`build_once` wants it."""
-    synthesise(BoardTop(BOARD, Top(CONFIG, None, divisor=DIVISOR), BOARD.clock_mhz), BOARD, folder)
+    synthesise(BoardTop(BOARD, Top(SYSTEM, divisor=DIVISOR), BOARD.clock_mhz), BOARD, folder)
     write_model(folder, folder / "model.cc")
     with (folder / "model.cc").open("a") as file:
         file.write('\n#include <cxxrtl/capi/cxxrtl_capi.cc>\n#include "cxxrtl_driver.cc"\n')
@@ -74,7 +75,7 @@ def test_netlist_gives_the_same_bits():
     model.poke("button", 1)
     model.poke("rx", 1)
     model.tick(300)
-    machine = Board(Link(Pins(model)), (CONFIG, None)).machine("eie")
-    result = host(part)(machine, part, inputs, None)
+    device = Board(Link(Pins(model)), SYSTEM).device("eie")
+    result = host.run(device, part, inputs)
     for found, wanted in zip(result.outputs, expected.outputs, strict=True):
         np.testing.assert_array_equal(found, wanted)
