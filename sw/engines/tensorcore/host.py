@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
+from zeroskip.sw.engines.base import Progress, Result
 from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer, TensorCorePart
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
 from zeroskip.sw.errors import EngineError
 from zeroskip.sw.graph.im2col import columns, fold
-from zeroskip.sw.runtime.backend import Progress, Result
 
 COLUMNS = 4096
 """Columns of B in one GEMM, at most, where an image has not more of its own."""

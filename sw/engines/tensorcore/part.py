@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP, TensorCoreConfig
+from zeroskip.sw.engines.base import Image
 from zeroskip.sw.engines.checks import (
     WEIGHTS,
     check_choice,
@@ -17,13 +18,13 @@ from zeroskip.sw.engines.checks import (
     check_scale,
     check_tensor,
 )
-from zeroskip.sw.engines.quantity import Quantity
 from zeroskip.sw.engines.tensorcore.golden import SHIFTS
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, prove
 from zeroskip.sw.engines.tensorcore.schedule import Schedule
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.nm import Compressed, decompress
 from zeroskip.sw.graph.im2col import Geometry
+from zeroskip.sw.graph.types import Quantity
 
 INDEX_BITS = 2
 """Bits of a kept value's position in its group."""
@@ -257,7 +258,7 @@ class TensorCoreLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class TensorCorePart:
+class TensorCorePart(Image):
     """Everything that consecutive layers run on one tensor core."""
 
     engine: ClassVar[str] = "tensorcore"
@@ -265,16 +266,6 @@ class TensorCorePart:
 
     config: TensorCoreConfig
     layers: tuple[TensorCoreLayer, ...]
-
-    @property
-    def inputs(self) -> int:
-        """Length of the flattened input."""
-        return self.layers[0].inputs
-
-    @property
-    def outputs(self) -> int:
-        """Length of the flattened output."""
-        return self.layers[-1].outputs
 
     @property
     def input(self) -> Quantity:
