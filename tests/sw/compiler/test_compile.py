@@ -19,6 +19,7 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.nm import Compressed, decompress
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
+from zeroskip.sw.quantize.calibration import ranges
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.run import run_program
@@ -119,6 +120,19 @@ def both():
     """A network whose layer in the middle suits the array, and the others the tensor core."""
     return Network((linear("a", 12, 8, "2:4"), linear("b", 12, 12, "2:4"),
                     linear("c", 10, 12, "unstructured"), linear("d", 5, 10, "2:4", "none")))
+
+
+def test_a_tensor_that_is_dead_between_two_engines_has_one_range(both):
+    """Where the samples say nothing of it, what is on both sides of it does."""
+    *others, c, d = both.layers
+    net = Network((*others, replace(c, bias=c.bias - 50), d))
+    assert not net.forward(samples(net))[2].any()
+    _, array, core = compile_network(net, samples(net), ARRAY, CORE).program.parts
+    low, high = ranges(net, samples(net).astype(np.float32))[3]
+    assert low == 0 < high < 50
+    assert array.output.scale * 32767 == pytest.approx(1.1 * high, rel=1e-6)
+    assert core.input.scale * 255 == pytest.approx(high, rel=1e-6)
+    assert core.input.zero_point == -128
 
 
 @pytest.mark.parametrize("configs", [(ARRAY, CORE), (CORE, ARRAY)])

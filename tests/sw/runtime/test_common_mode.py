@@ -9,8 +9,10 @@ import pytest
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler import compile as compiler
+from zeroskip.sw.engines.eie import quantize as eie_quantize
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
+from zeroskip.sw.engines.tensorcore import quantize as tensorcore_quantize
 from zeroskip.sw.frontends.chain import Chain
 from zeroskip.sw.frontends.load import read, to_onnx
 from zeroskip.sw.graph import im2col, network
@@ -127,7 +129,7 @@ def test_padding_that_reads_0(model, monkeypatch):
 def plant_quantiser(monkeypatch, number, change):
     """Changes layer ``number`` of the network as its quantiser gives it."""
     names = ["conv", "array", "core"]
-    for module in (compiler.int8, compiler.fixed_point):
+    for module in (tensorcore_quantize, eie_quantize):
         def planted(section, *args, right=module.quantize, **kwargs):
             result = right(section, *args, **kwargs)
             layers = tuple(change(layer) if layer.name == names[number] else layer
