@@ -11,12 +11,11 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
-from zeroskip.fpga.blocks import CLUSTERS
+from zeroskip.fpga.blocks import CLUSTERS, CORES
 from zeroskip.fpga.board import Design
 from zeroskip.fpga.boardtop import BoardTop
 from zeroskip.fpga.flow import BuildError, critical_path, fmax, netlist, route, synthesise
 from zeroskip.hw import tools
-from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.top import Top
 from zeroskip.sw.files import beside, write
 
@@ -66,7 +65,7 @@ def build(
     step(0, SEEDS + 2, "synthesis")
     top = component or Top(design.system, divisor=design.divisor)
     synthesise(BoardTop(board, top, design.mhz), chip, folder, top="board",
-               borders=borders(design.system))
+               borders=f"{CORES} {CLUSTERS}")
     write(folder / chip.constraints, board.constraints())
 
     reached = {}
@@ -97,11 +96,6 @@ def build(
                     zip(design.system.names, design.system.cores, strict=True)}}
     write(folder / "report.json", json.dumps(report, indent=2) + "\n")
     return report
-
-
-def borders(system: SystemConfig) -> str:
-    """The modules of the cores and of the clusters, in Yosys."""
-    return " ".join([*(f"*.accelerator.{name}" for name in system.names), CLUSTERS])
 
 
 def _run(command: Sequence[str], folder: Path) -> None:

@@ -83,7 +83,8 @@ def route(chip: Family, folder: Path, name: str, *, seed: int, mhz: float,
 
 def _excess(used: dict[str, tuple[int, int]], chip: Family) -> str:
     """All of which more is used than there is."""
-    names = {kind: KINDS[what] for what, kinds in chip.placed.items() for kind in kinds}
+    names = {kind: KINDS[what] for what, weights in chip.placed.items()
+             for kind, weight in weights.items() if weight == 1}
     return ", ".join(f"{needed} {names.get(kind, kind)} where the board has {there}"
                      for kind, (needed, there) in used.items() if needed > there)
 

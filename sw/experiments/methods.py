@@ -123,7 +123,7 @@ def _modules(train: Data, test: Data, seed: int) -> Iterator[Outcome]:
     import torch
 
     from zeroskip.sw.prune import structure
-    from zeroskip.sw.prune.criteria import scores
+    from zeroskip.sw.prune.scores import scores
     from zeroskip.sw.prune.train import fit, layers
 
     def fitted(module, penalty=None):

@@ -113,8 +113,8 @@ def prune(
     """
     import torch
 
-    from zeroskip.sw.prune.criteria import scores
     from zeroskip.sw.prune.reconstruct import sparsegpt
+    from zeroskip.sw.prune.scores import scores
     from zeroskip.sw.prune.statistics import collect
 
     def choose(score):

@@ -15,10 +15,11 @@ from torch import nn
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.prune import structure
-from zeroskip.sw.prune.criteria import CRITERIA, scores
+from zeroskip.sw.prune.criteria import CRITERIA
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.granularity import Granularity
 from zeroskip.sw.prune.reconstruct import lasso_channels, least_squares, sparsegpt
+from zeroskip.sw.prune.scores import scores
 from zeroskip.sw.prune.statistics import collect
 from zeroskip.sw.prune.train import fit, layers
 
@@ -114,7 +115,7 @@ def prune(
             training.run(module, lambda _: cut.hold())
         return
     else:
-        cuts = CUTS if CRITERIA[criterion].needs in ("nothing", "norm") else training.epochs
+        cuts = training.epochs if CRITERIA[criterion].needs_data else CUTS
         training.run(module, cut.falling(cuts))
         return
     if training is not None:

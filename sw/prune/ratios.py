@@ -98,7 +98,7 @@ class OneShot:
         import torch
 
         from zeroskip.sw.frontends.torch_frontend import to_torch
-        from zeroskip.sw.prune.criteria import scores
+        from zeroskip.sw.prune.scores import scores
         from zeroskip.sw.prune.train import layers
 
         module = to_torch(self.network)
@@ -111,7 +111,7 @@ class OneShot:
         """The network at these densities; a layer that has none stays as it is.
 
         Raises BadInput for a name that no layer has, and like
-        :func:`zeroskip.sw.prune.criteria.scores`.
+        :func:`zeroskip.sw.prune.scores.scores`.
         """
         for name in densities:
             if name not in self.names:

@@ -37,6 +37,7 @@ from pathlib import Path
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear
+from zeroskip.sw.prune.criteria import CRITERIA
 from zeroskip.sw.prune.data import Data, read_data
 from zeroskip.sw.prune.granularity import PATTERNS, granularity
 
@@ -46,9 +47,10 @@ LENGTH, WIDTH, DOTS = 1 << 17, 1000, 120
 STRUCTURAL = {"channel": Conv2d, "neuron": Linear}
 """Granularities whose units leave the network, and the layers that lose them."""
 
-CRITERIA = ("l1", "l2", "apoz", "wanda", "obd", "lasso")
-"""Those of :mod:`zeroskip.sw.prune.criteria` that need no batch norm, for a network has none, and
-the LASSO's."""
+CRITERION_NEEDS_DATA = {name: each.needs_data for name, each in CRITERIA.items()
+                        if each.needs != "norm"} | {"lasso": True}
+"""Criteria of a recipe, and whether they need samples: those of :mod:`zeroskip.sw.prune.criteria`
+but for any that needs a batch norm, for a network has none; and the LASSO's."""
 
 RECONSTRUCTIONS = ("least_squares", "sparsegpt")
 
@@ -68,7 +70,7 @@ class Recipe:
     granularity, size
         As of :func:`zeroskip.sw.prune.granularity.granularity`, or a key of ``STRUCTURAL``.
     criterion : str
-        One of ``CRITERIA``; ``"lasso"`` with ``STRUCTURAL``.
+        A key of ``CRITERION_NEEDS_DATA``; ``"lasso"`` with ``STRUCTURAL``.
     reconstruct : str or None
         One of ``RECONSTRUCTIONS``; ``"sparsegpt"`` has a criterion of its own.
     rounds : int or None
@@ -109,9 +111,9 @@ class Recipe:
 
     def __post_init__(self):
         self._check_density(self._check_granularity())
-        if self.criterion not in list(CRITERIA):
+        if self.criterion not in list(CRITERION_NEEDS_DATA):
             raise BadInput(f"there is no criterion {self.criterion!r}; choose one of "
-                           f"{', '.join(CRITERIA)}.")
+                           f"{', '.join(CRITERION_NEEDS_DATA)}.")
         _check(self.rounds is None or _whole(self.rounds, 1), "rounds", "a whole number from 1",
                self.rounds)
         for name in ("rewind", "data"):
@@ -237,7 +239,7 @@ def read_recipe(path: str | Path, density: float | None = None) -> Recipe:
         recipe = Recipe(**values)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
-    if recipe.criterion in CRITERIA[2:] and recipe.data is None:
+    if CRITERION_NEEDS_DATA[recipe.criterion] and recipe.data is None:
         raise BadInput(f"{path}: criterion {recipe.criterion!r} needs data to work with; add data "
                        "or take l1.")
     return recipe

@@ -109,7 +109,7 @@ def remove(
         By name the fraction of the units that stay, in (0, 1], at least one; or a bool tensor
         [units], true at what stays. Of layers that shrink together one is enough.
     scores : dict of tensor
-        As :func:`zeroskip.sw.prune.criteria.scores` gives them, by the name of a Linear or Conv2d
+        As :func:`zeroskip.sw.prune.scores.scores` gives them, by the name of a Linear or Conv2d
         like its weight; for densities. A unit has the sum over its rows in all layers that shrink
         together, a block that over its layers; of equal ones the first stay.
 

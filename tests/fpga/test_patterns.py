@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 
 from zeroskip.fpga import floor
-from zeroskip.fpga.blocks import CLUSTERS, WEIGHTS
+from zeroskip.fpga.blocks import CLUSTERS, CORES, WEIGHTS
 from zeroskip.fpga.boards import BOARDS
 from zeroskip.fpga.boardtop import BoardTop
-from zeroskip.fpga.build import borders
 from zeroskip.fpga.families.ecp5 import ECP5
 from zeroskip.fpga.flow import synthesise
 from zeroskip.fpga.shell import Shell
@@ -38,10 +37,8 @@ def found(tmp_path, component, name, *selections):
 
 def test_modules_that_keep_their_borders(tmp_path):
     system = SystemConfig((ARRAY, CORE, replace(ARRAY, queue_depth=3)))
-    patterns = borders(system).split()
-    assert len(patterns) == 3 + 2
     found(tmp_path, BoardTop(BOARDS["ulx3s-85f"], Top(system, divisor=8), 50), "board",
-          *(("mod-count", 1, pattern) for pattern in patterns))
+          ("mod-count", 3, CORES), *(("mod-count", 1, each) for each in CLUSTERS.split()))
     found(tmp_path, Shell(EIE(ARRAY)), "shell", ("mod-count", 1, "shell.component"),
           ("mod-count", 1, CLUSTERS))
 
@@ -61,7 +58,7 @@ def flow(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ECP5, "resets", replace(ECP5.resets, least=100))    # the array is small
         synthesise(BoardTop(board, Top(system, divisor=8), 50), board.chip, folder, top="board",
-                   borders=borders(system))
+                   borders=f"{CORES} {CLUSTERS}")
     return json.loads((folder / "design.json").read_text())["modules"]["board"]
 
 
@@ -76,7 +73,7 @@ def test_memories_and_multipliers_of_each_cluster_are_placed(flow):
         placed = [name for name, cell in of_type(flow, kind).items() if "BEL" in cell["attributes"]]
         assert len(placed) == 2 * len(names)
         assert {name for name in names for cluster in range(2)
-                if any(f"eie.cluster_{cluster}.{name}." in each for each in placed)} == names
+                if any(f"eie.core.cluster_{cluster}.{name}." in each for each in placed)} == names
 
 
 def test_their_registers_are_packed_into_them(flow):
@@ -94,7 +91,7 @@ def test_the_array_is_reset_by_a_buffer_and_each_clusters_logic_by_a_copy(flow):
                for bits in [cell["connections"]["Q"]]}
     (buffer,) = [name for name, cell in of_type(flow, "DCCA").items()
                  if drivers.get(cell["connections"]["CLKI"][0], "").startswith(
-                     "top.accelerator.eie_reset_TRELLIS_FF")]
+                     "top.accelerator.eie.core_reset_TRELLIS_FF")]
     for cluster in range(2):
         (made,) = cells[f"{buffer}_cluster_{cluster}"]["connections"]["Q"]
         readers = [name for name, cell in cells.items() for port, bits in
@@ -108,8 +105,8 @@ def test_blocks_of_the_floor_plan(flow):
     scopes = {name for name, cell in flow["cells"].items() if cell["type"] == "$scopeinfo"}
     shown = set(floor.blocks([floor._scope(name, scopes) for name in flow["cells"]]).values())
     assert "endpoint" in shown
-    assert {name[:len("eie.cluster_0")] for name in shown if "cluster" in name} == {
-        "eie.cluster_0", "eie.cluster_1"}
+    assert {name[:len("eie.core.cluster_0")] for name in shown if "cluster" in name} == {
+        "eie.core.cluster_0", "eie.core.cluster_1"}
 
 
 def test_cells_by_the_name_of_their_signal(flow):

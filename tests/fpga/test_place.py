@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Place and route: real ones that take seconds, and the parts around nextpnr with a stand-in."""
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""The iCE40's netlist of a board's top, simulated, gives the bits of the integer reference."""
+"""iCE40: what its tools and its PLL are told; a simulated netlist gives the reference's bits."""
 
 import importlib.util
 import os
@@ -10,7 +10,6 @@ import pytest
 
 from zeroskip.fpga.boards import BOARDS, design
 from zeroskip.fpga.boardtop import BoardTop
-from zeroskip.fpga.build import borders
 from zeroskip.fpga.flow import synthesise
 from zeroskip.hw.netlist.emit import yosys
 from zeroskip.hw.system.top import Top
@@ -69,7 +68,7 @@ def write_model(folder: Path, target: Path) -> None:
 def generate(folder):
     """The model of the top, as :func:`build_once` wants it."""
     synthesise(BoardTop(BOARD, Top(SYSTEM, divisor=DIVISOR), BOARD.clock_mhz), BOARD.chip, folder,
-               top="board", borders=borders(SYSTEM))
+               top="board", borders="")
     write_model(folder, folder / "model.cc")
     with (folder / "model.cc").open("a") as file:
         file.write('\n#include <cxxrtl/capi/cxxrtl_capi.cc>\n#include "cxxrtl_driver.cc"\n')
@@ -97,6 +96,20 @@ class Pins:
             self._received = self._line.run(b"", 1000)[1]
         received, self._received = self._received, b""
         return received
+
+
+def test_arguments():
+    assert BOARD.chip.arguments() == ["--up5k", "--package", "sg48", "--pcf", "pins.pcf",
+                                      "--asc", "routed.asc"]
+    assert BOARD.chip.packing("x") == ["routed.asc", "x"]
+
+
+def test_pll(pll):
+    """30 MHz are 12 MHz * 80 / 32, of the oscillator inside. Divisors count from 0."""
+    kind, told = pll("icebreaker", 30)
+    assert kind == "SB_PLL40_PAD"
+    assert told == {"FEEDBACK_PATH": '"SIMPLE"', "DIVR": "4'0000", "DIVF": "7'1001111",
+                    "DIVQ": "3'101", "FILTER_RANGE": "3'001"}
 
 
 @pytest.mark.skipif(not CAMPAIGN, reason="minutes of the C++ compiler; set ZEROSKIP_CAMPAIGN=1")

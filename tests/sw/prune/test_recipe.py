@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.prune.criteria import CRITERIA
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.recipe import CRITERIA, Recipe, read_recipe
+from zeroskip.sw.prune.recipe import CRITERION_NEEDS_DATA, Recipe, read_recipe
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((96, 16)).astype(np.float32)
@@ -56,8 +57,8 @@ def test_densities_of_many_layers_on_one_line(recipe):
 
 
 def test_criteria_are_those_of_the_registry():
-    registry = pytest.importorskip("zeroskip.sw.prune.criteria").CRITERIA
-    assert set(CRITERIA) == set(registry) - {"scale"} | {"lasso"}
+    assert set(CRITERION_NEEDS_DATA) == set(CRITERIA) - {"scale"} | {"lasso"}
+    assert [name for name, needs in CRITERION_NEEDS_DATA.items() if not needs] == ["l1", "l2"]
 
 
 @pytest.mark.parametrize("given", [

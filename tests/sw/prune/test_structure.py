@@ -16,7 +16,7 @@ from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.frontends.torch_frontend import from_torch
 from zeroskip.sw.graph.network import Conv2d
-from zeroskip.sw.prune.criteria import scores
+from zeroskip.sw.prune.scores import scores
 from zeroskip.sw.prune.structure import Change, equivalent, masked, plan, remove
 from zeroskip.sw.prune.train import layers
 

@@ -10,7 +10,8 @@ from torch.autograd.functional import hessian
 from torch.func import functional_call, jacrev
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.prune.criteria import CRITERIA, curvature, scores
+from zeroskip.sw.prune.criteria import CRITERIA
+from zeroskip.sw.prune.scores import curvature, scores
 
 torch.set_num_threads(1)
 
