@@ -80,6 +80,17 @@ class Schedule:
         return [slice(at, min(at + rows, self.m)) for at in range(0, self.m, rows)]
 
     @property
+    def keep(self) -> bool:
+        """Whether the weights are loaded once, not in each block again."""
+        turns = len(self.panels) * self.chunks
+        return len(self.blocks) > 1 and turns * self.steps <= self.config.weight_words
+
+    @property
+    def loads(self) -> int:
+        """How many times the weights are loaded."""
+        return 1 if self.keep else len(self.blocks)
+
+    @property
     def output_rows(self) -> int:
         """Items of the output stream."""
         return self.m * sum(-(-(b.stop - b.start) // self.config.columns) for b in self.blocks)
@@ -91,7 +102,7 @@ class Schedule:
             "rows": self.m, "columns": self.n, "block": self.block, "chunks": self.chunks,
             "steps": self.steps, "words": self.words,
             "pattern": layouts.PATTERNS[self.pattern].value, "int4": int4,
-            "zero_point": zero_point & 0xFF, "relu": relu, "raw": raw}
+            "zero_point": zero_point & 0xFF, "relu": relu, "raw": raw, "keep": self.keep}
         return pack_fields(layouts.gemm(self.config),
                            {name: np.array([int(value)]) for name, value in fields.items()})
 
@@ -113,7 +124,7 @@ class Schedule:
             stored[:, :indices.shape[1]] = indices
             parts.append(np.stack([stored & 1, stored >> 1], axis=-1).reshape(-1, 2 * products))
         once = _side_by_side(np.concatenate(parts, axis=1), self.m, self.config.rows)
-        return _as_words(np.tile(once, (len(self.blocks), 1)))
+        return _as_words(np.tile(once, (self.loads, 1)))
 
     def channels(self, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """The channel stream, uint32 [n, words], from int [m] each; see :data:`RAW`."""

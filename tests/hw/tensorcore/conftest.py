@@ -262,11 +262,12 @@ class Sizes:
     steps: int = 1
     words: int = 1
     pattern: str = "dense"
+    keep: int = 0
 
     @property
     def command(self):
-        """The fields of the command that are sizes."""
-        names = ("rows", "columns", "block", "chunks", "steps", "words")
+        """The fields of the command that are sizes, and whether the weights are kept."""
+        names = ("rows", "columns", "block", "chunks", "steps", "words", "keep")
         return {name: getattr(self, name) for name in names}
 
     async def start(self, ctx, dut):
@@ -289,6 +290,6 @@ class Sizes:
 
 @pytest.fixture(scope="session")
 def walk_sizes():
-    """``walk_sizes(config, rows, columns, block, chunks, steps, words, pattern)``:
+    """``walk_sizes(config, rows, columns, block, chunks, steps, words, pattern, keep)``:
     :class:`Sizes`."""
     return Sizes

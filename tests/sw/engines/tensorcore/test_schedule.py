@@ -125,7 +125,7 @@ def test_the_command_holds_the_sizes_and_the_modes():
         zero_point=-128, relu=True, int4=True))
     assert {name: int(value[0]) for name, value in fields.items()} == {
         "rows": 5, "columns": 9, "block": 12, "chunks": 1, "steps": 5, "words": 5, "pattern": 2,
-        "int4": 1, "zero_point": 128, "relu": 1, "raw": 0}
+        "int4": 1, "zero_point": 128, "relu": 1, "raw": 0, "keep": 0}
     plain = unpack_fields(layouts.gemm(schedule.config), schedule.command(raw=True))
     assert [int(plain[name][0]) for name in ("int4", "zero_point", "relu", "raw")] == [0, 0, 0, 1]
 
@@ -173,10 +173,13 @@ def machine(schedule, weights, activations, channels):
     words = iter(read_activations(config, activations))
     biases = iter(unpack_fields(layouts.CHANNEL, channels)["bias"].astype(np.uint32)
                   .view(np.int32).tolist())
-    rows = []
+    rows, kept = [], []
     for columns in range(schedule.n, 0, -schedule.block):
         tiles = -(-min(columns, schedule.block) // config.columns)
         block = [next(words) for _ in range(tiles * schedule.words)] if schedule.chunks == 1 else 0
+        if schedule.keep:
+            kept = kept or [*steps]     # all came in the first block
+            steps = iter(kept)
         for left in range(schedule.m, 0, -config.rows):
             sums = np.zeros((tiles, config.rows, config.columns), np.int64)
             for _ in range(schedule.chunks):
