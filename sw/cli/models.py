@@ -97,7 +97,7 @@ def _eie_facts(layer, report) -> dict:
 def _tensorcore_facts(layer, report) -> dict:
     return {"name": layer.name, "inputs": layer.inputs, "outputs": layer.outputs,
             "activation": layer.activation, "pattern": layer.pattern,
-            "weights": layer.rows * layer.columns, "kept": layer.values.size,
+            "weights": layer.rows * layer.columns, "kept": layer.kept,
             "rms": report.rms, "outputs_saturated": report.saturated,
             "accumulator_bits": report.accumulator_bits}
 

@@ -69,7 +69,7 @@ Config = EIEConfig | TensorCoreConfig
 
 
 def compile_network(network: Network, calibration: np.ndarray | None,
-                    *configs: Config) -> Compiled:
+                    *configs: Config, batch: int | None = None) -> Compiled:
     """Quantises and packs ``network``, each layer for the machine that suits it.
 
     Parameters
@@ -84,6 +84,9 @@ def compile_network(network: Network, calibration: np.ndarray | None,
     configs : one of each machine at most
         With one machine it takes all layers; with both see
         :func:`zeroskip.sw.frontends.load.engine`.
+    batch : int, optional
+        Samples that go through a tensor core together; for a good one and the default see
+        :class:`zeroskip.sw.engines.tensorcore.part.TensorCorePart`.
 
     Raises
     ------
@@ -101,7 +104,7 @@ def compile_network(network: Network, calibration: np.ndarray | None,
     for config, group in groupby(network.layers, lambda layer: _machine(layer, configs)):
         section = Network(tuple(group))
         compile_section = _eie if isinstance(config, EIEConfig) else _tensorcore
-        part, quantised, report = compile_section(section, x, config)
+        part, quantised, report = compile_section(section, x, config, batch)
         parts.append(part)
         layers += reference.from_layers(quantised)
         reports += report
@@ -127,14 +130,15 @@ def _machine(layer: Linear | Conv2d, configs: tuple[Config, ...]) -> Config:
     return next((config for config in configs if isinstance(config, wanted)), configs[0])
 
 
-def _eie(section: Network, x: np.ndarray, config: EIEConfig):
+def _eie(section: Network, x: np.ndarray, config: EIEConfig, _batch: int | None):
     fixed = fixed_point.quantize(section, x, config.acc_width)
     return eie.compile_layers(fixed.layers, config), fixed.layers, fixed.report
 
 
-def _tensorcore(section: Network, x: np.ndarray | None, config: TensorCoreConfig):
+def _tensorcore(section: Network, x: np.ndarray | None, config: TensorCoreConfig,
+                batch: int | None):
     layers, report = int8.quantize(section, x)
-    return tensorcore.compile_layers(layers, config), layers, report
+    return tensorcore.compile_layers(layers, config, batch), layers, report
 
 
 def storage(program: Program) -> dict[str, int]:

@@ -17,6 +17,7 @@ from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.hw.tensorcore.layouts import PATTERNS
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
+from zeroskip.sw.engines.wire import streams
 
 
 def _requantised(total, multiplier, shift, *, zero_point=0, relu=False):
@@ -122,13 +123,12 @@ class Gemm:
     def streams(self):
         """What the host sends: stream name to uint32 [items, words]."""
         schedule = self.schedule
-        return {
-            "commands": schedule.command(zero_point=self.zero_point, relu=self.relu,
-                                         raw=self.raw, int4=self.int4),
-            "weights": schedule.weights(self.values, self.indices),
-            "channels": schedule.channels(self.bias, self.multiplier, self.shift),
-            "activations": schedule.activations(self.b),
-        }
+        return streams(schedule.records(
+            schedule.command(zero_point=self.zero_point, relu=self.relu, raw=self.raw,
+                             int4=self.int4),
+            schedule.weights(self.values, self.indices),
+            schedule.channels(self.bias, self.multiplier, self.shift),
+            schedule.operands(self.b)))[0]
 
     @property
     def steps(self):
