@@ -172,3 +172,8 @@ def _words(items: list[int], width: int) -> np.ndarray:
     words = -(-width // 32)
     return np.array([[item >> 32 * k & 0xFFFFFFFF for k in range(words)] for item in items],
                     np.uint32).reshape(len(items), words)
+
+
+def simulator() -> Callable:
+    """Backend ``python``: some thousand cycles a second, and no tool needed."""
+    return lambda make, _name, _key: AmaranthModel(make())

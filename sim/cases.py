@@ -11,7 +11,7 @@ from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
 from zeroskip.sw.engines.eie.part import EIEPart
 from zeroskip.sw.engines.eie.quantize import FixedLayer
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 
 CODEBOOK = np.array([0, 1, -1, 2, -3, 5, -8, 13, -21, 34, -55, 89, -144, 233, -377, 610],
                     np.int16)
@@ -29,7 +29,7 @@ class Case:
     """A program of one part, its inputs, and what the integer reference says of them."""
 
     program: Program
-    golden: GoldenEngine
+    golden: GoldenBackend
     inputs: np.ndarray
 
     @property
@@ -46,11 +46,11 @@ class Case:
 def make_case(layers, inputs, balance=True, **config) -> Case:
     """``layers`` on an array with memories as deep as they need; every layer's outputs are
     sent out."""
-    integers = reference.from_layers(tuple(layers))
+    integers = tuple(layers)
     part = cut(compile_layers(tuple(layers), deepened(EIEConfig(**config)),
                               balance=balance).traced())
     program = Program((part,), reference.digest(integers))
-    golden = GoldenEngine(program, integers)
+    golden = GoldenBackend(program, integers)
     return Case(program, golden, np.atleast_2d(np.asarray(inputs, np.int16)))
 
 

@@ -13,13 +13,20 @@ from zeroskip.hw.netlist import emit
 from zeroskip.sim.compiled import DRIVERS, Model, build_once, large_copies
 from zeroskip.sw.errors import ToolMissing
 
-__all__ = ["Model", "build", "version"]
+__all__ = ["Model", "build", "simulator", "version"]
 
 OLDEST = 5
 """First major version that works: the first that schedules as SystemVerilog says."""
 
 _OPTIONS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
             "-Wno-lint", "--prefix", "Vdesign")
+
+
+def simulator() -> Callable:
+    """Backend ``verilator``: the Verilog, compiled by a simulator that is not of this project's
+    making; ``ToolMissing`` without it."""
+    version()
+    return lambda make, name, key: Model(build(make, name, key))
 
 
 def version() -> str:

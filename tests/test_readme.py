@@ -9,7 +9,7 @@ import numpy as np
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.graph.network import Linear, Network
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.run import run_program
 
 README = Path(__file__).parents[1] / "README.md"
@@ -31,7 +31,7 @@ def test_the_numpy_lines_give_the_integer_outputs(tmp_path, monkeypatch):
     lines = re.search(r"^    import json, numpy.*? else y$", README.read_text(), re.S | re.M)[0]
     names = {}
     exec(textwrap.dedent(lines), names)
-    golden = GoldenEngine(compiled.program, compiled.reference)
+    golden = GoldenBackend(compiled.program, compiled.reference)
     expected = run_program(compiled.program, golden, integers)[-1].outputs[-1]
     np.testing.assert_array_equal(names["y"], expected)
 

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.bus import BUS
 from zeroskip.hw.netlist.share import resettable
-from zeroskip.hw.stream import Gather, Scatter
+from zeroskip.hw.stream import Downsizer, Upsizer
 from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.registers import Access, Field, Item, Register, RegisterFile, Window
 
@@ -85,16 +85,16 @@ class Accelerator(wiring.Component):
         elif kind == "out":
             m.d.comb += register.eq(value)
         elif kind == "source":
-            gather = Gather(value.payload.shape())
-            m.submodules[f"{name}_words"] = ResetInserter(reset)(gather)
-            m.d.comb += [gather.i.payload.eq(register.payload), gather.i.valid.eq(register.valid),
-                         register.ready.eq(gather.i.ready | reset)]     # a reset drops the word
-            wiring.connect(m, gather.o, value)
+            upsizer = Upsizer(value.payload.shape())
+            m.submodules[f"{name}_words"] = ResetInserter(reset)(upsizer)
+            m.d.comb += [upsizer.i.payload.eq(register.payload), upsizer.i.valid.eq(register.valid),
+                         register.ready.eq(upsizer.i.ready | reset)]     # a reset drops the word
+            wiring.connect(m, upsizer.o, value)
         else:
-            scatter = Scatter(value.payload.shape())
-            m.submodules[f"{name}_words"] = ResetInserter(reset)(scatter)
-            wiring.connect(m, value, scatter.i)
-            wiring.connect(m, scatter.o, register)
+            downsizer = Downsizer(value.payload.shape())
+            m.submodules[f"{name}_words"] = ResetInserter(reset)(downsizer)
+            wiring.connect(m, value, downsizer.i)
+            wiring.connect(m, downsizer.o, register)
 
 
 def _ports(core: wiring.Component) -> Iterator[tuple[str, str, object]]:

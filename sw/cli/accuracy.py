@@ -7,7 +7,7 @@ import numpy as np
 
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.engines.eie import golden as eie
-from zeroskip.sw.engines.eie.quantize import quantize, to_integer
+from zeroskip.sw.engines.eie.quantize import quantize
 from zeroskip.sw.experiments import digits
 from zeroskip.sw.graph.network import Network
 from zeroskip.sw.prune.data import Data
@@ -72,7 +72,7 @@ def _trials(seed: int) -> Iterator[Trial]:
 def _integer_accuracy(network: Network, train: Data, test: Data) -> float:
     """Accuracy on the test images of the network in integers, its scales from the training's."""
     fixed = quantize(network, train.x)
-    y, _ = to_integer(test.x, fixed.input_scale)
+    y, _ = fixed.layers[0].input.to_integer(test.x)
     for layer in fixed.layers:
         y, _ = eie.layer(y, layer.weight, layer.bias, layer.shift, layer.activation)
     return float(np.mean(y.argmax(axis=1) == test.y))

@@ -12,13 +12,13 @@ from zeroskip.sw.engines.eie.pack import pack as pack_matrix
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.experiments import benchmarks, gemm_benchmarks
 from zeroskip.sw.experiments.layers import NINE
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime import backends
 
 
-def tensorcore(config: str | None, engine: str | None, screen: Screen) -> None:
+def tensorcore(config: str | None, backend: str | None, screen: Screen) -> None:
     """See ``zeroskip bench tensorcore --help``."""
     made = configuration(config, "tensorcore")
-    rtl = engines.rtl(engine or "cxxrtl")   # millions of cycles: no slow engine unasked
+    rtl = backends.rtl(backend or "cxxrtl")   # millions of cycles: no slow one unasked
     patterns = made.patterns[1:]
     if not patterns:
         raise BadInput(f"the configuration '{config}' has no sparse pattern; choose another")
@@ -99,9 +99,9 @@ def _best(function) -> float:
     return min(times)
 
 
-def _found(engine: str) -> bool:
+def _found(name: str) -> bool:
     try:
-        engines.rtl(engine)
+        backends.rtl(name)
     except ToolMissing:
         return False
     return True
@@ -110,17 +110,17 @@ def _found(engine: str) -> bool:
 def sim(screen: Screen) -> None:
     """See ``zeroskip bench sim --help``."""
     rows, sizes = [], (1, 4, 16, 64)
-    compiled = [engines.rtl(name) for name in ("cxxrtl", "verilator") if _found(name)]
+    compiled = [backends.rtl(name) for name in ("cxxrtl", "verilator") if _found(name)]
     with screen.progress("simulating") as update:
         for done, pes in enumerate(sizes):
             update(done, len(sizes), f"{pes} PEs")
-            slow = benchmarks.cycles_per_second(engines.rtl("python"), pes, 1)
-            rows.append({"engine": "python", "pes": pes, "cycles_per_second": slow})
-            for engine in compiled:
-                fast = benchmarks.cycles_per_second(engine, pes, 40_000 // pes)
-                rows.append({"engine": engine.name, "pes": pes, "cycles_per_second": fast,
+            slow = benchmarks.cycles_per_second(backends.rtl("python"), pes, 1)
+            rows.append({"backend": "python", "pes": pes, "cycles_per_second": slow})
+            for backend in compiled:
+                fast = benchmarks.cycles_per_second(backend, pes, 40_000 // pes)
+                rows.append({"backend": backend.name, "pes": pes, "cycles_per_second": fast,
                              "ratio": fast / slow})
-    screen.table("clock cycles a second", ["engine", "PEs", "cycles/s", "over python"], [
-        [row["engine"], row["pes"], row["cycles_per_second"], row.get("ratio", 1.0)]
+    screen.table("clock cycles a second", ["backend", "PEs", "cycles/s", "over python"], [
+        [row["backend"], row["pes"], row["cycles_per_second"], row.get("ratio", 1.0)]
         for row in rows])
     screen.result({"rows": rows})

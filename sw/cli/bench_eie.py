@@ -11,7 +11,7 @@ import scipy.sparse
 import typer
 
 from zeroskip.sw.cli import plots
-from zeroskip.sw.cli.engine import chosen
+from zeroskip.sw.cli.backend import chosen
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.engines.checks import WEIGHTS
 from zeroskip.sw.errors import BadInput
@@ -19,7 +19,7 @@ from zeroskip.sw.experiments import benchmarks
 from zeroskip.sw.experiments.benchmarks import MODES, Figures, Job, machine
 from zeroskip.sw.experiments.layers import MASKS, NINE, random_vector
 from zeroskip.sw.formats.arrayfile import read_npz
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime import backends
 
 ACTIVATIONS = 0.35
 """Share of activations that are not zero where a given matrix comes without; that of the paper's
@@ -35,7 +35,7 @@ Results = list[tuple[Job, Figures]]
 
 
 def eie(pes: int, layers: str | None, modes: str | None, masks: str | None, matrix: Path | None,
-        plot: Path | None, engine: str | None, screen: Screen) -> None:
+        plot: Path | None, backend: str | None, screen: Screen) -> None:
     """See ``zeroskip bench eie --help``."""
     if not 1 <= pes <= 256:
         raise BadInput(f"--pes must be 1 to 256, not {pes}")
@@ -53,7 +53,7 @@ def eie(pes: int, layers: str | None, modes: str | None, masks: str | None, matr
         masks = _names("mask", masks, MASKS, ("random", "skewed"))
         jobs = [_job(layer, mask, mode, pes)
                 for layer in layers for mask in masks for mode in modes]
-    results = _run(jobs, engine, screen)
+    results = _run(jobs, backend, screen)
     rows = [{**row, **_anchors(row, results)} for row in map(_row, results)]
     means = _means(rows, ("utilisation", "bits_per_nonzero", "speedup"))
     _show(rows, means, screen)
@@ -63,7 +63,7 @@ def eie(pes: int, layers: str | None, modes: str | None, masks: str | None, matr
     _check_exact(results)
 
 
-def scaling(layers: str | None, engine: str | None, screen: Screen) -> None:
+def scaling(layers: str | None, backend: str | None, screen: Screen) -> None:
     """See ``zeroskip bench scaling --help``."""
     layers = _names("layer", layers, NINE, ("Alex-7", "NT-We"))
     jobs = []
@@ -74,7 +74,7 @@ def scaling(layers: str | None, engine: str | None, screen: Screen) -> None:
             if last.config.groups > 1:
                 one = replace(last.config, groups=1)
                 jobs.append(replace(last, mode="zeroskip, one group", config=one))
-    results = _run(jobs, engine, screen)
+    results = _run(jobs, backend, screen)
     rows = [_row(each) for each in results]
     screen.table("random masks in RTL; a cycle's useful multiplications are the speed-up over one "
                  "PE that never waits",
@@ -85,12 +85,12 @@ def scaling(layers: str | None, engine: str | None, screen: Screen) -> None:
     _check_exact(results)
 
 
-def ladder(layers: str | None, engine: str | None, screen: Screen) -> None:
+def ladder(layers: str | None, backend: str | None, screen: Screen) -> None:
     """See ``zeroskip bench ladder --help``."""
     layers = _names("layer", layers, NINE, NINE)
     results = _run([Job(layer, mask, step, config, balance)
                     for step, config, balance in benchmarks.ladder(64)
-                    for mask in ("random", "skewed") for layer in layers], engine, screen)
+                    for mask in ("random", "skewed") for layer in layers], backend, screen)
     rows = [_row(each) for each in results]
     means = _means(rows, ("utilisation", "bits_per_nonzero"))
     _show_means(f"one remedy after another; geometric means of {', '.join(layers)}", means, screen)
@@ -115,9 +115,9 @@ def _job(layer: str, mask: str, mode: str, pes: int, given: tuple | None = None)
     return Job(layer, mask, mode, config, mode == "zeroskip", given)
 
 
-def _run(jobs: list[Job], engine: str | None, screen: Screen) -> Results:
+def _run(jobs: list[Job], backend: str | None, screen: Screen) -> Results:
     """What each job gave, in order; says on stderr how each ended when it did."""
-    name = engines.rtl(chosen(engine, screen)).name
+    name = backends.rtl(chosen(backend, screen)).name
     found = {}
     with screen.progress(f"{len(jobs)} runs ({name})") as update:
         update(0, len(jobs))

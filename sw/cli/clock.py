@@ -2,7 +2,7 @@
 
 from statistics import geometric_mean
 
-from zeroskip.sw.cli.engine import chosen
+from zeroskip.sw.cli.backend import chosen
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.experiments import benchmarks
 from zeroskip.sw.experiments.benchmarks import MODES, Job, machine
@@ -13,7 +13,7 @@ LAYERS = ("VGG-7", "Alex-8", "NT-LSTM")
 """Layers whose utilisation counts: one of each network, small."""
 
 
-def clock(engine: str | None, screen: Screen) -> None:
+def clock(backend: str | None, screen: Screen) -> None:
     """See ``zeroskip bench clock --help``."""
     from zeroskip.fpga.place import place
     from zeroskip.hw.eie.array import EIE
@@ -25,7 +25,7 @@ def clock(engine: str | None, screen: Screen) -> None:
         for done, mode in enumerate(MODES):
             update(done, len(MODES), f"{mode}: cycles in RTL, then place and route")
             used = [benchmarks.run_job(Job(layer, "random", mode, machine(mode, PES),
-                                           mode == "zeroskip"), chosen(engine, screen))
+                                           mode == "zeroskip"), chosen(backend, screen))
                     for layer in LAYERS]
             placed = place(EIE(configs[mode]))
             useful = geometric_mean(figures.utilisation for figures in used)

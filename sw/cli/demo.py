@@ -1,4 +1,4 @@
-"""Command ``demo``: the main job, end to end, on handwritten digits, on both machines."""
+"""Command ``demo``: the main job, end to end, on handwritten digits, on both engines."""
 
 import json
 from collections.abc import Callable
@@ -8,33 +8,32 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from zeroskip.hw.eie import config as eie
-from zeroskip.hw.tensorcore import config as tensorcore
-from zeroskip.sw.cli.engine import chosen
-from zeroskip.sw.cli.files import make_folder
+from zeroskip.sw.cli import report
+from zeroskip.sw.cli.backend import chosen
+from zeroskip.sw.cli.files import make_folder, targets
 from zeroskip.sw.cli.report import comparison, write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
-from zeroskip.sw.compiler.program import Part
-from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.base import Image
 from zeroskip.sw.engines.tensorcore.part import TensorCorePart
 from zeroskip.sw.experiments import digits
 from zeroskip.sw.files import save_array, write
 from zeroskip.sw.frontends.load import to_onnx
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import Stage
-from zeroskip.sw.runtime import backends as engines
-from zeroskip.sw.runtime.backend import Engine
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime import backends
+from zeroskip.sw.runtime.backend import Backend
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.verify import Verdict, verify
 
 
 @dataclass(frozen=True)
 class Run:
-    """One network on one machine: its stages, the program, its run in RTL.
+    """One network on one engine: its stages, the program, its run in RTL.
 
     ``dense_cycles`` are those of an image where no zero is skipped: on the tensor core measured
-    in dense mode; for the EIE array the least that as many multipliers need.
+    in dense mode; for the EIE array the least that as many multipliers need. ``section`` says of a
+    run what only its engine has to tell; see :func:`zeroskip.sw.cli.report.eie`.
     """
 
     target: str
@@ -45,9 +44,10 @@ class Run:
     verdict: Verdict
     inputs_saturated: int
     dense_cycles: float
+    section: Callable
 
     @property
-    def part(self) -> Part:
+    def part(self) -> Image:
         """The program's only part."""
         return self.compiled.program.parts[0]
 
@@ -68,12 +68,12 @@ class Run:
 
     def as_json(self) -> dict:
         """The model's entry in ``report.json``."""
-        statistics, config = self.statistics, self.part.config
+        statistics = self.statistics
         return {
             "engine": self.part.engine,
             "simulator": self.simulator,
             "config": self.target,
-            "multipliers": config.pes if isinstance(self.part, EIEPart) else config.multipliers,
+            "multipliers": statistics.multipliers,
             "images": statistics.images,
             "exact": self.verdict.difference is None,
             "outputs_compared": self.verdict.compared,
@@ -90,12 +90,12 @@ class Run:
         }
 
 
-def demo(out: Path, engine: str | None, screen: Screen) -> None:
+def demo(out: Path, backend: str | None, screen: Screen) -> None:
     """See ``zeroskip demo --help``."""
-    rtl = engines.rtl(chosen(engine, screen))
+    rtl = backends.rtl(chosen(backend, screen))
     make_folder(out)
-    runs = [_run("eie-4", eie.CONFIGS, digits.run_linear, _dense_eie, rtl, screen),
-            _run("tc-64", tensorcore.CONFIGS, digits.run_convolutional, _dense_core, rtl, screen)]
+    runs = [_run("eie-4", digits.run_linear, _dense_eie, report.eie, rtl, screen),
+            _run("tc-64", digits.run_convolutional, _dense_core, report.tensorcore, rtl, screen)]
     save_array(out / "digits.npy", runs[0].test.x)
     for run in runs:
         folder = out / run.part.engine
@@ -103,38 +103,39 @@ def demo(out: Path, engine: str | None, screen: Screen) -> None:
         to_onnx(run.stages[-1].network, folder / "digits.onnx")
         run.compiled.save(folder / "digits.zsk")
     models = [run.as_json() for run in runs]
-    report = {"bit_exact": all(model["exact"] for model in models), "models": models}
-    write(out / "report.json", json.dumps(report, indent=2) + "\n")
+    told = {"bit_exact": all(model["exact"] for model in models), "models": models}
+    write(out / "report.json", json.dumps(told, indent=2) + "\n")
     write_report(out / "report.html", runs, models)
     _show(runs, models, out, screen)
-    screen.result(report)
-    if not report["bit_exact"]:
+    screen.result(told)
+    if not told["bit_exact"]:
         raise typer.Exit(1)
 
 
-def _run(target: str, configs: dict, train: Callable, dense: Callable, rtl: Engine,
+def _run(target: str, train: Callable, dense: Callable, section: Callable, rtl: Backend,
          screen: Screen) -> Run:
     """Trains a network, compiles it for the configuration ``target``, and runs the test images
     through its RTL."""
     with screen.progress(f"training and pruning for {target}") as update:
         stages = train(progress=update)
     data, test = digits.load()
-    compiled = compile_network(stages[-1].network, data.x, configs[target], batch=len(test.x))
+    compiled = compile_network(stages[-1].network, data.x, *targets(None, [target]),
+                               batch=len(test.x))
     inputs, saturated = compiled.program.input.to_integer(test.x)
-    golden = GoldenEngine(compiled.program, compiled.reference)
+    golden = GoldenBackend(compiled.program, compiled.reference)
     with screen.progress(f"{len(inputs)} images through the RTL ({rtl.name})") as update:
         verdict = verify(compiled.program, inputs, (golden, rtl), update)
         cycles = dense(compiled, inputs, rtl)
-    return Run(target, rtl.name, stages, test, compiled, verdict, int(saturated), cycles)
+    return Run(target, rtl.name, stages, test, compiled, verdict, int(saturated), cycles, section)
 
 
-def _dense_eie(compiled: Compiled, _inputs: np.ndarray, _rtl: Engine) -> float:
-    """Cycles per image of a machine with as many multipliers that skips nothing."""
+def _dense_eie(compiled: Compiled, _inputs: np.ndarray, _rtl: Backend) -> float:
+    """Cycles per image of an array with as many multipliers that skips nothing."""
     part = compiled.program.parts[0]
     return sum(-(-layer.outputs // part.config.pes) * layer.inputs for layer in part.layers)
 
 
-def _dense_core(compiled: Compiled, inputs: np.ndarray, rtl: Engine) -> float:
+def _dense_core(compiled: Compiled, inputs: np.ndarray, rtl: Backend) -> float:
     """Cycles per image of the same network in the core's dense mode."""
     part = TensorCorePart.packed(
         compiled.program.parts[0].config, *((layer, "dense") for layer in compiled.reference),

@@ -6,14 +6,14 @@ import numpy as np
 import typer
 
 from zeroskip.hw.eie.config import zeroskip
-from zeroskip.sw.cli.engine import chosen
+from zeroskip.sw.cli.backend import chosen
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.experiments import fashion
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import Stage
-from zeroskip.sw.runtime import backends as engines
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime import backends
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.verify import verify
 
 DENSITIES = {"0": 0.07, "2": 0.12, "4": 0.4}, {"0": 0.05, "2": 0.1, "4": 0.4}
@@ -43,9 +43,9 @@ class Trial:
     exact: bool
 
 
-def bench(engine: str | None, screen: Screen) -> None:
+def bench(backend: str | None, screen: Screen) -> None:
     """See ``zeroskip bench fashion --help``."""
-    rtl = engines.rtl(chosen(engine, screen))
+    rtl = backends.rtl(chosen(backend, screen))
     train, test = fashion.load()
     trials = []
     for seed in SEEDS:
@@ -68,7 +68,7 @@ def _trial(stages: list[Stage], train: Data, test: Data, rtl) -> Trial:
     network = stages[-1].network
     compiled = compile_network(network, train.x, CONFIG)
     inputs, _ = compiled.program.input.to_integer(test.x)
-    golden = GoldenEngine(compiled.program, compiled.reference)
+    golden = GoldenBackend(compiled.program, compiled.reference)
     (result,) = (golden.run(part, inputs) for part in compiled.program.parts)
     verdict = verify(compiled.program, inputs[:IMAGES], (golden, rtl))
     sizes = compiled.program.parts[0].storage()

@@ -6,50 +6,43 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroskip.hw.eie import config as eie
-from zeroskip.hw.tensorcore import config as tensorcore
+from zeroskip.hw.core import CoreConfig
 from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.arrayfile import read_npy
 from zeroskip.sw.graph.network import as_int8, as_samples
 
-CONFIGS = {"eie": eie.CONFIGS, "tensorcore": tensorcore.CONFIGS}
-"""The named configurations of each machine; the first is taken where none is named."""
+
+def configurations(engine: str | None) -> dict[str, dict[str, CoreConfig]]:
+    """The named configurations of one engine, or of each."""
+    return {each.name: each.configs
+            for each in ([registry.engine(engine)] if engine else registry.engines())}
 
 
-def configurations(machine: str | None) -> dict[str, dict]:
-    """The named configurations of one machine, or of each."""
-    if machine is None:
-        return CONFIGS
-    if machine not in CONFIGS:
-        raise BadInput(f"there is no machine '{machine}'; choose one of {', '.join(CONFIGS)}")
-    return {machine: CONFIGS[machine]}
+def configuration(name: str | None, engine: str) -> CoreConfig:
+    """An engine's configuration by name, or its first."""
+    return targets(engine, [name] if name else [])[0]
 
 
-def configuration(name: str | None, machine: str) -> eie.EIEConfig | tensorcore.TensorCoreConfig:
-    """A machine's configuration by name, or its first."""
-    return targets(machine, [name] if name else [])[0]
-
-
-def targets(machine: str | None, names: list[str]) -> list:
-    """The configurations that are named, one of a machine at most; without names the first of
-    ``machine``, or of each."""
-    kinds, found = configurations(machine), {}
+def targets(engine: str | None, names: list[str]) -> list[CoreConfig]:
+    """The configurations that are named, one of an engine at most; without names the first of
+    ``engine``, or of each."""
+    kinds, found = configurations(engine), {}
     for name in names:
         kind = next((kind for kind, configs in kinds.items() if name in configs), None)
         if kind is None:
             known = ", ".join(name for configs in kinds.values() for name in configs)
             raise BadInput(f"there is no configuration '{name}'; choose one of {known}")
         if kind in found:
-            raise BadInput(f"two configurations of {kind} are named; name one of each machine")
+            raise BadInput(f"two configurations of {kind} are named; name one of each engine")
         found[kind] = kinds[kind][name]
     return list(found.values()) or [next(iter(configs.values())) for configs in kinds.values()]
 
 
-def name_of(config: eie.EIEConfig | tensorcore.TensorCoreConfig) -> str:
+def name_of(config: CoreConfig) -> str:
     """The name of a named configuration."""
-    return next(name for configs in CONFIGS.values() for name, named in configs.items()
-                if named == config)
+    return next(name for name, named in registry.of(config).configs.items() if named == config)
 
 
 def array(path: Path) -> np.ndarray:

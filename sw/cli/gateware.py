@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from zeroskip.hw import tools as programs
-from zeroskip.sw.cli.files import CONFIGS, check_writable, configuration, name_of, targets
+from zeroskip.sw.cli.files import check_writable, configuration, name_of, targets
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.files import write_all
 
@@ -33,9 +34,9 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
     from zeroskip.hw.system.rdl import systemrdl
     from zeroskip.hw.system.registers import addresses
 
-    if machine not in (*CONFIGS, "accelerator"):
-        raise BadInput(f"there is no machine '{machine}'; choose one of {', '.join(CONFIGS)}, "
-                       "accelerator")
+    known = (*registry.names(), "accelerator")
+    if machine not in known:
+        raise BadInput(f"there is no machine '{machine}'; choose one of {', '.join(known)}")
     if out.suffix not in (".v", ".sv"):
         raise BadInput(f"{out}: Verilog goes into a file that ends in .v or .sv; its ports and "
                        "lint waivers are written beside it")
@@ -74,7 +75,7 @@ def doctor(warm: bool, screen: Screen) -> None:
     """See ``zeroskip doctor --help``."""
     from zeroskip.fpga.build import FAMILIES
     from zeroskip.sim import cxxrtl
-    from zeroskip.sw.runtime import backends as engines
+    from zeroskip.sw.runtime import backends
 
     tools = [(tool, f"{purpose}, {name}") for name, family in FAMILIES.items()
              for tool, purpose in ((family.nextpnr, "place and route"),
@@ -105,8 +106,8 @@ def doctor(warm: bool, screen: Screen) -> None:
     screen.table("tools", ["tool", "version", "for", "how to get it"], [
         [row["tool"], row["version"] or "missing", row["for"],
          "" if row["version"] else row["get"]] for row in rows])
-    screen.text(f"default engine: {engines.default()}")
-    screen.result({"tools": rows, "default_engine": engines.default()})
+    screen.text(f"default backend: {backends.default()}")
+    screen.result({"tools": rows, "default_backend": backends.default()})
 
 
 def _package(name: str) -> str | None:

@@ -32,7 +32,7 @@ Input = Annotated[Path, typer.Option(
     "--input", help="A .npy array, batch first, flat or in the model's shape.")]
 Raw = Annotated[bool, typer.Option(
     "--raw", help="Integers in and out: int16, or int8 of a tensor core.")]
-Engine = Annotated[str | None, typer.Option(
+Backend = Annotated[str | None, typer.Option(
     help="golden, python, cxxrtl, verilator or virtual; by default cxxrtl where a C++ compiler is "
     "found.")]
 Config = Annotated[str | None, typer.Option(help="A named configuration.")]
@@ -59,10 +59,10 @@ def output(text: str):
 
 @app.command()
 def demo(out: Annotated[Path, output("Folder of the report.")] = Path("demo"),
-         engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
+         backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
     """Train, prune, pack and run digits models through the RTL of both machines; write a report."""
     from zeroskip.sw.cli.demo import demo as run
-    run(out, engine, Screen(json, quiet))
+    run(out, backend, Screen(json, quiet))
 
 
 @app.command()
@@ -99,7 +99,7 @@ def search(model: Model, recipe: RecipeFile,
            out: Annotated[Path, output("The recipe with the densities found, .toml.")],
            cost: Annotated[str, typer.Option(help="cycles, bytes or macs.")] = "cycles",
            target: Annotated[str | None, typer.Option(
-               help="A named configuration of the EIE array.")] = None,
+               help="A named configuration, of an engine whose cost is known.")] = None,
            evaluations: Annotated[int | None, typer.Option(
                help="Networks that amc or random tries; 400.")] = None,
            json: Json = False, quiet: Quiet = False) -> None:
@@ -118,9 +118,9 @@ def compile_(model: Model,
              engine: Annotated[str | None, typer.Option(
                  help="eie or tensorcore; by default each layer on the one that suits it.")] = None,
              target: Annotated[list[str] | None, typer.Option(
-                 help="A named configuration, of each machine one.")] = None,
+                 help="A named configuration, of each engine one.")] = None,
              json: Json = False, quiet: Quiet = False) -> None:
-    """Quantise, pack and prove a model for the machines of some configurations."""
+    """Quantise, pack and prove a model for the engines of some configurations."""
     from zeroskip.sw.cli.models import compile_model as run
     run(model, calibration, out, engine, target or [], Screen(json, quiet))
 
@@ -128,7 +128,7 @@ def compile_(model: Model,
 @app.command()
 def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called --input
         out: Annotated[Path, output("The outputs, .npy.")],
-        engine: Engine = None,
+        backend: Backend = None,
         device: Annotated[str | None, typer.Option(
             help="The serial port of a board, or virtual: a board that is simulated down to its "
             "serial pins.")] = None,
@@ -139,24 +139,25 @@ def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called
     integers, those of a uint8 model less 128.
     """
     from zeroskip.sw.cli.programs import run as run_program
-    run_program(program, input, out, engine, device, raw, Screen(json, quiet))
+    run_program(program, input, out, backend, device, raw, Screen(json, quiet))
 
 
 @app.command()
 def verify(program: ProgramFile, input: Input,  # noqa: A002
-           engines: Annotated[str | None, typer.Option(
-               help="Two engines, with a comma; by default golden and the fastest RTL.")] = None,
+           backends: Annotated[str | None, typer.Option(
+               "--backend",
+               help="Two backends, with a comma; by default golden and the fastest RTL.")] = None,
            model: Annotated[Path | None, typer.Option(
                help="The ONNX model that the program was compiled from, as a third opinion.")]
            = None,
            raw: Raw = False, json: Json = False, quiet: Quiet = False) -> None:
-    """Compare every output of every layer between two engines; exit 1 on a difference.
+    """Compare every output of every layer between two backends; exit 1 on a difference.
 
     With --model each layer of the float model also runs in onnxruntime, on what golden's inputs
     stand for, and golden's outputs must be as near to it as the integers allow.
     """
     from zeroskip.sw.cli.programs import verify as run
-    run(program, input, engines, model, raw, Screen(json, quiet))
+    run(program, input, backends, model, raw, Screen(json, quiet))
 
 
 @app.command()
@@ -178,34 +179,34 @@ def bench_eie(pes: Annotated[int, typer.Option(help="Processing elements.")] = 6
               matrix: Annotated[Path | None, typer.Option(
                   help=".npz of a scipy sparse matrix, \\[out, in].")] = None,
               plot: Plot = None,
-              engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
+              backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
     """Cycles of the paper's nine layers in RTL, where they went, and the paper's beside."""
     from zeroskip.sw.cli.bench_eie import eie as run
-    run(pes, layers, mode, mask, matrix, plot, engine, Screen(json, quiet))
+    run(pes, layers, mode, mask, matrix, plot, backend, Screen(json, quiet))
 
 
 @bench.command("scaling")
-def bench_scaling(layers: Layers = None, engine: Engine = None,
+def bench_scaling(layers: Layers = None, backend: Backend = None,
                   json: Json = False, quiet: Quiet = False) -> None:
     """Cycles on 1 to 256 PEs in RTL, with and without column groups; Alex-7 and NT-We."""
     from zeroskip.sw.cli.bench_eie import scaling as run
-    run(layers, engine, Screen(json, quiet))
+    run(layers, backend, Screen(json, quiet))
 
 
 @bench.command("ladder")
-def bench_ladder(layers: Layers = None, engine: Engine = None,
+def bench_ladder(layers: Layers = None, backend: Backend = None,
                  json: Json = False, quiet: Quiet = False) -> None:
     """From the paper's machine to this one in RTL, one remedy after another."""
     from zeroskip.sw.cli.bench_eie import ladder as run
-    run(layers, engine, Screen(json, quiet))
+    run(layers, backend, Screen(json, quiet))
 
 
 @bench.command("tensorcore")
-def bench_tensorcore(config: Config = None, engine: Engine = None,
+def bench_tensorcore(config: Config = None, backend: Backend = None,
                      json: Json = False, quiet: Quiet = False) -> None:
     """Cycles of matrix products in RTL, with 2:4 weights and with dense ones."""
     from zeroskip.sw.cli.bench import tensorcore as run
-    run(config, engine, Screen(json, quiet))
+    run(config, backend, Screen(json, quiet))
 
 
 @bench.command("area")
@@ -223,10 +224,10 @@ def bench_pack(json: Json = False, quiet: Quiet = False) -> None:
 
 
 @bench.command("clock")
-def bench_clock(engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
+def bench_clock(backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
     """Area and clock of 4 PEs on an ECP5 after place and route, in both modes."""
     from zeroskip.sw.cli.clock import clock as run
-    run(engine, Screen(json, quiet))
+    run(backend, Screen(json, quiet))
 
 
 @bench.command("formats")
@@ -251,10 +252,10 @@ def bench_pruning(json: Json = False, quiet: Quiet = False) -> None:
 
 
 @bench.command("fashion")
-def bench_fashion(engine: Engine = None, json: Json = False, quiet: Quiet = False) -> None:
+def bench_fashion(backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
     """LeNet-300-100 on Fashion-MNIST: how far it shrinks, and that the RTL computes it."""
     from zeroskip.sw.cli.fashion import bench as run
-    run(engine, Screen(json, quiet))
+    run(backend, Screen(json, quiet))
 
 
 @bench.command("sentences")
@@ -273,7 +274,7 @@ def bench_search(json: Json = False, quiet: Quiet = False) -> None:
 
 @bench.command("sim")
 def bench_sim(json: Json = False, quiet: Quiet = False) -> None:
-    """Cycles per second of each engine on arrays of 1, 4, 16 and 64 PEs."""
+    """Cycles per second of each backend on arrays of 1, 4, 16 and 64 PEs."""
     from zeroskip.sw.cli.bench import sim as run
     run(Screen(json, quiet))
 

@@ -1,19 +1,19 @@
 """Commands on models: ``inspect``, ``prune``, ``compile``."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import typer
 
 from zeroskip.sw.cli.files import array, check_writable, name_of, targets
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.compiler import reference
+from zeroskip.sw.compiler import placement, reference
+from zeroskip.sw.engines import registry
 from zeroskip.sw.frontends import load as frontend
 
 
 def inspect(model: Path, screen: Screen) -> None:
     """See ``zeroskip inspect --help``."""
-    rows = frontend.inspect(model)
+    rows = placement.inspect(model)
     columns = ["name", "kind", "shape", "density", "pattern", "engine", "reason"]
     screen.table(str(model), columns, [[row[column] for column in columns] for row in rows])
     screen.result({"layers": rows})
@@ -42,7 +42,7 @@ def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:
         pruned, stages = pipeline.prune(network, steps, data, start=start, progress=update)
     pipeline.save(pruned, steps, stages, out)
 
-    before, after = frontend.inspect(network), frontend.inspect(pruned)
+    before, after = placement.inspect(network), placement.inspect(pruned)
     screen.table(f"{model} -> {out}", ["layer", "shape", "density before", "density after"], [
         [a["name"], a["shape"], a["density"], b["density"]]
         for a, b in zip(before, after, strict=True)])
@@ -63,7 +63,7 @@ def _dry_run(model: Path, rows: list[dict], screen: Screen) -> None:
         raise typer.Exit(1)
 
 
-def compile_model(model: Path, calibration: Path | None, out: Path, machine: str | None,
+def compile_model(model: Path, calibration: Path | None, out: Path, engine: str | None,
                   names: list[str], screen: Screen) -> None:
     """See ``zeroskip compile --help``."""
     from zeroskip.sw.compiler.compile import check_name, compile_network, storage
@@ -72,45 +72,18 @@ def compile_model(model: Path, calibration: Path | None, out: Path, machine: str
     for path in (out, reference.beside(out)):
         check_writable(path)
     compiled = compile_network(frontend.read(model), calibration and array(calibration),
-                               *targets(machine, names))
+                               *targets(engine, names))
     compiled.save(out)
 
     reports = iter(compiled.report)
     rows = []
     for part in compiled.program.parts:
-        config = name_of(part.config)
-        facts = [{"engine": part.engine, "target": config,
-                  **_FACTS[part.engine](layer, next(reports))} for layer in part.layers]
-        shown = _SHOWN[part.engine]
-        screen.table(f"{out}, {part.engine} ({config})", list(shown.values()), [
-            [row[key] for key in shown] for row in facts])
+        own, config = registry.engine(part.engine), name_of(part.config)
+        facts = [{"engine": own.name, "target": config, **own.describe(layer, next(reports))}
+                 for layer in part.layers]
+        screen.table(f"{out}, {own.name} ({config})", list(own.shown.values()), [
+            [row[key] for key in own.shown] for row in facts])
         rows += facts
     sizes = storage(compiled.program)
     screen.table("storage, bytes", list(sizes), [list(sizes.values())])
     screen.result({"layers": rows, "bytes": sizes})
-
-
-def _eie_facts(layer, report) -> dict:
-    return {**asdict(layer), **asdict(report)}
-
-
-def _tensorcore_facts(layer, report) -> dict:
-    return {"name": layer.name, "inputs": layer.inputs, "outputs": layer.outputs,
-            "activation": layer.activation, "pattern": layer.pattern,
-            "weights": layer.rows * layer.columns, "kept": layer.kept,
-            "rms": report.rms, "outputs_saturated": report.saturated,
-            "accumulator_bits": report.accumulator_bits}
-
-
-_SHOWN = {
-    "eie": {"name": "layer", "inputs": "in", "outputs": "out", "nonzeros": "weights",
-            "entries": "entries", "padding": "padding", "rms": "codebook error (RMS)",
-            "vanished": "weights lost", "bound": "accumulator used", "shift": "shift"},
-    "tensorcore": {"name": "layer", "inputs": "in", "outputs": "out", "pattern": "pattern",
-                   "weights": "weights", "kept": "kept", "rms": "weight error (RMS)",
-                   "outputs_saturated": "saturated", "accumulator_bits": "accumulator bits"},
-}
-"""What the table shows of it, and under which head."""
-
-_FACTS = {"eie": _eie_facts, "tensorcore": _tensorcore_facts}
-"""What is told of a layer, by engine."""

@@ -5,24 +5,23 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from zeroskip.sw.cli.engine import chosen
+from zeroskip.sw.cli.backend import chosen
 from zeroskip.sw.cli.files import check_writable, far_outside, integers, samples
 from zeroskip.sw.cli.screen import Screen, text
 from zeroskip.sw.compiler import reference
-from zeroskip.sw.compiler.program import Part, Program
-from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.base import ReferenceLayer, Result
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.files import save_array
-from zeroskip.sw.runtime import backends as registry
-from zeroskip.sw.runtime import board_backend as board_engine
-from zeroskip.sw.runtime.backend import Engine, Result
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime import backends, board_backend
+from zeroskip.sw.runtime.backend import Backend
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 
 COUNTED = ("cycles_per_image", "utilisation")
 """What only counters tell; None of a program with a part on a configuration that has none."""
 
 
-def run(path: Path, input_path: Path, output: Path, engine: str | None, device: str | None,
+def run(path: Path, input_path: Path, output: Path, backend: str | None, device: str | None,
         raw: bool, screen: Screen) -> None:
     """See ``zeroskip run --help``."""
     from zeroskip.fpga.boards import systems
@@ -32,15 +31,15 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
         raise BadInput(f"{output}: outputs are written as numpy.save does; give a name that ends "
                        "in .npy")
     check_writable(output)
-    if engine and device:
-        raise BadInput("--engine and --device both say what runs the program; leave one out")
+    if backend and device:
+        raise BadInput("--backend and --device both say what runs the program; leave one out")
     program = Program.load(path)
     _, x, given = _inputs(input_path, program, raw, screen)
-    name = "virtual" if device == "virtual" else device or chosen(engine, screen)
+    name = "virtual" if device == "virtual" else device or chosen(backend, screen)
     with screen.progress(name) as update:
-        runner = (board_engine.serial(program, device, systems())
+        runner = (board_backend.serial(program, device, systems())
                   if device not in (None, "virtual")
-                  else _engine(name, program, path))
+                  else _backend(name, program, path))
         results = run_program(program, runner, x, update)
     y = results[-1].outputs[-1]
     # Sums of 32 bits are what the model itself gives; float32 would round them.
@@ -49,8 +48,8 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
     save_array(output, y.reshape(len(y), *program.output_shape or (-1,)))
 
     limits = given.pop("input_range")
-    facts = {"engine": name, "images": len(x), **given, **_figures(results, len(x))}
-    if name != "golden" and not all(map(_counts, program.parts)):
+    facts = {"backend": name, "images": len(x), **given, **_figures(results, len(x))}
+    if name != "golden" and not all(part.counted for part in program.parts):
         facts |= dict.fromkeys(COUNTED)
     screen.table(str(output), list(facts), [list(facts.values())])
     counted = [result.statistics and result.statistics.as_json() for result in results]
@@ -71,11 +70,6 @@ def _inputs(path: Path, program: Program, raw: bool,
                       "them as the model expects, or calibrate it with inputs like these")
     return values, x, {"inputs_saturated": int(saturated), "inputs_far_outside": far,
                        "input_range": [low, high]}
-
-
-def _counts(part: Part) -> bool:
-    """Whether the configuration of a part has counters; a tensor core's always does."""
-    return not isinstance(part, EIEPart) or part.config.counters
 
 
 def _figures(results: list[Result], images: int) -> dict:
@@ -111,15 +105,15 @@ def verify(path: Path, input_path: Path, names: str | None, model: Path | None, 
         names = f"golden,{chosen(None, screen)}"
     pair = [name.strip() for name in names.split(",")]
     if len(pair) != 2:
-        raise BadInput(f"--engines takes two names with a comma between, not '{names}'")
+        raise BadInput(f"--backend takes two names with a comma between, not '{names}'")
     if pair[0] == pair[1]:
-        raise BadInput(f"--engines names {pair[0]} twice, and an engine always agrees with "
+        raise BadInput(f"--backend names {pair[0]} twice, and a backend always agrees with "
                        "itself; name two different ones, such as golden,cxxrtl")
     program = Program.load(path)
     values, x, given = _inputs(input_path, program, raw, screen)
-    third = model and FloatModel(model, GoldenEngine(program, _reference(path)).layers)
+    third = model and FloatModel(model, GoldenBackend(program, _reference(path)).layers)
     with screen.progress("verify") as update:
-        verdict = compare(program, x, tuple(_engine(name, program, path) for name in pair), update)
+        verdict = compare(program, x, tuple(_backend(name, program, path) for name in pair), update)
         opinion = third and third.compare(x, None if raw else values)
     found = verdict.difference
     counts = dict(zip(pair, map(_saturated, verdict.results), strict=True))
@@ -134,7 +128,7 @@ def verify(path: Path, input_path: Path, names: str | None, model: Path | None, 
     if any(counts.values()):
         screen.text("outputs saturated: "
                     + ", ".join(f"{text(count)} on {name}" for name, count in counts.items()))
-    screen.result({"engines": pair, "equal": found is None, "compared": verdict.compared,
+    screen.result({"backends": pair, "equal": found is None, "compared": verdict.compared,
                    **given, "outputs_saturated": counts,
                    "difference": vars(found) if found else None,
                    "model": opinion and _as_json(opinion)})
@@ -161,9 +155,9 @@ def _show(opinion, model: Path, images: int, screen: Screen) -> None:
                  [list(vars(layer).values()) for layer in opinion.layers])
 
 
-def _engine(name: str, program: Program, path: Path) -> Engine:
-    return registry.create(name, program, lambda: _reference(path))
+def _backend(name: str, program: Program, path: Path) -> Backend:
+    return backends.create(name, program, lambda: _reference(path))
 
 
-def _reference(path: Path) -> tuple[reference.Layer, ...]:
+def _reference(path: Path) -> tuple[ReferenceLayer, ...]:
     return reference.load(reference.beside(path))

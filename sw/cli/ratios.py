@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from zeroskip.sw.cli import plots
-from zeroskip.sw.cli.files import check_writable, configuration
+from zeroskip.sw.cli.files import check_writable, targets
 from zeroskip.sw.cli.screen import Screen
-from zeroskip.sw.engines.eie import cost
+from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.files import write
 from zeroskip.sw.frontends import load as frontend
@@ -119,8 +119,11 @@ def _cost(kind: str, target: str | None) -> Callable[[np.ndarray], Cost]:
     """What makes a cost from samples."""
     if kind == "macs":
         return lambda _samples: macs
-    config = configuration(target, "eie")
-    return partial({"cycles": cost.cycles, "bytes": cost.packed_bytes}[kind], config)
+    for config in targets(None, [target] if target else []):
+        if kind in (known := registry.of(config).costs):
+            return partial(known[kind], config)
+    raise BadInput(f"what a network costs in {kind} is not known of {target}; name a configuration "
+                   "of another engine")
 
 
 def _read(model: Path, recipe: Path) -> tuple[Network, Recipe, Data]:

@@ -45,12 +45,11 @@ td.n {{ text-align: right; }} svg {{ max-width: 100%; height: auto; }}
 
 
 def write_report(path: Path, runs: list, models: list[dict]) -> None:
-    """Writes the report of the :class:`~zeroskip.sw.cli.demo.Run` of each machine, and their
+    """Writes the report of the :class:`~zeroskip.sw.cli.demo.Run` of each engine, and their
     JSON, to ``path``."""
     sections = [_section(2, "Side by side", _table(*comparison(models)))]
     for run, model in zip(runs, models, strict=True):
-        own = _eie if model["engine"] == "eie" else _tensorcore
-        title, text, pictures = own(run, model)
+        title, text, pictures = run.section(run, model)
         verdict = ("equal, bit for bit, to the integer reference" if model["exact"]
                    else f"NOT equal to the integer reference: {run.verdict.difference}")
         text += (f" All {model['outputs_compared']:,} outputs of every layer of "
@@ -68,7 +67,7 @@ def _section(level: int, title: str, content: str) -> str:
 
 
 def comparison(models: list[dict]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table that sets the machines side by side."""
+    """Head and rows of the table that sets the engines side by side."""
     stages = list(dict.fromkeys(stage for model in models for stage in model["accuracy"]))
     rows = [[f"accuracy, {stage}", *(
         f"{model['accuracy'][stage]:.1%}" if stage in model["accuracy"] else "-"
@@ -86,7 +85,8 @@ def comparison(models: list[dict]) -> tuple[list[str], list[list[str]]]:
     return ["", *(f"{model['engine']} ({model['config']})" for model in models)], rows
 
 
-def _eie(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
+def eie(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
+    """Title, text, and pictures with their titles, of a run on the EIE array."""
     layers = " - ".join(str(layer.inputs) for layer in run.part.layers)
     text = (f"Fully-connected {layers} - {run.part.outputs}, pruned weight by weight, in 4-bit "
             f"shared weights; {model['multipliers']} PEs simulated from their RTL. Skipping "
@@ -101,7 +101,8 @@ def _eie(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
          "the PE that owns them.</p>" + _rows_by_pe(run))]
 
 
-def _tensorcore(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
+def tensorcore(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
+    """As :func:`eie`, of a run on the tensor core."""
     config = run.part.config
     layers = ", ".join(f"{layer.name} {layer.rows} x {layer.columns} ({layer.pattern})"
                        for layer in run.part.layers)
@@ -155,7 +156,7 @@ def _bars(sizes: dict[str, int]) -> str:
 def _cycles(model: dict) -> str:
     figure = Figure(figsize=(8, 1.2))
     axes = figure.subplots()
-    axes.barh(["this machine", "skipping nothing"],
+    axes.barh(["this engine", "skipping nothing"],
               [model["cycles_per_image"], model["dense_cycles_per_image"]],
               color=["#2a7f62", "#bbb"])
     axes.set_xlabel("cycles an image")

@@ -7,22 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.hw.core import CoreConfig
 from zeroskip.sw import files
-from zeroskip.sw.compiler import reference
+from zeroskip.sw.compiler import placement, reference
 from zeroskip.sw.compiler.program import Program
-from zeroskip.sw.compiler.reference import Layer
-from zeroskip.sw.engines.eie import lower as eie
-from zeroskip.sw.engines.eie import quantize as fixed_point
-from zeroskip.sw.engines.eie.quantize import LayerReport
-from zeroskip.sw.engines.tensorcore import lower as tensorcore
-from zeroskip.sw.engines.tensorcore import quantize as int8
-from zeroskip.sw.engines.tensorcore.quantize import LayerReport8
+from zeroskip.sw.engines import registry
+from zeroskip.sw.engines.base import ReferenceLayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.tensorfile import read_safetensors
-from zeroskip.sw.frontends.load import engine
-from zeroskip.sw.graph.network import Conv2d, Linear, Network, as_int8, as_samples
+from zeroskip.sw.graph.network import Network, as_int8, as_samples
+from zeroskip.sw.quantize.calibration import check_weights, ranges, samples
 
 SUFFIX = ".zsk"
 """Of a program's file."""
@@ -33,8 +27,8 @@ class Compiled:
     """A program, its integer reference, and what quantisation did to each layer."""
 
     program: Program
-    reference: tuple[Layer, ...]
-    report: tuple[LayerReport | LayerReport8, ...]
+    reference: tuple[ReferenceLayer, ...]
+    report: tuple
 
     def save(self, path: Path) -> None:
         """Writes the program to ``path`` and the reference beside it, both or neither.
@@ -65,12 +59,9 @@ def check_name(path: Path) -> None:
                        f"{path.name} is not there; give another name, or move it")
 
 
-Config = EIEConfig | TensorCoreConfig
-
-
 def compile_network(network: Network, calibration: np.ndarray | None,
-                    *configs: Config, batch: int | None = None) -> Compiled:
-    """Quantises and packs ``network``, each layer for the machine that suits it.
+                    *configs: CoreConfig, batch: int | None = None) -> Compiled:
+    """Quantises and packs ``network``, each layer for the engine that suits it best.
 
     Parameters
     ----------
@@ -80,65 +71,54 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         zeros in a 2:4 (or 1:4) pattern are skipped.
     calibration : array of the network's input type, or None
         Inputs that set the scales, batch first, flat or in the network's shape; None only where
-        every layer is quantised already.
-    configs : one of each machine at most
-        With one machine it takes all layers; with both see
-        :func:`zeroskip.sw.frontends.load.engine`.
+        every layer is quantised already. The ranges of all tensors are found in the network as a
+        whole, so that the engines on both sides of a tensor see the same.
+    configs : one of each engine at most
+        Of the engines that take a layer; see :func:`zeroskip.sw.compiler.placement.place`.
     batch : int, optional
-        Samples that go through a tensor core together; for a good one and the default see
-        :class:`zeroskip.sw.engines.tensorcore.part.TensorCorePart`.
+        Samples that go through an engine together, where it has images for a batch size; for a
+        good one and the default see :class:`zeroskip.sw.engines.tensorcore.part.TensorCorePart`.
 
     Raises
     ------
     BadInput
-        Where the calibration has another shape, a layer cannot run on its machine, a scale cannot
-        be found, a sum could overflow, or a memory is too small.
+        Where the calibration has another shape, no engine takes a layer, a scale cannot be found,
+        a sum could overflow, or a memory is too small.
     """
     if calibration is not None:
         calibration = as_samples("the calibration array", calibration, network.input_shape)
     elif not all(layer.quantised for layer in network.layers):
         raise BadInput("the network holds layers that are not quantised; give samples to "
                        "calibrate them with")
-    parts, layers, reports = [], [], []
-    x = _real(network, calibration)
-    for config, group in groupby(network.layers, lambda layer: _machine(layer, configs)):
-        section = Network(tuple(group))
-        compile_section = _eie if isinstance(config, EIEConfig) else _tensorcore
-        part, quantised, report = compile_section(section, x, config, batch)
-        parts.append(part)
-        layers += reference.from_layers(quantised)
+    placed = [placement.place(layer, configs) for layer in network.layers]
+    x = spans = None
+    if calibration is not None:
+        check_weights(network)
+        x = samples(network, _real(network, calibration))
+        spans = ranges(network, x)
+    parts, layers, reports, start = [], [], [], 0
+    for config, group in groupby(placed, key=lambda each: each[0]):
+        end = start + len(list(group))
+        section, engine = Network(network.layers[start:end]), registry.of(config)
+        quantised, report = engine.quantise(section, x, spans and spans[start:end + 1], config)
+        parts.append(engine.lower(quantised, config, batch))
+        layers += quantised
         reports += report
-        if x is not None:
+        if x is not None and end < len(placed):
             x = section.forward(x)[-1]
+        start = end
     program = Program(tuple(parts), reference.digest(layers, network.input_dtype),
                       network.input_dtype, network.input_shape, network.output_shape)
     return Compiled(program, tuple(layers), tuple(reports))
 
 
-def _real(network: Network, calibration: np.ndarray | None) -> np.ndarray | None:
+def _real(network: Network, calibration: np.ndarray) -> np.ndarray:
     """The real values that the inputs of a network stand for."""
-    if calibration is None or network.input_dtype == "float32":
+    if network.input_dtype == "float32":
         return calibration
     integers = as_int8("the calibration array", calibration, network.input_dtype)
     first = network.layers[0].quantised
     return (integers.astype(np.float64) - first.input_zero_point) * first.input_scale
-
-
-def _machine(layer: Linear | Conv2d, configs: tuple[Config, ...]) -> Config:
-    """The configuration of the machine that suits a layer best, of those that are there."""
-    wanted = EIEConfig if engine(layer) == "eie" else TensorCoreConfig
-    return next((config for config in configs if isinstance(config, wanted)), configs[0])
-
-
-def _eie(section: Network, x: np.ndarray, config: EIEConfig, _batch: int | None):
-    fixed = fixed_point.quantize(section, x, config.acc_width)
-    return eie.compile_layers(fixed.layers, config), fixed.layers, fixed.report
-
-
-def _tensorcore(section: Network, x: np.ndarray | None, config: TensorCoreConfig,
-                batch: int | None):
-    layers, report = int8.quantize(section, x)
-    return tensorcore.compile_layers(layers, config, batch), layers, report
 
 
 def storage(program: Program) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The program file, ``model.zsk``: everything that one network puts into the machines.
+"""The program file, ``model.zsk``: everything that one network puts into the cores.
 
 A safetensors file. Its tensors are the memory images, ``part{i}.`` before each name; its
 metadata holds, under ``zeroskip``, a JSON object with the format version, for every part its
@@ -16,20 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from zeroskip.sw.compiler import reference
+from zeroskip.sw.engines import registry
+from zeroskip.sw.engines.base import Image
 from zeroskip.sw.engines.checks import check_choice, check_shape
-from zeroskip.sw.engines.eie.part import EIEPart, LayerInfo
-from zeroskip.sw.engines.quantity import Quantity
-from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer, TensorCorePart
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.tensorfile import parse_json, read_safetensors, write_safetensors
+from zeroskip.sw.graph.types import Quantity
 
 VERSION = 3
 """Format version that this code writes and reads."""
-
-Part = EIEPart | TensorCorePart
-"""Consecutive layers on one machine."""
-
-_PARTS = {part.engine: part for part in (EIEPart, TensorCorePart)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +33,7 @@ class Program:
 
     Attributes
     ----------
-    parts : tuple of EIEPart or TensorCorePart
+    parts : tuple of Image
         In order; between two of them the host converts integers.
     reference : str
         Digest of the integer reference that was written beside it, and of ``input_dtype``. Scales,
@@ -46,19 +41,19 @@ class Program:
         and compares.
     input_dtype : str
         Type of the model's input: ``"float32"``, or ``"int8"`` or ``"uint8"`` where the model
-        takes integers; a machine takes those of uint8 less 128.
+        takes integers; an engine takes those of uint8 less 128.
     input_shape, output_shape : tuple of int
         Of one sample, as the model has it; () is a flat vector.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Image, ...]
     reference: str
     input_dtype: str = "float32"
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
 
     @property
-    def layers(self) -> tuple[LayerInfo | TensorCoreLayer, ...]:
+    def layers(self) -> tuple:
         """The layers of all parts."""
         return tuple(layer for part in self.parts for layer in part.layers)
 
@@ -162,13 +157,13 @@ class Program:
                              "that it was compiled with")
 
 
-def _part(number: int, described: dict, tensors: dict[str, np.ndarray]) -> Part:
+def _part(number: int, described: dict, tensors: dict[str, np.ndarray]) -> Image:
     """One part from its JSON object and the file's tensors."""
     engine, prefix = described["engine"], f"part{number}."
-    if engine not in _PARTS:
-        raise ValueError(f"part {number} is for the machine {engine!r}, expected "
-                         f"{' or '.join(_PARTS)}")
-    return _PARTS[engine].from_file(described, {
+    if engine not in registry.names():
+        raise ValueError(f"part {number} is for the engine {engine!r}, expected "
+                         f"{' or '.join(registry.names())}")
+    return registry.engine(engine).image.from_file(described, {
         name.removeprefix(prefix): tensor for name, tensor in tensors.items()
         if name.startswith(prefix)})
 

@@ -1,7 +1,8 @@
 """The integer reference, ``model.reference.safetensors`` beside ``model.zsk``: the layers without
 any packing.
 
-Metadata key ``layers``: a JSON list with an object per layer. ``engine`` says how it computes.
+Metadata key ``layers``: a JSON list with an object per layer. ``engine`` says how it computes; the
+built-in engines are:
 
 ``eie``: tensors ``layer{i}.weight`` (int16 [out, in], zeros included), ``layer{i}.bias`` (int64
 [out], accumulator units) and ``layer{i}.shift`` (int32 scalar). With x int16, half = 2^(s-1) or
@@ -21,50 +22,16 @@ low = -128, or output_zero_point with ReLU. Where ``raw`` is true, y = int32(W @
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from zeroskip.sw.engines.eie.quantize import FixedLayer
-from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
+from zeroskip.sw.engines import registry
+from zeroskip.sw.engines.base import ReferenceLayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.tensorfile import parse_json, read_safetensors, write_safetensors
-from zeroskip.sw.graph.im2col import Geometry
-
-
-@dataclass(frozen=True, eq=False)
-class ReferenceLayer:
-    """One layer of an EIE array: weight int16 [out, in], bias int64 [out], shift, activation,
-    and the float value of one input and one output unit."""
-
-    name: str
-    weight: np.ndarray
-    bias: np.ndarray
-    shift: int
-    activation: str
-    input_scale: float
-    output_scale: float
-
 
 SUFFIX = ".reference.safetensors"
-
-Layer = ReferenceLayer | Int8Layer
-"""A layer of either engine; a tensor core's is its quantised layer itself."""
-
-_TENSORS = {
-    "eie": {"weight": np.int16, "bias": np.int64, "shift": np.int32},
-    "tensorcore": {"weight": np.int8, "bias": np.int64, "multiplier": np.int32,
-                   "shift": np.int32},
-}
-
-
-def from_layers(layers: tuple[FixedLayer | Int8Layer, ...]) -> tuple[Layer, ...]:
-    """The reference of quantised layers."""
-    return tuple(layer if isinstance(layer, Int8Layer) else ReferenceLayer(
-        layer.name, layer.weight, layer.bias, layer.shift, layer.activation,
-        layer.input_scale, layer.output_scale) for layer in layers)
 
 
 def beside(program: Path) -> Path:
@@ -72,7 +39,7 @@ def beside(program: Path) -> Path:
     return program.with_suffix(SUFFIX)
 
 
-def digest(reference: Iterable[Layer], input_dtype: str = "float32") -> str:
+def digest(reference: Iterable[ReferenceLayer], input_dtype: str = "float32") -> str:
     """A short name for exactly this reference and the type of the model's input; the program
     carries it."""
     hashed = hashlib.sha256()
@@ -87,7 +54,7 @@ def digest(reference: Iterable[Layer], input_dtype: str = "float32") -> str:
     return hashed.hexdigest()[:16]
 
 
-def save(path: Path, reference: tuple[Layer, ...]) -> None:
+def save(path: Path, reference: tuple[ReferenceLayer, ...]) -> None:
     """Writes the file."""
     tensors = {f"layer{i}.{name}": tensor for i, layer in enumerate(reference)
                for name, tensor in _tensors(layer).items()}
@@ -95,15 +62,16 @@ def save(path: Path, reference: tuple[Layer, ...]) -> None:
     write_safetensors(path, tensors, {"layers": described})
 
 
-def load(path: Path) -> tuple[Layer, ...]:
+def load(path: Path) -> tuple[ReferenceLayer, ...]:
     """Reads the file; :class:`BadInput` if it is damaged."""
     metadata, tensors = read_safetensors(path)
     try:
         described = parse_json(metadata["layers"])
-        expected = {f"layer{i}.{name}": dtype for i, layer in enumerate(described)
-                    for name, dtype in _TENSORS[layer["engine"]].items()}
+        kinds = [registry.engine(layer["engine"]).layer for layer in described]
     except (KeyError, TypeError, ValueError) as error:
         raise _not_a_reference(path, error) from None
+    expected = {f"layer{i}.{name}": dtype for i, kind in enumerate(kinds)
+                for name, dtype in kind.TENSORS.items()}
     for name, tensor in tensors.items():
         if name not in expected:
             raise BadInput(f"{path}: tensor '{name}' belongs to no layer; compile the model again")
@@ -111,9 +79,9 @@ def load(path: Path) -> tuple[Layer, ...]:
             raise BadInput(f"{path}: tensor '{name}' is {tensor.dtype}, expected "
                            f"{np.dtype(expected[name])}; compile the model again")
     try:
-        return tuple(_layer(layer, {name: tensors[f"layer{i}.{name}"]
-                                    for name in _TENSORS[layer["engine"]]})
-                     for i, layer in enumerate(described))
+        return tuple(kind.from_file(layer, {name: tensors[f"layer{i}.{name}"]
+                                            for name in kind.TENSORS})
+                     for i, (kind, layer) in enumerate(zip(kinds, described, strict=True)))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise _not_a_reference(path, error) from None
 
@@ -123,41 +91,14 @@ def _not_a_reference(path: Path, error: Exception) -> BadInput:
                     "compile the model again")
 
 
-def _engine(layer: Layer) -> str:
-    return "tensorcore" if isinstance(layer, Int8Layer) else "eie"
-
-
-def _tensors(layer: Layer) -> dict[str, np.ndarray]:
+def _tensors(layer: ReferenceLayer) -> dict[str, np.ndarray]:
     return {name: np.asarray(getattr(layer, name), dtype, order="C")
-            for name, dtype in _TENSORS[_engine(layer)].items()}
+            for name, dtype in layer.TENSORS.items()}
 
 
-def _described(layer: Layer) -> dict:
+def _described(layer: ReferenceLayer) -> dict:
     """What the file says of a layer in JSON."""
-    int8 = isinstance(layer, Int8Layer)
-    described = {
-        "name": layer.name, "engine": _engine(layer), "activation": layer.activation,
-        "input_zero_point": layer.input_zero_point if int8 else 0,
-        "output_zero_point": layer.output_zero_point if int8 else 0,
-        "input_scale": layer.input_scale, "output_scale": layer.output_scale}
-    if int8:
-        described["raw"] = layer.raw
-        described |= asdict(layer.geometry) if layer.geometry else {}
-    return described
-
-
-def _layer(described: dict, tensors: dict[str, np.ndarray]) -> Layer:
-    """The inverse of :func:`_described` and :func:`_tensors`."""
-    common = {name: described[name] for name in (
-        "name", "activation", "input_scale", "output_scale")}
-    if described["engine"] == "eie":
-        return ReferenceLayer(**common, **tensors | {"shift": int(tensors["shift"])})
-    geometry = None
-    outputs, inputs = tensors["weight"].shape
-    if "kernel" in described:
-        geometry = Geometry(**{field.name: tuple(described[field.name])
-                               for field in fields(Geometry)})
-        inputs, outputs = prod(geometry.input_shape), outputs * geometry.positions
-    return Int8Layer(
-        **common, **tensors, geometry=geometry, inputs=inputs, outputs=outputs,
-        **{name: described[name] for name in ("input_zero_point", "output_zero_point", "raw")})
+    return {
+        "name": layer.name, "engine": layer.engine, "activation": layer.activation,
+        "input_zero_point": layer.input.zero_point, "output_zero_point": layer.output.zero_point,
+        "input_scale": layer.input.scale, "output_scale": layer.output.scale, **layer.header()}

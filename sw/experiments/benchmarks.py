@@ -1,4 +1,4 @@
-"""Measurements on the gateware: cycles of a layer, and the speed of the engines."""
+"""Measurements on the gateware: cycles of a layer, and the speed of the backends."""
 
 import multiprocessing
 import os
@@ -20,10 +20,10 @@ from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
 from zeroskip.sw.engines.eie.part import EIEPart
 from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.experiments.layers import NINE, random_indices, random_vector
-from zeroskip.sw.runtime import backends as engines
-from zeroskip.sw.runtime.backend import Engine
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
-from zeroskip.sw.runtime.rtl_backend import RtlEngine
+from zeroskip.sw.runtime import backends
+from zeroskip.sw.runtime.backend import Backend
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
+from zeroskip.sw.runtime.rtl_backend import RtlBackend
 from zeroskip.sw.runtime.verify import verify
 
 CODEBOOK = np.array([0, *range(-7, 0), *range(1, 9)], np.int16)
@@ -64,15 +64,15 @@ class LayerRun:
         return 8 * stored / max(1, self.part.layers[0].nonzeros)
 
 
-def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig, engine: Engine, *,
+def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig, backend: Backend, *,
               balance: bool = True) -> LayerRun:
     """Runs one layer on an array whose memories are at least as deep as ``config`` says, and as
     the layer needs."""
     layer = fixed_layer(indices)
-    integers = reference.from_layers((layer,))
+    integers = (layer,)
     part = _fitted(compile_layers((layer,), deepened(config), balance=balance), config)
     program = Program((part,), reference.digest(integers))
-    verdict = verify(program, vector[None], (GoldenEngine(program, integers), engine))
+    verdict = verify(program, vector[None], (GoldenBackend(program, integers), backend))
     entries = sum(each.entries(part.config) for each in cycle_model.work(part, vector))
     return LayerRun(part, verdict.results[1][0].statistics, verdict.difference is None, entries,
                     cycle_model.predict(part, vector))
@@ -159,26 +159,26 @@ class Figures:
     exact: bool
 
 
-def run_job(job: Job, engine: str) -> Figures:
-    """Runs a job on the engine of this name."""
+def run_job(job: Job, backend: str) -> Figures:
+    """Runs a job on the backend of this name."""
     layer = NINE.get(job.layer)
     indices, vector = job.given or (layer.weights(job.mask, job.config.pes), layer.activations())
-    run = run_layer(indices, vector, job.config, engines.rtl(engine), balance=job.balance)
+    run = run_layer(indices, vector, job.config, backends.rtl(backend), balance=job.balance)
     return Figures(run.ideal_cycles, run.statistics.cycles, run.model_cycles,
                    run.statistics.utilisation, run.bits_per_nonzero(), run.loss(), run.exact)
 
 
-def run_jobs(jobs: list[Job], engine: str) -> Iterator[tuple[int, Figures]]:
+def run_jobs(jobs: list[Job], backend: str) -> Iterator[tuple[int, Figures]]:
     """Runs jobs, ``AT_A_TIME`` or as many as there are cores; gives the number of each, and what
     it gave, as it ends."""
     workers = min(AT_A_TIME, os.cpu_count() or 1, len(jobs))
     if workers == 1:
         for number, job in enumerate(jobs):
-            yield number, run_job(job, engine)
+            yield number, run_job(job, backend)
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
-        started = {pool.submit(run_job, job, engine): number for number, job in enumerate(jobs)}
+        started = {pool.submit(run_job, job, backend): number for number, job in enumerate(jobs)}
         for done in as_completed(started):
             yield started[done], done.result()
     finally:
@@ -205,15 +205,15 @@ def ladder(pes: int) -> Iterator[tuple[str, EIEConfig, bool]]:
         yield f"+ {name}", config, balance
 
 
-def cycles_per_second(engine: RtlEngine, pes: int, images: int) -> float:
-    """Clock cycles that ``engine`` simulates in a second of wall time.
+def cycles_per_second(backend: RtlBackend, pes: int, images: int) -> float:
+    """Clock cycles that ``backend`` simulates in a second of wall time.
 
     A 32 x 32 layer, half dense, on an array of ``pes``: loading it, then ``images`` vectors.
     Building the simulation is not in the figure.
     """
     layer = fixed_layer(random_indices("random", (32, 32), 0.5))
     part = compile_layers((layer,), zeroskip(pes))
-    model = engine.model(part)
+    model = backend.model(part)
     began = time.perf_counter()
     vectors = np.tile(random_vector(32, 0.5), (images, 1))
     result = eie_host.run(model, part, vectors)

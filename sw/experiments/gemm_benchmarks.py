@@ -12,8 +12,8 @@ from zeroskip.sw.engines.tensorcore.host import TensorCoreStatistics
 from zeroskip.sw.engines.tensorcore.part import TensorCorePart
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.formats.nm import mask
-from zeroskip.sw.runtime.backend import Engine
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime.backend import Backend
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.verify import verify
 
 SHAPES = ((768, 768, 128), (3072, 768, 128), (768, 3072, 128), (384, 1536, 16), (64, 64, 1))
@@ -54,7 +54,7 @@ def random_layer(m: int, k: int, pattern: str, seed: int = 0) -> Int8Layer:
         raw=False)
 
 
-def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, engine: Engine,
+def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, backend: Backend,
              progress: Callable[[int, int], None] | None = None) -> GemmRun:
     """Runs A [m, k] . B [k, n] twice; ``n`` columns are the images of a batch."""
     layer = random_layer(m, k, pattern)
@@ -63,7 +63,7 @@ def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, eng
     for mode in ("dense", pattern):
         part = TensorCorePart.packed(config, (layer, mode), batch=n)
         program = Program((part,), reference.digest((layer,)))
-        verdict = verify(program, x, (GoldenEngine(program, (layer,)), engine))
+        verdict = verify(program, x, (GoldenBackend(program, (layer,)), backend))
         found[mode] = (verdict.results[1][0].statistics, verdict.difference is None)
         if progress:
             progress(len(found), 2)
@@ -71,9 +71,9 @@ def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, eng
                    found["dense"][1] and found[pattern][1])
 
 
-def steady_state(pattern: str, config: TensorCoreConfig, engine: Engine) -> float:
+def steady_state(pattern: str, config: TensorCoreConfig, backend: Backend) -> float:
     """Dense over sparse cycles of what a second half of the columns adds: without the start
     and the end."""
-    few, many = (run_gemm(256, 768, n, pattern, config, engine) for n in (64, 128))
+    few, many = (run_gemm(256, 768, n, pattern, config, backend) for n in (64, 128))
     return ((many.dense.cycles - few.dense.cycles)
             / (many.sparse.cycles - few.sparse.cycles))

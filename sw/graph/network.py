@@ -6,6 +6,7 @@ channel row by row.
 
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 import numpy as np
 
@@ -46,6 +47,41 @@ class Quantised:
     output_scale: float
     output_zero_point: int
     raw: bool
+
+
+class Layer(Protocol):
+    """What every layer of a network has; :class:`Linear` and :class:`Conv2d` are the built-in
+    ones.
+
+    Attributes
+    ----------
+    name : str
+        Name in the source model; error messages use it.
+    weight, bias : float32 arrays
+    activation : str
+        ``"none"`` or ``"relu"``.
+    quantised : Quantised or None
+        The integers, where the model is quantised.
+    matrix : float32 array [out, K]
+        The weights that one output position takes.
+    geometry : Geometry or None
+        Of what slides over the input.
+    inputs, outputs : int
+        Lengths of flat samples.
+    """
+
+    name: str
+    weight: np.ndarray
+    bias: np.ndarray
+    activation: str
+    quantised: Quantised | None
+    matrix: np.ndarray
+    geometry: Geometry | None
+    inputs: int
+    outputs: int
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """Float outputs [batch, outputs] of float32 ``x`` [batch, inputs]."""
 
 
 @dataclass(frozen=True)
@@ -177,11 +213,11 @@ class Conv2d:
 
 @dataclass(frozen=True)
 class Network:
-    """A chain of :class:`Linear` and :class:`Conv2d`; the input is flattened before the first.
+    """A chain of layers; the input is flattened before the first.
 
     Attributes
     ----------
-    layers : tuple of Linear or Conv2d
+    layers : tuple of Layer
     input_dtype : str
         Type of the model's input: ``"float32"``, or ``"int8"`` or ``"uint8"`` where it takes the
         integers of its first layer, which is quantised then. :meth:`forward` takes real values
@@ -191,7 +227,7 @@ class Network:
         first and the last layer have it: (channels, height, width), or (values,).
     """
 
-    layers: tuple[Linear | Conv2d, ...]
+    layers: tuple[Layer, ...]
     input_dtype: str = "float32"
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.quantize.kmeans import refuse_nonfinite
+from zeroskip.sw.graph.types import refuse_nonfinite
 
 NEAR = 16
 """Rows from one entry to the next, at most, with the entry's own 4 bits."""

@@ -27,7 +27,7 @@ from zeroskip.sw.frontends.load import require_torch
 from zeroskip.sw.graph.network import Network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.granularity import Granularity
-from zeroskip.sw.prune.search.lookup import LookUp
+from zeroskip.sw.prune.lookup import LookUp
 
 Cost = Callable[[Network], float]
 Densities = dict[str, float]

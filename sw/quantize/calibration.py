@@ -5,8 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.graph.network import Conv2d, Linear, Network
-from zeroskip.sw.quantize.kmeans import refuse_nonfinite
+from zeroskip.sw.graph.network import Layer, Network
+from zeroskip.sw.graph.types import refuse_nonfinite
+
+Range = tuple[float, float]
+"""Least and greatest real value of a tensor."""
 
 
 def samples(network: Network, calibration: np.ndarray) -> np.ndarray:
@@ -31,7 +34,7 @@ def check_weights(network: Network) -> None:
         refuse_nonfinite(f"layer {layer.name}: bias", layer.bias)
 
 
-def ranges(network: Network, x: np.ndarray) -> list[tuple[float, float]]:
+def ranges(network: Network, x: np.ndarray) -> list[Range]:
     """Least and greatest value of the input and of every layer's output; 0 counts, and they differ.
 
     A tensor that is 0 on all samples, as pruning leaves some, takes its range from what is beside
@@ -48,7 +51,7 @@ def ranges(network: Network, x: np.ndarray) -> list[tuple[float, float]]:
             for each, sign, peak in zip(ends, signs, peaks, strict=True)]
 
 
-def effective_bias(layer: Linear | Conv2d, weight: np.ndarray, reach: float) -> np.ndarray:
+def effective_bias(layer: Layer, weight: np.ndarray, reach: float) -> np.ndarray:
     """The layer's bias, float64 [out]; where ReLU follows and no input can outweigh it, no lower
     than that takes.
 
@@ -88,7 +91,7 @@ def _peaks(network: Network, tensors: list[np.ndarray], peaks: list[float]) -> l
     return peaks
 
 
-def _before_relu(layer: Linear | Conv2d, x: np.ndarray) -> float:
+def _before_relu(layer: Layer, x: np.ndarray) -> float:
     """Greatest magnitude of a sum."""
     sums, = _activations(Network((replace(layer, activation="none"),)), x)
     return float(np.abs(sums).max())

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.types import refuse_nonfinite
 
 EXACT = 1 << 14
 """Distinct values up to which clusters are the best there are; more are put into bins first."""
@@ -63,14 +64,6 @@ def share(weights: np.ndarray, centroids: int = 15) -> Shared:
     # the nearest centroid, which only the edge of a bin may have kept a weight from
     indices = _assign(weights, _rounded_down((means[1:] + means[:-1]) / 2))
     return Shared(codebook, indices, _relative_rms(weights, codebook[indices]))
-
-
-def refuse_nonfinite(what: str, values: np.ndarray) -> None:
-    """Raise :class:`BadInput` with the place of the first NaN or infinity in ``values``."""
-    finite = np.isfinite(values)
-    if not finite.all():
-        place = tuple(np.argwhere(~finite)[0].tolist())
-        raise BadInput(f"{what} {list(place)} is {values[place]}: it must be a finite float32")
 
 
 def _changes(ordered: np.ndarray) -> np.ndarray:

@@ -1,18 +1,13 @@
-"""What every engine offers: run a batch through one part of a program, with statistics."""
+"""What every backend offers: run a batch through one image of a program, with statistics."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from zeroskip.sw.compiler.program import Part
-
-Progress = Callable[[int, int], None]
-"""Called with the images done and the images in all."""
+from zeroskip.sw.engines.base import Image, Progress, Result
 
 PATIENCE = 1_000_000
-"""Cycles without any transfer after which an engine gives up with ``TimeoutError``."""
+"""Cycles without any transfer after which a simulation gives up with ``TimeoutError``."""
 
 
 class Simulated:
@@ -32,64 +27,13 @@ class Simulated:
         return bool(self.peek(f"{name}__valid"))
 
 
-class Statistics(Protocol):
-    """Where the cycles of a batch went, from the machine's own counters; see the class of each
-    machine beside its host side.
-
-    Attributes
-    ----------
-    images : int
-    cycles : int
-        Cycles in computing mode, all images together.
-    utilisation : float
-        Useful multiply-accumulates over those that the multipliers had time for.
-    saturated : int
-        Outputs that had to be saturated.
-    """
-
-    images: int
-    cycles: int
-    utilisation: float
-    saturated: int
-
-    def as_json(self) -> dict:
-        """Plain numbers for ``--json``."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What a batch gave in one part.
-
-    Attributes
-    ----------
-    outputs : tuple of integer arrays [batch, outputs]
-        One array per layer that the part sends out.
-    times : tuple of int64 [batch, outputs]
-        The clock cycle since reset in which each output left the machine; zero for engines
-        without a clock.
-    statistics : Statistics or None
-        None for engines without a clock, and for configurations without counters.
-    saturated : int or None
-        Outputs that had to be saturated, those of inner layers too; None where nothing counts them.
-    inputs_saturated : int
-        Values that the host had to saturate when it converted the outputs of the part before.
-    """
-
-    outputs: tuple[np.ndarray, ...]
-    times: tuple[np.ndarray, ...]
-    statistics: Statistics | None = None
-    saturated: int | None = 0
-    inputs_saturated: int = 0
-
-
-class Engine(Protocol):
-    """An implementation of the machines."""
+class Backend(Protocol):
+    """What runs the engines."""
 
     name: str
 
-    def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
-        """Runs ``inputs`` (integers as ``part.input`` describes them, [batch, in]) through
-        ``part``; ``TimeoutError`` if no output comes for too long, ``EngineError`` if what comes
-        cannot be the part's outputs."""
+    def run(self, image: Image, inputs: np.ndarray, progress: Progress | None = None) -> Result:
+        """Runs ``inputs`` (integers as ``image.input`` describes them, [batch, in]) through
+        ``image``; ``TimeoutError`` if no output comes for too long, ``EngineError`` if what comes
+        cannot be the image's outputs."""
         ...

@@ -2,20 +2,22 @@
 
 import weakref
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 
 import numpy as np
 
 from zeroskip.hw.system.config import MOST, SystemConfig
-from zeroskip.sw.compiler.program import Part, Program
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines import registry
+from zeroskip.sw.engines.base import Image, Progress, Result
 from zeroskip.sw.errors import BadInput, EngineError, LinkError
-from zeroskip.sw.runtime.backend import PATIENCE, Progress, Result
+from zeroskip.sw.runtime.backend import PATIENCE
 from zeroskip.sw.runtime.board import Board, Patience
 from zeroskip.sw.runtime.link import Link
 from zeroskip.sw.runtime.port import SerialPort
-from zeroskip.sw.runtime.rtl_backend import host
 
 
-class BoardEngine:
+class BoardBackend:
     """The cores of a program on a board, under a backend's name.
 
     Parameters
@@ -42,12 +44,12 @@ class BoardEngine:
         weakref.finalize(self, link.close)
         self._board = Board(link, own, *larger, patience=patience)
 
-    def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
-        """See :class:`zeroskip.sw.runtime.backend.Engine`; the times are zero. ``LinkError`` for
+    def run(self, image: Image, inputs: np.ndarray, progress: Progress | None = None) -> Result:
+        """See :class:`zeroskip.sw.runtime.backend.Backend`; the times are zero. ``LinkError`` for
         what a board does wrong, ``TimeoutError`` where it stops answering."""
-        device = self._board.device(self._board.system.name_of(part.config))
+        device = self._board.device(self._board.system.name_of(image.config))
         try:
-            return host(part)(device, part, inputs, progress)
+            return registry.engine(image.engine).run(device, image, inputs, progress)
         except LinkError:
             raise
         except EngineError as error:
@@ -64,17 +66,17 @@ def _system(program: Program) -> SystemConfig:
     return SystemConfig(tuple(sorted(cores, key=lambda core: core.kind)))
 
 
-def virtual(program: Program) -> BoardEngine:
+def virtual(program: Program) -> BoardBackend:
     """A board with just the cores of ``program``, simulated down to its serial pins."""
-    from zeroskip.sim.virtual import VirtualBoard
+    make = resolve_name("zeroskip.sim.virtual:VirtualBoard")
 
     def connect(system):
-        board = VirtualBoard(system)
+        board = make(system)
         return board.port, Patience(PATIENCE, lambda: board.cycles, "cycles"), board
     # a terminal loses nothing, and a simulation may be slow
-    return BoardEngine("virtual", program, connect, timeout=60)
+    return BoardBackend("virtual", program, connect, timeout=60)
 
 
-def serial(program: Program, port: str, known: Sequence[SystemConfig] = ()) -> BoardEngine:
+def serial(program: Program, port: str, known: Sequence[SystemConfig] = ()) -> BoardBackend:
     """The board at a serial port: one with just the program's cores, or one of ``known``."""
-    return BoardEngine("serial", program, lambda _: (port, Patience(), None), known)
+    return BoardBackend("serial", program, lambda _: (port, Patience(), None), known)

@@ -35,11 +35,12 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from zeroskip.sw.compiler.reference import Layer, ReferenceLayer
-from zeroskip.sw.engines.tensorcore.golden import convolve
+from zeroskip.sw.engines import registry
+from zeroskip.sw.engines.base import Deviation, ReferenceLayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.frontends.external import load_external
+from zeroskip.sw.graph.convolution import convolve
 from zeroskip.sw.graph.network import Conv2d, Linear
 from zeroskip.sw.runtime.golden_network import Computed, Units, inputs, outputs, run
 
@@ -106,7 +107,7 @@ class FloatModel:
     Raises ``BadInput`` where these cannot come from it.
     """
 
-    def __init__(self, path: Path, layers: tuple[Layer, ...]):
+    def __init__(self, path: Path, layers: tuple[ReferenceLayer, ...]):
         if path.suffix.lower() == ".pt2":
             raise BadInput(f"{path}: only an ONNX model can be run beside a program; export the "
                            "model with torch.onnx.export and give that file")
@@ -270,10 +271,12 @@ class FloatModel:
         # float64 gains nothing: the front end's weights are float32
         eps = np.finfo(np.float16 if self._kinds[number][0] == np.float16 else np.float32).eps
         arithmetic = (columns + OPERATIONS) * float(eps) / 2
-        levels, rows = _levels(layer), max(1, BLOCK // columns)
+        deviation = registry.engine(layer.engine).deviation(layer, own)
+        rows = max(1, BLOCK // columns)
         bounds = []
         for start in range(0, len(layer.weight), rows):
-            weights, bias = _errors(layer, own, levels, slice(start, start + rows), arithmetic)
+            some = slice(start, start + rows)
+            weights, bias = _errors(deviation(some), own, some, arithmetic)
             products = magnitude @ weights.T if own.geometry is None else convolve(
                 magnitude, weights, layer.geometry, 0)
             bounds.append(products + np.repeat(bias, products.shape[1] // len(bias)))
@@ -281,49 +284,16 @@ class FloatModel:
             (1 if own.quantised else 0.5) + 2**-22)
 
 
-def _errors(layer: Layer, own: Linear | Conv2d, levels: np.ndarray, rows: slice,
+def _errors(deviation: Deviation, own: Linear | Conv2d, rows: slice,
             arithmetic: float) -> tuple[np.ndarray, np.ndarray]:
     """By how much each weight and each bias of some rows may be wrong, float64 [rows, K], [rows];
     ``arithmetic`` is the share of a product that its sum may add."""
-    unit = _unit(layer)[rows]
-    scale = unit[:, None] / layer.input_scale
-    w, v = layer.weight[rows] * scale, own.matrix[rows].astype(np.float64)
-    if isinstance(layer, ReferenceLayer):
-        most, bias = _distance(v, levels) + 1.01 * scale, layer.bias[rows]
-    else:
-        most = scale * (0 if own.quantised else 0.5)
-        # the input's zero point is folded in
-        bias = layer.bias[rows] + layer.input_zero_point * layer.weight[rows].sum(
-            axis=1, dtype=np.int64)
-    weights = np.minimum(np.abs(w - v), np.where(v == 0, 0, most))
-    b = bias * unit
-    biases = np.minimum(np.abs(b - own.bias[rows]), unit / 2)
+    w, v = deviation.weight, own.matrix[rows].astype(np.float64)
+    weights = np.minimum(np.abs(w - v), np.where(v == 0, 0, deviation.most))
+    b = deviation.bias
+    biases = np.minimum(np.abs(b - own.bias[rows]), deviation.unit / 2)
     return (weights + arithmetic * (np.abs(w) + weights),
             biases + arithmetic * (np.abs(b) + biases))
-
-
-def _unit(layer: Layer) -> np.ndarray:
-    """What one in the accumulator stands for, float64 [out]."""
-    if isinstance(layer, ReferenceLayer):
-        return np.full(len(layer.bias), layer.output_scale / 2**layer.shift)
-    return layer.output_scale * np.ldexp(layer.multiplier.astype(np.float64), -layer.shift)
-
-
-def _levels(layer: Layer) -> np.ndarray:
-    """The shared weights of an EIE array that are not zero, ascending, as real values."""
-    if not isinstance(layer, ReferenceLayer):
-        return np.zeros(0)
-    integers = np.unique(layer.weight)
-    return integers[integers != 0] * (_unit(layer)[0] / layer.input_scale)
-
-
-def _distance(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """From each value to the nearest of ascending ``levels``; 0 where there are none."""
-    if not levels.size:
-        return np.zeros(values.shape)
-    above = np.searchsorted(levels, values)
-    near = levels[np.maximum(above - 1, 0)], levels[np.minimum(above, len(levels) - 1)]
-    return np.minimum(*(np.abs(values - each) for each in near))
 
 
 def _clip(real: np.ndarray, units: Units, activation: str = "none") -> np.ndarray:

@@ -1,19 +1,18 @@
-"""Engine ``golden``: the integer reference, which knows nothing of packing or hardware."""
+"""Backend ``golden``: the integer reference, which knows nothing of packing or hardware."""
 
 from itertools import islice
 
 import numpy as np
 
 from zeroskip.sw.compiler import reference
-from zeroskip.sw.compiler.program import Part, Program
-from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.base import Image, Progress, ReferenceLayer, Result
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.runtime import golden_network as network
-from zeroskip.sw.runtime.backend import Progress, Result
 from zeroskip.sw.runtime.golden_network import Computed
 
 
-class GoldenEngine:
+class GoldenBackend:
     """Computes from the integer reference, not from the program's packed images.
 
     It runs the parts of ``program``, and what is made of them by replacing images; several in a
@@ -22,13 +21,13 @@ class GoldenEngine:
 
     Attributes
     ----------
-    layers : tuple of Layer
+    layers : tuple of ReferenceLayer
         The reference.
     """
 
     name = "golden"
 
-    def __init__(self, program: Program, layers: tuple[reference.Layer, ...]):
+    def __init__(self, program: Program, layers: tuple[ReferenceLayer, ...]):
         if reference.digest(layers, program.input_dtype) != program.reference:
             raise BadInput("the reference beside the program belongs to another program, or is "
                            "damaged; compile the model again")
@@ -39,11 +38,11 @@ class GoldenEngine:
             self._parts.append((part.layers, layers[start:end]))
             start = end
 
-    def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
-        """See :class:`zeroskip.sw.runtime.backend.Engine`; all images are computed at once."""
+    def run(self, part: Image, inputs: np.ndarray, progress: Progress | None = None) -> Result:
+        """See :class:`zeroskip.sw.runtime.backend.Backend`; all images are computed at once."""
         return self.run_parts((part,), inputs, progress)[0]
 
-    def run_parts(self, parts: tuple[Part, ...], inputs: np.ndarray,
+    def run_parts(self, parts: tuple[Image, ...], inputs: np.ndarray,
                   progress: Progress | None = None) -> list[Result]:
         """The result of every one of these parts, which follow one another."""
         layers = [layer for part in parts for layer in self._layers(part)]
@@ -54,19 +53,12 @@ class GoldenEngine:
                 progress(number * len(inputs), len(parts) * len(inputs))
         return results
 
-    def _layers(self, part: Part) -> tuple[reference.Layer, ...]:
+    def _layers(self, part: Image) -> tuple[ReferenceLayer, ...]:
         return next(layers for infos, layers in self._parts if infos is part.layers)
 
 
-def _result(part: Part, computed: list[Computed]) -> Result:
-    outputs = tuple(each.y for each, sent in zip(computed, _sent(part), strict=True) if sent)
+def _result(part: Image, computed: list[Computed]) -> Result:
+    outputs = tuple(each.y for each, sent in zip(computed, part.sent, strict=True) if sent)
     return Result(outputs, tuple(np.zeros(y.shape, np.int64) for y in outputs),
                   saturated=sum(each.saturated for each in computed),
                   inputs_saturated=sum(each.inputs_saturated for each in computed))
-
-
-def _sent(part: Part) -> list[bool]:
-    """Whether the part sends out a layer's outputs, layer by layer."""
-    if isinstance(part, EIEPart):
-        return [segment.outputs > 0 for segment in part.segments if segment.swap]
-    return [True] * len(part.layers)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroskip.sw.compiler.reference import Layer, ReferenceLayer
-from zeroskip.sw.engines.eie import golden as eie
-from zeroskip.sw.engines.tensorcore import golden as tensorcore
+from zeroskip.sw.engines import registry
+from zeroskip.sw.engines.base import ReferenceLayer
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Computed:
 
     Attributes
     ----------
-    layer : Layer
+    layer : ReferenceLayer
     x, y : integer arrays [batch, inputs], [batch, outputs]
     saturated : int
         Outputs that had to be saturated.
@@ -54,40 +53,30 @@ class Computed:
         Inputs that had to be, when they were made of the outputs of the layer before.
     """
 
-    layer: Layer
+    layer: ReferenceLayer
     x: np.ndarray
     y: np.ndarray
     saturated: int
     inputs_saturated: int
 
 
-def run(layers: Sequence[Layer], x: np.ndarray) -> Iterator[Computed]:
+def run(layers: Sequence[ReferenceLayer], x: np.ndarray) -> Iterator[Computed]:
     """Layer after layer on a batch of integers [batch, inputs]."""
     before = None
     for layer in layers:
         lost, here = 0, inputs(layer)
         if before not in (None, here):
             x, lost = here.integers(before.real(x))
-        y, saturated = _layer(layer, x)
+        y, saturated = registry.engine(layer.engine).golden(layer, x)
         yield Computed(layer, x, y, int(saturated), lost)
         before, x = outputs(layer), y
 
 
-def inputs(layer: Layer) -> Units:
+def inputs(layer: ReferenceLayer) -> Units:
     """What a layer's inputs are."""
-    if isinstance(layer, ReferenceLayer):
-        return Units(np.int16, layer.input_scale, 0)
-    return Units(np.int8, layer.input_scale, layer.input_zero_point)
+    return Units(layer.input.dtype.type, layer.input.scale, layer.input.zero_point)
 
 
-def outputs(layer: Layer) -> Units:
+def outputs(layer: ReferenceLayer) -> Units:
     """What a layer's outputs are."""
-    if isinstance(layer, ReferenceLayer):
-        return Units(np.int16, layer.output_scale, 0)
-    return Units(np.int32 if layer.raw else np.int8, layer.output_scale, layer.output_zero_point)
-
-
-def _layer(layer: Layer, x: np.ndarray) -> tuple[np.ndarray, int]:
-    if isinstance(layer, ReferenceLayer):
-        return eie.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
-    return tensorcore.layer(x, layer)
+    return Units(layer.output.dtype.type, layer.output.scale, layer.output.zero_point)

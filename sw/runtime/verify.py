@@ -1,21 +1,22 @@
-"""Two engines, every output of every layer, and the first difference by name."""
+"""Two backends, every output of every layer, and the first difference by name."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from zeroskip.sw.compiler.program import Program
-from zeroskip.sw.runtime.backend import Engine, Progress, Result
+from zeroskip.sw.engines.base import Progress, Result
+from zeroskip.sw.runtime.backend import Backend
 from zeroskip.sw.runtime.run import run_program
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first output in which two engines disagree, in order of image, layer, row.
+    """The first output in which two backends disagree, in order of image, layer, row.
 
     ``row`` counts in the layer's flat outputs. ``pe`` computes it: a PE of the EIE array, a row
     of the tensor core's tile; ``unit`` says which. ``cycle`` is the clock cycle since reset in
-    which the engine that has a clock sent it, 0 if none has. ``outputs`` counts all that differ.
+    which the backend that has a clock sent it, 0 if none has. ``outputs`` counts all that differ.
     """
 
     image: int
@@ -35,7 +36,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """How many outputs were compared, the first difference if any, and both engines' results,
+    """How many outputs were compared, the first difference if any, and both backends' results,
     one per part."""
 
     compared: int
@@ -43,12 +44,12 @@ class Verdict:
     results: tuple[list[Result], list[Result]]
 
 
-def verify(program: Program, inputs: np.ndarray, engines: tuple[Engine, Engine],
+def verify(program: Program, inputs: np.ndarray, backends: tuple[Backend, Backend],
            progress: Progress | None = None) -> Verdict:
-    """Runs ``inputs`` (integers [batch, in]) on both engines and compares every layer's
+    """Runs ``inputs`` (integers [batch, in]) on both backends and compares every layer's
     outputs."""
     traced = program.traced()
-    a, b = (run_program(traced, engine, inputs, progress) for engine in engines)
+    a, b = (run_program(traced, backend, inputs, progress) for backend in backends)
     compared = sum(layer.size for result in a for layer in result.outputs)
     return Verdict(compared, _first(program, a, b), (a, b))
 

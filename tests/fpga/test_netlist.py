@@ -16,11 +16,11 @@ from zeroskip.sim.cases import random_layers
 from zeroskip.sim.compiled import DRIVERS, Model, SerialLine, build_once
 from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie import host
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.runtime.board import Board
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.link import Link
-from zeroskip.sw.runtime.rtl_backend import host
 
 CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
 
@@ -67,15 +67,15 @@ def test_netlist_gives_the_same_bits():
     rng = np.random.default_rng(1)
     inputs = (rng.integers(-100, 100, (5, 24)) * (rng.random((5, 24)) < 0.6)).astype(np.int16)
     layers = tuple(random_layers(rng, (24, 30, 9), 0.3))
-    integers = reference.from_layers(layers)
+    integers = tuple(layers)
     part = compile_layers(layers, CONFIG).traced()
-    expected = GoldenEngine(Program((part,), reference.digest(integers)), integers).run(
+    expected = GoldenBackend(Program((part,), reference.digest(integers)), integers).run(
         part, inputs)
     model = Model(build_once("cxxrtl", "board", [CONFIG.digest(), BOARD.name, __file__], generate))
     model.poke("button", 1)
     model.poke("rx", 1)
     model.tick(300)
     device = Board(Link(Pins(model)), SYSTEM).device("eie")
-    result = host(part)(device, part, inputs, None)
+    result = host.run(device, part, inputs)
     for found, wanted in zip(result.outputs, expected.outputs, strict=True):
         np.testing.assert_array_equal(found, wanted)

@@ -14,7 +14,7 @@ from zeroskip.sim.bench import Stalls, checker, receive, send, simulate
 from zeroskip.sim.cases import fixed_layer, make_case, random_layers
 from zeroskip.sw.engines.eie import host as eie_host
 from zeroskip.sw.engines.eie.image import load_words
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime import backends
 
 CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
 REASONS = ("useful", "padding", "empty", "fill", "full", "tail")
@@ -23,7 +23,7 @@ REASONS = ("useful", "padding", "empty", "fill", "full", "tail")
 
 def assert_exact(case):
     """The array's outputs equal the reference, and its counters account for every cycle."""
-    result = engines.rtl("python").run(case.part, case.inputs)
+    result = backends.rtl("python").run(case.part, case.inputs)
     for ours, expected in zip(result.outputs, case.expected, strict=True):
         np.testing.assert_array_equal(ours, expected)
     statistics = result.statistics
@@ -208,7 +208,7 @@ def test_an_array_without_counters_computes_the_same():
     rng = np.random.default_rng(5)
     case = make_case(random_layers(rng, (12, 9), 0.5), rng.integers(-9, 9, (2, 12)),
                      counters=False)
-    result = engines.rtl("python").run(case.part, case.inputs)
+    result = backends.rtl("python").run(case.part, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
     assert result.statistics is None
 

@@ -10,7 +10,7 @@ from zeroskip.hw.fronts.frame import Op
 from zeroskip.hw.system.config import SystemConfig
 from zeroskip.sim.virtual import VirtualBoard
 from zeroskip.sw.errors import LinkError
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.board import Board, Patience
 from zeroskip.sw.runtime.link import Link, encode_request
 from zeroskip.sw.runtime.port import SerialPort
@@ -18,7 +18,7 @@ from zeroskip.sw.runtime.verify import verify
 
 
 def test_a_program_gives_the_golden_outputs(digits_like):
-    engine = engines.create("virtual", digits_like.program, lambda: ())
+    engine = backends.create("virtual", digits_like.program, lambda: ())
     verdict = verify(digits_like.program, digits_like.inputs, (digits_like.golden, engine))
     assert verdict.difference is None
     assert verdict.compared == 5 * (30 + 9)
@@ -73,7 +73,7 @@ def test_the_plug_is_pulled_in_the_middle_and_another_board_goes_on(board, digit
     board.close()
     with pytest.raises(LinkError):
         device.run({"load": np.zeros((600, 2), np.uint32)}, {})
-    engine = engines.create("virtual", digits_like.program, lambda: ())
+    engine = backends.create("virtual", digits_like.program, lambda: ())
     assert verify(digits_like.program, digits_like.inputs,
                   (digits_like.golden, engine)).difference is None
 

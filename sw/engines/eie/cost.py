@@ -1,8 +1,8 @@
 """What a network costs on an EIE array: costs for :mod:`zeroskip.sw.prune.ratios`.
 
 A layer of more than 15 values is shared by k-means first, without training, as
-:func:`zeroskip.sw.compiler.compile.compile_network` does it. Where the network needs deeper
-memories than the array has, it gets them; its cycles do not depend on their depth.
+:func:`zeroskip.sw.engines.eie.quantize.quantize` does it. Where the network needs deeper memories
+than the array has, it gets them; its cycles do not depend on their depth.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
-from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.engines.eie import golden
 from zeroskip.sw.engines.eie.cycle_model import predict
-from zeroskip.sw.engines.eie.lower import deepened
+from zeroskip.sw.engines.eie.lower import compile_layers, deepened
+from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.eie.quantize import Fixed, quantize
 from zeroskip.sw.graph.network import Network
 
 
@@ -25,12 +26,11 @@ def packed_bytes(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], 
     run on an EIE array, a convolution for example.
     """
     def cost(network: Network) -> float:
-        compiled = compile_network(network, samples, deepened(config))
-        (part,) = compiled.program.parts
+        _, part = _compiled(network, samples, config)
         rows = max(config.weight_rows, part.entries.shape[1] // ENTRIES_PER_ROW)
         # a pointer is as wide as the memory is deep
-        part = replace(part, config=replace(config, weight_rows=rows))
-        return float(storage(replace(compiled.program, parts=(part,)))["packed"])
+        sizes = replace(part, config=replace(config, weight_rows=rows)).storage()
+        return float(sum(sizes.values()) - sizes["float32"])
     return cost
 
 
@@ -41,11 +41,10 @@ def cycles(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], float]
     cycles.
     """
     def cost(network: Network) -> float:
-        compiled = compile_network(network, samples, deepened(config))
-        (part,) = compiled.program.parts
+        fixed, part = _compiled(network, samples, config)
         x, _ = part.input.to_integer(samples.reshape(len(samples), -1))
         vectors, total = x, 0
-        for number, layer in enumerate(compiled.reference):
+        for number, layer in enumerate(fixed.layers):
             alone = replace(part, segments=tuple(
                 segment for segment in part.segments if segment.codebook == number))
             total += sum(predict(alone, vector) for vector in vectors)
@@ -55,3 +54,9 @@ def cycles(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], float]
             vectors[:, part.positions(number)] = x
         return total / len(samples)
     return cost
+
+
+def _compiled(network: Network, samples: np.ndarray, config: EIEConfig) -> tuple[Fixed, EIEPart]:
+    """The network in integers, and its image for an array of any depth."""
+    fixed = quantize(network, samples, config.acc_width)
+    return fixed, compile_layers(fixed.layers, deepened(config))

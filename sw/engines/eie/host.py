@@ -8,11 +8,11 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.counters import ControlCounter, PECounter
 from zeroskip.hw.eie.layouts import load_word
+from zeroskip.sw.engines.base import Progress, Result
 from zeroskip.sw.engines.eie.image import load_words
 from zeroskip.sw.engines.eie.part import EIEPart
 from zeroskip.sw.engines.payload import pack_fields, unpack_fields
 from zeroskip.sw.errors import EngineError
-from zeroskip.sw.runtime.backend import Progress, Result
 
 BATCH = 16
 """Images that run in one call of the simulator, between two steps of progress."""
@@ -51,9 +51,14 @@ class EIEStatistics:
         return self.control["cycles"]
 
     @property
+    def multipliers(self) -> int:
+        """One a PE."""
+        return len(self.pe["useful"])
+
+    @property
     def utilisation(self) -> float:
         """Useful multiply-accumulates over PEs times cycles."""
-        return float(self.pe["useful"].sum() / max(1, len(self.pe["useful"]) * self.cycles))
+        return float(self.pe["useful"].sum() / max(1, self.multipliers * self.cycles))
 
     @property
     def saturated(self) -> int:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig
-from zeroskip.sw.compiler.reference import ReferenceLayer
+from zeroskip.sw.engines.base import Image
 from zeroskip.sw.engines.checks import (
     WEIGHTS,
     check_choice,
@@ -24,9 +24,10 @@ from zeroskip.sw.engines.checks import (
     check_tensor,
 )
 from zeroskip.sw.engines.eie.directory import MOST, WORDS, unpack_counts, unpack_pointers, words_for
+from zeroskip.sw.engines.eie.layer import EIELayer
 from zeroskip.sw.engines.eie.pack import Packed, unpack, width
 from zeroskip.sw.engines.eie.quantize import HIGHEST, LOWEST, prove
-from zeroskip.sw.engines.quantity import Quantity
+from zeroskip.sw.graph.types import Quantity
 
 MAX_STRIDE = 63
 """Most bytes of a column in a bank-balanced layer."""
@@ -145,7 +146,7 @@ def schedule(config: EIEConfig, layers: tuple[LayerInfo, ...]) -> Iterator[Segme
 
 
 @dataclass(frozen=True, eq=False)
-class EIEPart:
+class EIEPart(Image):
     """Everything that consecutive layers put into one EIE array.
 
     Attributes
@@ -182,16 +183,6 @@ class EIEPart:
     order: np.ndarray
 
     @property
-    def inputs(self) -> int:
-        """Length of the input vector."""
-        return self.layers[0].inputs
-
-    @property
-    def outputs(self) -> int:
-        """Length of the output vector."""
-        return self.layers[-1].outputs
-
-    @property
     def input(self) -> Quantity:
         """What one input stands for."""
         return Quantity(np.dtype(np.int16), self.input_scale)
@@ -200,6 +191,16 @@ class EIEPart:
     def output(self) -> Quantity:
         """What one output stands for."""
         return Quantity(np.dtype(np.int16), self.layers[-1].output_scale)
+
+    @property
+    def sent(self) -> tuple[bool, ...]:
+        """Of each layer, whether its outputs are sent out."""
+        return tuple(segment.outputs > 0 for segment in self.segments if segment.swap)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the array counts its cycles."""
+        return self.config.counters
 
     def traced(self) -> "EIEPart":
         """The same part with the outputs of every layer sent out, not only the last."""
@@ -243,7 +244,7 @@ class EIEPart:
             return unpack_counts(self.pointers[:, first // NIBBLES * WORDS:], segment.stride, held)
         return unpack_pointers(self.pointers[:, first:first + held + 1])
 
-    def unpacked(self) -> Iterator[ReferenceLayer]:
+    def unpacked(self) -> Iterator[EIELayer]:
         """The layers without any packing, taken out of the images as the array reads them.
 
         ``ValueError`` where the images hold anything else, the counts of a layer are wrong, or an
@@ -264,7 +265,7 @@ class EIEPart:
                 raise ValueError(f"{where}: weights or biases stand where no output is")
             if codebook[0]:
                 raise ValueError(f"{where}: index 0 stands for {codebook[0]}, expected 0")
-            unpacked = ReferenceLayer(layer.name, codebook[found], biases[rows], end.shift,
+            unpacked = EIELayer(layer.name, codebook[found], biases[rows], end.shift,
                                       layer.activation, scale, layer.output_scale)
             prove(layer.name, unpacked.weight, unpacked.bias, end.shift, low, HIGHEST,
                   self.config.acc_width)

@@ -6,15 +6,17 @@ Source: Han et al., ISCA 2016, section III (shared weights) and IV (16-bit fixed
 has no rule for overflow; here an accumulator that could overflow is refused.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log2
 
 import numpy as np
 
+from zeroskip.sw.engines.eie.layer import Numbers
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.graph.network import Conv2d, Linear, Network
-from zeroskip.sw.quantize.calibration import check_weights, effective_bias, ranges, samples
-from zeroskip.sw.quantize.kmeans import Shared, refuse_nonfinite, share
+from zeroskip.sw.graph.network import Conv2d, Layer, Linear, Network
+from zeroskip.sw.quantize.calibration import Range, check_weights, effective_bias, ranges, samples
+from zeroskip.sw.quantize.kmeans import Shared, share
 
 LOWEST, HIGHEST = -1 << 15, (1 << 15) - 1
 CENTROIDS = 15
@@ -25,7 +27,7 @@ error of the shared weights, at 0.14 bit."""
 
 
 @dataclass(frozen=True, eq=False)
-class FixedLayer:
+class FixedLayer(Numbers):
     """One layer in integers, as ``zeroskip.sw.engines.eie.golden.layer`` takes it.
 
     Attributes
@@ -95,21 +97,6 @@ class Fixed:
     report: tuple[LayerReport, ...]
 
 
-def to_integer(x: np.ndarray, scale: float, zero_point: int = 0,
-               dtype=np.int16) -> tuple[np.ndarray, int]:
-    """``x / scale + zero_point`` as ``dtype``, and how many values saturated.
-
-    A tie rounds to even, before the zero point. Raises :class:`BadInput` for a NaN or an
-    infinity.
-    """
-    refuse_nonfinite("input", np.asarray(x))
-    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-    with np.errstate(over="ignore"):    # becomes infinite, and saturates
-        rounded = np.rint(np.asarray(x, np.float64) / scale) + zero_point
-    saturated = np.count_nonzero((rounded < low) | (rounded > high))
-    return np.clip(rounded, low, high).astype(dtype), saturated
-
-
 def bound(weight: np.ndarray, bias: np.ndarray, shift: int, low: int,
           high: int) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest value that each row's accumulator can take, int64 [out] each.
@@ -145,25 +132,35 @@ def prove(name: str, weight: np.ndarray, bias: np.ndarray, shift: int, low: int,
                        "accumulator does not hold; use smaller weights or a wider accumulator")
 
 
-def quantize(network: Network, calibration: np.ndarray, width: int = 32) -> Fixed:
+def check_layer(layer: Layer) -> None:
+    """Raises :class:`BadInput` where the array cannot take a layer."""
+    if isinstance(layer, Conv2d):
+        raise BadInput(f"layer {layer.name} is a convolution; the EIE array takes "
+                       "fully-connected layers only: choose a tensor core as its target")
+    if not isinstance(layer, Linear):
+        raise BadInput(f"layer {layer.name} is not fully connected, and the EIE array takes "
+                       "nothing else: choose another engine")
+    if layer.quantised:
+        raise BadInput(f"layer {layer.name} is quantised to int8, and the EIE array takes "
+                       "16-bit activations: choose a tensor core as its target")
+
+
+def quantize(network: Network, calibration: np.ndarray, width: int = 32,
+             given: Sequence[Range] | None = None) -> Fixed:
     """Integers for every layer of ``network``, proven for accumulators of ``width`` bits.
 
     ``calibration`` is a float array, batch first; its values and the activations that it causes
-    set the scales. Weights are shared among 15 centroids. Raises :class:`BadInput` for a NaN or
-    an infinity, and where no scale keeps a layer from overflowing without losing its weights.
+    set the scales, or the ranges ``given`` of the input and of every output. Weights are shared
+    among 15 centroids. Raises :class:`BadInput` for a NaN or an infinity, and where no scale keeps
+    a layer from overflowing without losing its weights.
     """
     if not 2 <= width <= 62:
         raise BadInput(f"the accumulator width must be 2 to 62 bits, not {width}")
     for layer in network.layers:
-        if isinstance(layer, Conv2d):
-            raise BadInput(f"layer {layer.name} is a convolution; the EIE array takes "
-                           "fully-connected layers only: choose a tensor core as its target")
-        if layer.quantised:
-            raise BadInput(f"layer {layer.name} is quantised to int8, and the EIE array takes "
-                           "16-bit activations: choose a tensor core as its target")
+        check_layer(layer)
     calibration = samples(network, calibration)
     check_weights(network)
-    peaks = [max(-low, high) for low, high in ranges(network, calibration)]
+    peaks = [max(-low, high) for low, high in given or ranges(network, calibration)]
 
     input_scale = scale = peaks[0] / HIGHEST
     low, layers, report = LOWEST, [], []

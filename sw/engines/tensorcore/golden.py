@@ -16,7 +16,7 @@ from math import prod
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.graph.im2col import Geometry
+from zeroskip.sw.graph.convolution import convolve
 
 FLOAT64_TERMS = (1 << 39) - 1
 """Up to here a sum of int8 products stays below 2^53, where float64 is exact."""
@@ -42,46 +42,6 @@ def gemm(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         part = slice(start, start + step)
         product[:, part] = (wide @ b[:, part].astype(exact)).astype(np.int64).astype(np.int32)
     return product
-
-
-def convolve(x: np.ndarray, weight: np.ndarray, geometry: Geometry, fill: float) -> np.ndarray:
-    """A convolution, as its definition has it; exact where its values are integers below 2^53.
-
-    Parameters
-    ----------
-    x : array [batch, channels * height * width]
-    weight : array [out, channels * kernel rows * kernel columns]
-    geometry : Geometry
-    fill : float
-        What ``x`` is outside of the image.
-
-    Returns
-    -------
-    float64 array [batch, out * rows * columns]
-    """
-    channels, height, width = geometry.input_shape
-    # the last place of a channel is what lies outside
-    image = np.full((len(x), channels, height * width + 1), fill, x.dtype)
-    image[:, :, :-1] = x.reshape(-1, channels, height * width)
-    kernel = weight.reshape(-1, channels, *geometry.kernel).astype(np.float64)
-    row, column = _places(geometry, 0)[:, None], _places(geometry, 1)
-    positions = row.size * column.size
-    y = np.zeros((len(x), len(kernel), positions))
-    for i, j in np.ndindex(*geometry.kernel):
-        r, s = row + i * geometry.dilation[0], column + j * geometry.dilation[1]
-        inside = (r >= 0) & (r < height) & (s >= 0) & (s < width)
-        at = np.where(inside, r * width + s, height * width)
-        y += kernel[:, :, i, j] @ image.take(at.ravel(), axis=2).astype(np.float64)
-    return y.reshape(len(x), len(kernel) * positions)
-
-
-def _places(geometry: Geometry, axis: int) -> np.ndarray:
-    """Where the kernel begins, along the height (0) or the width (1), for each output: a stride
-    apart, as long as it fits into the padded image."""
-    reach = (geometry.kernel[axis] - 1) * geometry.dilation[axis]
-    before, after = geometry.padding[axis], geometry.padding[axis + 2]
-    return np.arange(-before, geometry.input_shape[axis + 1] + after - reach,
-                     geometry.stride[axis])
 
 
 def requantise(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero_point: int,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
+from zeroskip.sw.engines.base import Progress, Result
 from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer, TensorCorePart
 from zeroskip.sw.engines.tensorcore.product import ProductImage
 from zeroskip.sw.engines.tensorcore.schedule import Schedule
 from zeroskip.sw.engines.wire import Record, exchange
 from zeroskip.sw.errors import EngineError
 from zeroskip.sw.graph.im2col import fold
-from zeroskip.sw.runtime.backend import Progress, Result
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,19 @@ scale; a multiplier and a shift per channel take it to the output's units. Sourc
 CVPR 2018, section 2.
 """
 
-from dataclasses import dataclass
-from math import frexp, ldexp
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from math import frexp, ldexp, prod
+from typing import ClassVar
 
 import numpy as np
 
-from zeroskip.sw.engines.eie.quantize import to_integer
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
-from zeroskip.sw.quantize.calibration import check_weights, effective_bias, ranges, samples
+from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.quantize.calibration import Range, check_weights, effective_bias, ranges, samples
 
 LOWEST, HIGHEST = -128, 127
 WEIGHT_PEAK = 127
@@ -59,6 +61,10 @@ class Int8Layer:
         The output is the int32 sum itself.
     """
 
+    engine: ClassVar[str] = "tensorcore"
+    TENSORS: ClassVar[dict[str, type]] = {
+        "weight": np.int8, "bias": np.int64, "multiplier": np.int32, "shift": np.int32}
+
     name: str
     weight: np.ndarray
     bias: np.ndarray
@@ -73,6 +79,35 @@ class Int8Layer:
     output_scale: float
     output_zero_point: int
     raw: bool
+
+    @property
+    def input(self) -> Quantity:
+        """What one input stands for."""
+        return Quantity(np.dtype(np.int8), self.input_scale, self.input_zero_point)
+
+    @property
+    def output(self) -> Quantity:
+        """What one output stands for."""
+        return Quantity(np.dtype(np.int32 if self.raw else np.int8), self.output_scale,
+                        self.output_zero_point)
+
+    def header(self) -> dict:
+        """Whether it is raw, and the geometry of a convolution."""
+        return {"raw": self.raw} | (asdict(self.geometry) if self.geometry else {})
+
+    @classmethod
+    def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "Int8Layer":
+        """See :class:`zeroskip.sw.engines.base.ReferenceLayer`."""
+        geometry = None
+        outputs, inputs = tensors["weight"].shape
+        if "kernel" in header:
+            geometry = Geometry(**{field.name: tuple(header[field.name])
+                                   for field in fields(Geometry)})
+            inputs, outputs = prod(geometry.input_shape), outputs * geometry.positions
+        return cls(**tensors, geometry=geometry, inputs=inputs, outputs=outputs, **{
+            name: header[name] for name in (
+                "name", "activation", "input_scale", "input_zero_point", "output_scale",
+                "output_zero_point", "raw")})
 
 
 @dataclass(frozen=True)
@@ -97,7 +132,8 @@ class LayerReport8:
     accumulator_bits: int
 
 
-def quantize(network: Network, calibration: np.ndarray | None
+def quantize(network: Network, calibration: np.ndarray | None,
+             given: Sequence[Range] | None = None
              ) -> tuple[tuple[Int8Layer, ...], tuple[LayerReport8, ...]]:
     """Integers for every layer of ``network``, and a report per layer.
 
@@ -108,6 +144,8 @@ def quantize(network: Network, calibration: np.ndarray | None
     calibration : float array, batch first, or None
         Its values and the activations that it causes set the scales; None where every layer is
         quantised already.
+    given : sequence of ranges, optional
+        Of the input and of every output: they set the scales then.
 
     Raises
     ------
@@ -117,7 +155,7 @@ def quantize(network: Network, calibration: np.ndarray | None
     """
     check_weights(network)
     x = None if calibration is None else samples(network, calibration)
-    grids = _grids(network, x)
+    grids = _grids(network, x, given)
     layers, errors = zip(*(_layer(*each) for each in
                            zip(network.layers, grids, grids[1:], strict=False)), strict=True)
     bits = [prove(layer) for layer in layers]
@@ -143,7 +181,8 @@ def multiplier_and_shift(scale: float) -> tuple[int, int]:
     return multiplier, shift
 
 
-def _grids(network: Network, x: np.ndarray | None) -> list[tuple[float, int]]:
+def _grids(network: Network, x: np.ndarray | None,
+           given: Sequence[Range] | None) -> list[tuple[float, int]]:
     """Scale and zero point of the input and of every layer's output."""
     grids: list[tuple[float, int] | None] = [None] * (len(network.layers) + 1)
     for i, layer in enumerate(network.layers):
@@ -162,7 +201,7 @@ def _grids(network: Network, x: np.ndarray | None) -> list[tuple[float, int]]:
         if x is None:
             raise BadInput("the network holds layers that are not quantised; give samples to "
                            "calibrate them with")
-        for i, (low, high) in enumerate(ranges(network, x)):
+        for i, (low, high) in enumerate(given or ranges(network, x)):
             if grids[i] is None:
                 scale = (high - low) / (HIGHEST - LOWEST)
                 zero_point = LOWEST + round(-low / scale)
@@ -274,8 +313,7 @@ def _saturated(layers: tuple[Int8Layer, ...], x: np.ndarray) -> list[float]:
     """Share of each layer's outputs that leave int8 on float samples [batch, inputs]."""
     counts = np.zeros(len(layers), np.int64)
     for start in range(0, len(x), BATCH):
-        y, _ = to_integer(x[start:start + BATCH], layers[0].input_scale,
-                          layers[0].input_zero_point, np.int8)
+        y, _ = layers[0].input.to_integer(x[start:start + BATCH])
         for i, layer in enumerate(layers):
             y, saturated = tensorcore.layer(y, layer)
             counts[i] += saturated

@@ -10,7 +10,7 @@ name           what it tries                                                   a
 
 All take a :class:`zeroskip.sw.prune.ratios.Task`, and return densities by layer that meet its
 budget in one cut, and every trial in order. While they search, the cost is estimated by
-``Task.table``, a :class:`zeroskip.sw.prune.search.lookup.LookUp`; the densities that are returned
+``Task.table``, a :class:`zeroskip.sw.prune.lookup.LookUp`; the densities that are returned
 are scaled until the true cost meets the budget. The same seed finds the same on the same machine.
 """
 

@@ -66,7 +66,7 @@ def test_outputs_have_the_shape_of_the_model(cli, compiled_models, tmp_path, nam
     for given in ("image", "flat"):
         out = tmp_path / f"{given}.npy"
         assert cli("run", folder / f"{name}.zsk", "--input", folder / f"{given}.npy", "-o", out,
-                   "--engine", "golden", "-q") == (0, "", "")
+                   "--backend", "golden", "-q") == (0, "", "")
         found[given] = np.load(out)
     np.testing.assert_array_equal(found["image"], found["flat"])
     assert found["image"].shape == (2, *shape)
@@ -79,7 +79,7 @@ def test_outputs_have_the_shape_of_the_model(cli, compiled_models, tmp_path, nam
 def test_an_array_of_another_shape_is_refused(cli, compiled_models, tmp_path, name, wrong):
     folder = compiled_models
     array, program, out = folder / f"{wrong}.npy", folder / f"{name}.zsk", tmp_path / "y.npy"
-    for args in (["run", program, "--input", array, "-o", out, "--engine", "golden"],
+    for args in (["run", program, "--input", array, "-o", out, "--backend", "golden"],
                  ["run", program, "--input", array, "-o", out, "--raw"],
                  ["verify", program, "--input", array],
                  ["compile", folder / f"{name}.onnx", "--calibration", array,
@@ -144,7 +144,7 @@ def test_a_program_with_shapes_of_other_sizes_is_refused(compiled_models, tmp_pa
 def run(cli, folder, tmp_path, x, *options, name="flattened"):
     np.save(tmp_path / "x.npy", x)
     return cli("run", folder / f"{name}.zsk", "--input", tmp_path / "x.npy",
-               "-o", tmp_path / "y.npy", "--engine", "golden", *options)
+               "-o", tmp_path / "y.npy", "--backend", "golden", *options)
 
 
 @pytest.mark.parametrize("name", ["flattened", "convolution"])
@@ -193,13 +193,13 @@ def test_integers_are_never_far_outside(cli, compiled_models, tmp_path):
 def uncounted(tmp_path):
     """A program on an array without counters, and its input."""
     layers = random_layers(np.random.default_rng(5), (7, 6), 0.6)
-    integers = reference.from_layers(layers)
+    integers = tuple(layers)
     part = compile_layers(layers, EIEConfig(pes=1, counters=False))
     Compiled(Program((part,), reference.digest(integers)), integers, ()).save(
         tmp_path / "model.zsk")
     np.save(tmp_path / "x.npy", np.ones((3, 7), np.int16))
     return ["run", tmp_path / "model.zsk", "--input", tmp_path / "x.npy", "--raw",
-            "-o", tmp_path / "y.npy", "--engine", "python"]
+            "-o", tmp_path / "y.npy", "--backend", "python"]
 
 
 def test_a_configuration_without_counters_has_null_for_them(cli, uncounted):
@@ -219,11 +219,11 @@ def test_a_program_that_is_counted_in_part_has_no_sums(cli, tmp_path):
     layers = random_layers(np.random.default_rng(5), (7, 6, 5), 0.6)
     parts = tuple(compile_layers((layer,), EIEConfig(pes=1, counters=counted))
                   for layer, counted in zip(layers, (True, False), strict=True))
-    integers = reference.from_layers(layers)
+    integers = tuple(layers)
     Compiled(Program(parts, reference.digest(integers)), integers, ()).save(tmp_path / "m.zsk")
     np.save(tmp_path / "x.npy", np.ones((3, 7), np.int16))
     done = cli("run", tmp_path / "m.zsk", "--input", tmp_path / "x.npy", "--raw",
-               "-o", tmp_path / "y.npy", "--engine", "python", "--json")
+               "-o", tmp_path / "y.npy", "--backend", "python", "--json")
     assert done.json["cycles_per_image"] is None
     first, second = done.json["statistics"]
     assert first["cycles"] > 0

@@ -21,7 +21,7 @@ def bench(cli, monkeypatch):
     monkeypatch.setattr(gemm_benchmarks, "SHAPES", ((8, 64, 8), (3, 12, 1)))
     monkeypatch.setattr(gemm_benchmarks, "steady_state", lambda *args: 1.5)
     return lambda *options, config="tc-8": cli(
-        "bench", "tensorcore", "--config", config, "--engine", "python", *options)
+        "bench", "tensorcore", "--config", config, "--backend", "python", *options)
 
 
 def test_tensorcore_as_json(bench):
@@ -79,7 +79,7 @@ def test_a_product_that_is_not_exact_fails(bench, monkeypatch):
 @pytest.mark.parametrize(("options", "message"), [
     (["--config", "tc-64-dense"], "'tc-64-dense' has no sparse pattern; choose another"),
     (["--config", "eie-4"], "there is no configuration 'eie-4'; choose one of tc-64, "),
-    (["--engine", "golden"], "'golden' runs no hardware; choose one of python"),
+    (["--backend", "golden"], "'golden' runs no hardware; choose one of python"),
 ])
 def test_tensorcore_refuses(cli, options, message):
     done = cli("bench", "tensorcore", *options)

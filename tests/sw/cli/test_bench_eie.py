@@ -24,7 +24,7 @@ def small(cli, monkeypatch):
               for name, inputs, outputs in (("Alex-6", 40, 24), ("NT-We", 30, 300))}
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     with mock.patch.dict(NINE, layers, clear=True):
-        yield lambda *options: cli("bench", "eie", "--pes", "4", "--engine", "python", *options)
+        yield lambda *options: cli("bench", "eie", "--pes", "4", "--backend", "python", *options)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def fake(monkeypatch):
     """Jobs end at once, in the order of the list that this fixture gives, filled with them."""
     asked = []
 
-    def run_jobs(jobs, _engine):
+    def run_jobs(jobs, _backend):
         asked.extend(jobs)
         for number, job in reversed(list(enumerate(jobs))):
             cycles = {"paper": 1000}.get(job.mode, 800) + number
@@ -136,8 +136,8 @@ def test_eie_of_a_matrix_without_work(small, tmp_path):
 
 def test_an_output_that_is_not_exact_fails(small, monkeypatch):
     run_job = benchmarks.run_job
-    monkeypatch.setattr(benchmarks, "run_job", lambda job, engine: replace(
-        run_job(job, engine), exact=job.mode == "paper"))
+    monkeypatch.setattr(benchmarks, "run_job", lambda job, backend: replace(
+        run_job(job, backend), exact=job.mode == "paper"))
     done = small("--layers", "Alex-6", "--mask", "random", "--json")
     assert (done.code, done.stderr) == (1, "")
     assert [row["exact"] for row in done.json["rows"]] == [True, False]
@@ -155,7 +155,7 @@ def test_an_output_that_is_not_exact_fails(small, monkeypatch):
     (["--matrix", "x.npz"], "x.npz: there is no such file; write one with"),
     (["--plot", "plot.png"], "plot.png: a plot is a picture or a page; give a name that ends in"),
     (["--plot", "nowhere/plot.svg"], "the folder nowhere does not exist; make it first"),
-    (["--engine", "golden"], "'golden' runs no hardware; choose one of python"),
+    (["--backend", "golden"], "'golden' runs no hardware; choose one of python"),
 ])
 def test_eie_refuses(cli, fake, options, message):
     done = cli("bench", "eie", *options)

@@ -100,7 +100,7 @@ def test_compile_for_a_named_target(cli, folder):
 
 def test_run_gives_what_numpy_gives(cli, folder):
     done = cli("run", folder / "model.zsk", "--input", folder / "x.npy",
-               "--output", folder / "y.npy", "--engine", "python")
+               "--output", folder / "y.npy", "--backend", "python")
     assert (done.code, done.stderr) == (0, "")
     outputs, scale = by_hand(folder / "model.reference.safetensors", np.load(folder / "x.npy"))
     y = np.load(folder / "y.npy")
@@ -111,15 +111,15 @@ def test_run_gives_what_numpy_gives(cli, folder):
 def test_run_is_near_the_float_model(cli, folder):
     x = np.load(folder / "x.npy")
     cli("run", folder / "model.zsk", "--input", folder / "x.npy", "--output", folder / "y.npy",
-        "--engine", "golden")
+        "--backend", "golden")
     expected = frontend.read(folder / "model.onnx").forward(x)[-1]
     assert np.abs(np.load(folder / "y.npy") - expected).max() < 0.2 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("engine", ["golden", "python"])
-def test_run_raw_gives_integers(cli, folder, engine):
+@pytest.mark.parametrize("backend", ["golden", "python"])
+def test_run_raw_gives_integers(cli, folder, backend):
     done = cli("run", folder / "model.zsk", "--input", save_raw(folder), "--raw",
-               "--output", folder / "y.npy", "--engine", engine)
+               "--output", folder / "y.npy", "--backend", backend)
     assert done.code == 0
     outputs, _ = by_hand(folder / "model.reference.safetensors", np.load(folder / "x.npy"))
     y = np.load(folder / "y.npy")
@@ -130,7 +130,7 @@ def test_run_raw_gives_integers(cli, folder, engine):
 def test_run_needs_no_reference(cli, folder):
     (folder / "model.reference.safetensors").unlink()
     done = cli("run", folder / "model.zsk", "--input", folder / "x.npy",
-               "--output", folder / "y.npy", "--engine", "python")
+               "--output", folder / "y.npy", "--backend", "python")
     assert done.code == 0
 
 
@@ -139,19 +139,19 @@ def test_run_reports_saturated_inputs(cli, folder):
     x[1, :2] = 1000
     np.save(folder / "large.npy", x)
     done = cli("run", folder / "model.zsk", "--input", folder / "large.npy",
-               "--output", folder / "y.npy", "--engine", "golden", "--json")
+               "--output", folder / "y.npy", "--backend", "golden", "--json")
     assert done.json["inputs_saturated"] == 2
 
 
-def test_verify_equal_engines(cli, compiled):
+def test_verify_equal_backends(cli, compiled):
     done = cli("verify", compiled / "model.zsk", "--input", compiled / "x.npy",
-               "--engines", "golden,python")
+               "--backend", "golden,python")
     assert done == (0, "golden,python: 42 outputs of 2 layers and 3 images are equal\n", "")
 
 
 def test_verify_raw(cli, folder):
     done = cli("verify", folder / "model.zsk", "--input", save_raw(folder), "--raw",
-               "--engines", "golden,python")
+               "--backend", "golden,python")
     assert done.code == 0
 
 
@@ -159,7 +159,7 @@ def test_verify_raw(cli, folder):
                     reason="no C++ compiler")
 def test_verify_compiled_simulation(cli, compiled):
     done = cli("verify", compiled / "model.zsk", "--input", compiled / "x.npy",
-               "--engines", "python,cxxrtl")
+               "--backend", "python,cxxrtl")
     assert done.code == 0
 
 
@@ -218,13 +218,13 @@ COMMANDS = {
               {"before", "after", "stages"}),
     "compile": (["model.onnx", "--calibration", "x.npy", "-o", "model.zsk"],
                 {"layers", "bytes"}),
-    "run": (["model.zsk", "--input", "x.npy", "--output", "y.npy", "--engine", "python"],
-            {"engine", "images", "inputs_saturated", "inputs_far_outside", "input_range",
+    "run": (["model.zsk", "--input", "x.npy", "--output", "y.npy", "--backend", "python"],
+            {"backend", "images", "inputs_saturated", "inputs_far_outside", "input_range",
              "outputs_saturated", "cycles_per_image", "utilisation", "statistics"}),
-    "verify": (["model.zsk", "--input", "x.npy", "--engines", "golden,python"],
-               {"engines", "equal", "compared", "inputs_saturated", "inputs_far_outside",
+    "verify": (["model.zsk", "--input", "x.npy", "--backend", "golden,python"],
+               {"backends", "equal", "compared", "inputs_saturated", "inputs_far_outside",
                 "input_range", "outputs_saturated", "difference", "model"}),
-    "doctor": ([], {"tools", "default_engine"}),
+    "doctor": ([], {"tools", "default_backend"}),
 }
 
 
@@ -267,7 +267,7 @@ def slow(cli, compiled, monkeypatch):
     """``slow(*options)``: a ``verify`` that shows its progress from the start."""
     monkeypatch.setattr(screen, "DELAY", 0)
     args = ("verify", compiled / "model.zsk", "--input", compiled / "x.npy",
-            "--engines", "golden,python")
+            "--backend", "golden,python")
     return lambda *options: cli(*args, *options)
 
 
@@ -288,9 +288,9 @@ def test_no_progress_without_a_terminal(slow):
     assert slow().stderr == ""
 
 
-def test_golden_engine_has_no_statistics(cli, folder):
+def test_golden_has_no_statistics(cli, folder):
     done = cli("run", folder / "model.zsk", "--input", folder / "x.npy",
-               "--output", folder / "y.npy", "--engine", "golden", "--json")
+               "--output", folder / "y.npy", "--backend", "golden", "--json")
     assert done.json["statistics"] is None
     assert done.json["outputs_saturated"] == 0
     assert "cycles_per_image" not in done.json
@@ -336,7 +336,7 @@ def used_entry(folder):
 def verify_unchecked(cli, folder, *options):
     """``verify`` refuses the program; this is what it says without the checks of a file."""
     args = ("verify", folder / "model.zsk", "--input", folder / "x.npy",
-            "--engines", "golden,python", *options)
+            "--backend", "golden,python", *options)
     assert cli(*args).code == 2
     with mock.patch.object(Program, "_check"):
         return cli(*args)
@@ -408,7 +408,7 @@ def test_difference_is_exit_code_only_when_quiet(cli, folder):
 
 def run_args(folder, **changes):
     """Arguments of ``run`` on the folder's program."""
-    options = {"input": folder / "x.npy", "output": folder / "y.npy", "engine": "golden"} | changes
+    options = {"input": folder / "x.npy", "output": folder / "y.npy", "backend": "golden"} | changes
     return ["run", folder / "model.zsk",
             *(part for name, value in options.items() for part in (f"--{name}", value))]
 
@@ -595,19 +595,19 @@ def test_layers_that_cannot_be_pruned_so(refused, folder):
         "-o", folder / "new.onnx")
 
 
-def test_unknown_engine(refused, folder):
-    assert "golden, python, cxxrtl, verilator" in refused(*run_args(folder, engine="verilog"))
+def test_unknown_backend(refused, folder):
+    assert "golden, python, cxxrtl, verilator" in refused(*run_args(folder, backend="verilog"))
 
 
 @pytest.mark.parametrize("names", ["golden", "golden,verilog", "golden,python,cxxrtl", ""])
-def test_unknown_engines_of_verify(refused, folder, names):
-    refused("verify", folder / "model.zsk", "--input", folder / "x.npy", "--engines", names)
+def test_unknown_backends_of_verify(refused, folder, names):
+    refused("verify", folder / "model.zsk", "--input", folder / "x.npy", "--backend", names)
 
 
 @pytest.mark.parametrize("names", ["golden,golden", "python, python"])
-def test_an_engine_beside_itself(refused, folder, names):
+def test_a_backend_beside_itself(refused, folder, names):
     message = refused("verify", folder / "model.zsk", "--input", folder / "x.npy",
-                      "--engines", names)
+                      "--backend", names)
     assert f"names {names.split(',')[0]} twice" in message
     assert "name two different ones, such as golden,cxxrtl" in message
 
@@ -722,7 +722,7 @@ def test_many_programs_live_in_one_folder(cli, folder):
     model, x = save_model(folder / "other.onnx")
     for name in ("other.zsk", "model.v2.zsk"):
         assert cli("compile", model, "--calibration", x, "-o", folder / name, "-q").code == 0
-        assert cli("verify", folder / name, "--input", x, "--engines", "golden,python").code == 0
+        assert cli("verify", folder / name, "--input", x, "--backend", "golden,python").code == 0
     assert sorted(path.name for path in folder.glob("*.reference.safetensors")) == [
         "model.reference.safetensors", "model.v2.reference.safetensors",
         "other.reference.safetensors"]
@@ -771,7 +771,7 @@ def test_bench_runs_a_given_matrix(cli, folder):
     path = folder / "matrix.npz"
     rng = np.random.default_rng(3)
     scipy.sparse.save_npz(path, scipy.sparse.random_array((40, 30), density=0.2, rng=rng))
-    row = cli("bench", "eie", "--matrix", path, "--pes", "3", "--engine", "python",
+    row = cli("bench", "eie", "--matrix", path, "--pes", "3", "--backend", "python",
               "--json").json["rows"][0]
     assert row["exact"]
     assert row["utilisation"] == pytest.approx(row["ideal_cycles"] / row["cycles"])
@@ -780,7 +780,7 @@ def test_bench_runs_a_given_matrix(cli, folder):
 def test_a_compiler_that_fails_is_a_missing_tool(cli, folder, monkeypatch):
     monkeypatch.setenv("CXX", "false")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    code, stdout, stderr = cli(*run_args(folder, engine="cxxrtl"))
+    code, stdout, stderr = cli(*run_args(folder, backend="cxxrtl"))
     assert (code, stdout) == (3, "")
     assert "'false' failed" in stderr
 
@@ -801,7 +801,7 @@ def test_missing_tool(cli, folder, monkeypatch):
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    code, stdout, stderr = cli(*run_args(folder, engine="cxxrtl"))
+    code, stdout, stderr = cli(*run_args(folder, backend="cxxrtl"))
     assert (code, stdout) == (3, "")
     assert stderr.count("\n") == 1
     assert "install" in stderr

@@ -34,7 +34,7 @@ def _halved(stages):
 
 
 def test_demo_writes_a_report_and_a_program_that_runs(cli, tmp_path):
-    done = cli("demo", "-o", tmp_path / "demo", "--engine", "python", "--json")
+    done = cli("demo", "-o", tmp_path / "demo", "--backend", "python", "--json")
     assert (done.code, done.stderr) == (0, "")
     assert json.loads((tmp_path / "demo/report.json").read_text()) == done.json
     assert done.json["bit_exact"]
@@ -45,14 +45,14 @@ def test_demo_writes_a_report_and_a_program_that_runs(cli, tmp_path):
         program = tmp_path / "demo" / model["engine"] / "digits.zsk"
         assert Program.load(program).inputs == 64
         verified = cli("verify", program, "--input", tmp_path / "demo/digits.npy",
-                       "--engines", "golden,python", "--model", program.with_suffix(".onnx"), "-q")
+                       "--backend", "golden,python", "--model", program.with_suffix(".onnx"), "-q")
         assert verified == (0, "", "")
     page = (tmp_path / "demo/report.html").read_text()
     assert page.count("<svg") == 8
 
 
 def test_demo_takes_hardware_only(cli, tmp_path):
-    done = cli("demo", "-o", tmp_path / "demo", "--engine", "golden")
+    done = cli("demo", "-o", tmp_path / "demo", "--backend", "golden")
     assert (done.code, done.stdout) == (2, "")
     assert "'golden' runs no hardware; choose one of python" in done.stderr
     assert not (tmp_path / "demo").exists()

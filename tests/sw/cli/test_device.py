@@ -13,7 +13,7 @@ from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.top import VERSION
 from zeroskip.sim.endpoint_model import EndpointModel
 from zeroskip.sw.compiler.program import Program
-from zeroskip.sw.runtime import board_backend as board_engine
+from zeroskip.sw.runtime import board_backend
 from zeroskip.sw.runtime.link import Link
 
 
@@ -26,15 +26,15 @@ def args(compiled, tmp_path):
 def test_virtual_board(cli, args, tmp_path):
     done = cli(*args, "--device", "virtual", "--json")
     assert (done.code, done.stderr) == (0, "")
-    assert done.json["engine"] == "virtual"
+    assert done.json["backend"] == "virtual"
     assert done.json["cycles_per_image"] > 0
     over_serial = np.load(tmp_path / "y.npy")
-    assert cli(*args, "--engine", "golden", "-q").code == 0
+    assert cli(*args, "--backend", "golden", "-q").code == 0
     np.testing.assert_array_equal(over_serial, np.load(tmp_path / "y.npy"))
 
 
-def test_engine_and_device(cli, args):
-    done = cli(*args, "--device", "virtual", "--engine", "golden")
+def test_backend_and_device(cli, args):
+    done = cli(*args, "--device", "virtual", "--backend", "golden")
     assert (done.code, done.stdout) == (2, "")
     assert "leave one out" in done.stderr
 
@@ -48,7 +48,8 @@ def test_no_such_port(cli, args, tmp_path):
 
 
 def test_port_that_is_no_board(cli, args, tmp_path, monkeypatch):
-    monkeypatch.setattr(board_engine, "Link", lambda port, **_: Link(port, timeout=0.01, retries=1))
+    monkeypatch.setattr(board_backend, "Link",
+                        lambda port, **_: Link(port, timeout=0.01, retries=1))
     master, slave = os.openpty()
     tty.setraw(slave)
     done = cli(*args, "--device", os.ttyname(slave))

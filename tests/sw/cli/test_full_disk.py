@@ -18,7 +18,7 @@ def commands(folder):
               folder / "in.safetensors")
     return {
         "run": (["run", folder / "model.zsk", "--input", folder / "x.npy", "--output",
-                 folder / "y.npy", "--engine", "golden"], "y.npy"),
+                 folder / "y.npy", "--backend", "golden"], "y.npy"),
         "compile": (["compile", folder / "model.onnx", "--calibration", folder / "x.npy", "-o",
                      folder / "model.zsk"], "model.zsk"),
         "prune": (["prune", folder / "model.onnx", "--recipe", folder / "recipe.toml", "-o",

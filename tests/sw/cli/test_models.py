@@ -153,7 +153,7 @@ def test_a_convolution_goes_to_the_tensor_core(cli, folder):
     (targets("tc-8", "tc-64"), "two configurations of tensorcore are named; name one"),
     (targets("eie-4", "tc-8", "eie-16"), "two configurations of eie are named; name one"),
     (targets("eie-4", "eie-4"), "two configurations of eie are named; name one"),
-    (["--engine", "gpu"], "there is no machine 'gpu'; choose one of eie, tensorcore"),
+    (["--engine", "gpu"], "there is no engine 'gpu'; choose one of eie, tensorcore"),
 ])
 def test_targets_that_do_not_go_together(refused, folder, options, message):
     assert message in refused(*compile_(folder, *options))
@@ -181,7 +181,7 @@ def test_a_quantised_model_needs_no_calibration(cli, folder):
     x = np.random.default_rng(3).integers(0, 256, (4, 9)).astype(np.uint8)
     np.save(folder / "x8.npy", (x.astype(int) - 128).astype(np.int8))
     done = cli("run", folder / "model.zsk", "--input", folder / "x8.npy", "--raw",
-               "--output", folder / "y.npy", "--engine", "python")
+               "--output", folder / "y.npy", "--backend", "python")
     assert done.code == 0
     y = np.load(folder / "y.npy")
     assert y.dtype == np.int32
@@ -239,12 +239,12 @@ def by_hand(reference, x):
 
 
 @pytest.mark.parametrize(("model", "x"), [("model", "x"), ("conv", "image")])
-@pytest.mark.parametrize("engine", ["golden", "python"])
-def test_numpy_alone_gives_what_run_raw_gives(cli, folder, model, x, engine):
-    cli(*compile_(folder, "--engine", "tensorcore", *targets("tc-8"), model=model, x=x))
+@pytest.mark.parametrize("backend", ["golden", "python"])
+def test_numpy_alone_gives_what_run_raw_gives(cli, folder, model, x, backend):
+    cli(*compile_(folder, "--backend", "tensorcore", *targets("tc-8"), model=model, x=x))
     integers = raw_input(folder, x)
     done = cli("run", folder / "model.zsk", "--input", folder / "raw.npy", "--raw",
-               "--output", folder / "y.npy", "--engine", engine)
+               "--output", folder / "y.npy", "--backend", backend)
     assert (done.code, done.stderr) == (0, "")
     y = np.load(folder / "y.npy")
     assert y.dtype == np.int8
@@ -257,7 +257,7 @@ def test_float_outputs_are_near_the_model(cli, folder):
 
     cli(*compile_(folder, *targets("tc-8"), model="conv", x="image"))
     cli("run", folder / "model.zsk", "--input", folder / "image.npy", "--output",
-        folder / "y.npy", "--engine", "golden")
+        folder / "y.npy", "--backend", "golden")
     expected = read(folder / "conv.onnx").forward(np.load(folder / "image.npy"))[-1]
     y = np.load(folder / "y.npy")
     assert (y.dtype, y.shape) == (np.float32, (3, 7))
@@ -273,7 +273,7 @@ def test_verify_raw(cli, folder, model, x, options, outputs):
     cli(*compile_(folder, *options, model=model, x=x))
     raw_input(folder, x)
     done = cli("verify", folder / "model.zsk", "--input", folder / "raw.npy", "--raw",
-               "--engines", "golden,python", "--json")
+               "--backend", "golden,python", "--json")
     assert (done.code, done.stderr) == (0, "")
     said = done.json
     counts = said["outputs_saturated"]
@@ -281,7 +281,7 @@ def test_verify_raw(cli, folder, model, x, options, outputs):
     assert counts["golden"] == counts["python"]
     low, high = said.pop("input_range")
     assert low < 0 < high
-    assert said == {"engines": ["golden", "python"], "equal": True, "compared": outputs,
+    assert said == {"backends": ["golden", "python"], "equal": True, "compared": outputs,
                     "inputs_saturated": 0, "inputs_far_outside": 0,
                     "outputs_saturated": counts, "difference": None, "model": None}
 
@@ -290,7 +290,7 @@ def test_verify_raw(cli, folder, model, x, options, outputs):
 
 def verify(folder, *options, x="x", model="model"):
     return ("verify", folder / "model.zsk", "--input", folder / f"{x}.npy",
-            "--engines", "golden,python", "--model", folder / f"{model}.onnx", *options)
+            "--backend", "golden,python", "--model", folder / f"{model}.onnx", *options)
 
 
 @pytest.mark.parametrize(("model", "x", "options", "layers"), [
@@ -363,9 +363,9 @@ def test_golden_counts_saturated_outputs_as_the_gateware_does(cli, folder, optio
     cli(*compile_(folder, *options))
     np.save(folder / "x.npy", 50 * np.load(folder / "x.npy"))
     count = cli("run", folder / "model.zsk", "--input", folder / "x.npy", "--output",
-                folder / "y.npy", "--engine", "golden", "--json").json["outputs_saturated"]
+                folder / "y.npy", "--backend", "golden", "--json").json["outputs_saturated"]
     assert count > 0
-    done = cli("verify", folder / "model.zsk", "--input", folder / "x.npy", "--engines",
+    done = cli("verify", folder / "model.zsk", "--input", folder / "x.npy", "--backend",
                "golden,python")
     assert f"outputs saturated: {count} on golden, {count} on python\n" in done.stdout
 
@@ -374,7 +374,7 @@ def test_run_of_a_split_program(cli, folder):
     cli(*compile_(folder, *targets("tc-8", "eie-4")))
     raw_input(folder, "x")
     done = cli("run", folder / "model.zsk", "--input", folder / "raw.npy", "--raw",
-               "--output", folder / "y.npy", "--engine", "python", "--json")
+               "--output", folder / "y.npy", "--backend", "python", "--json")
     assert (done.code, done.stderr) == (0, "")
     assert done.json["images"] == 4
     cycles = [each["cycles"] for each in done.json["statistics"]]
@@ -387,7 +387,7 @@ def test_run_of_a_split_program(cli, folder):
 def test_run_of_a_tensor_core_gives_its_statistics(cli, folder):
     cli(*compile_(folder, *targets("tc-8")))
     done = cli("run", folder / "model.zsk", "--input", folder / "x.npy",
-               "--output", folder / "y.npy", "--engine", "python", "--json").json
+               "--output", folder / "y.npy", "--backend", "python", "--json").json
     statistics = done["statistics"]
     assert [layer["gemms"] for layer in statistics["layers"]] == [1, 1, 1]
     assert done["cycles_per_image"] == statistics["cycles"] / 4

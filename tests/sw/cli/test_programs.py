@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.cases import random_layers
-from zeroskip.sw.cli import engine
+from zeroskip.sw.cli import backend
 from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.compile import Compiled
 from zeroskip.sw.compiler.program import Program
@@ -49,7 +49,7 @@ def split(tmp_path):
     """A folder with a program of an array and a tensor core, and its input; and the layers."""
     (fixed,) = random_layers(np.random.default_rng(5), (7, 6), 0.6)
     layer = core("core", 5, 6)
-    layers = (*reference.from_layers((fixed,)), layer)
+    layers = (fixed, layer)
     write(tmp_path, (compile_layers((fixed,), EIEConfig(pes=2)),
                      TensorCorePart.packed(SMALL, (layer, "dense"))), layers)
     np.save(tmp_path / "x.npy", np.random.default_rng(6).integers(-99, 99, (3, 7)).astype(np.int16))
@@ -74,7 +74,7 @@ def run(cli, folder, *options):
 
 def test_run_of_a_split_program(cli, split):
     folder, (first, second) = split
-    done = run(cli, folder, "--raw", "--engine", "golden", "--json")
+    done = run(cli, folder, "--raw", "--backend", "golden", "--json")
     hidden, _ = eie.layer(np.load(folder / "x.npy"), first.weight, first.bias, first.shift,
                           first.activation)
     real = np.rint(hidden / 64) + 3
@@ -89,7 +89,7 @@ def test_run_of_a_split_program(cli, split):
 
 def test_rtl_of_a_split_program(cli, split):
     folder, _ = split
-    done = run(cli, folder, "--engine", "python", "--json").json
+    done = run(cli, folder, "--backend", "python", "--json").json
     first, second = done["statistics"]
     assert first["cycles"] > 0
     assert second["cycles"] > 0
@@ -101,7 +101,7 @@ def test_rtl_of_a_split_program(cli, split):
 def test_verify_of_a_split_program(cli, split):
     folder, _ = split
     done = cli("verify", folder / "model.zsk", "--input", folder / "x.npy",
-               "--engines", "golden,python")
+               "--backend", "golden,python")
     assert done == (0, "golden,python: 33 outputs of 2 layers and 3 images are equal\n", "")
 
 
@@ -114,7 +114,7 @@ def test_verify_names_the_row_of_the_tile(cli, split):
     broken = replace(part, layers=(replace(part.layers[0], channels=channels),))
     replace(program, parts=(array, broken)).save(folder / "model.zsk")
     command = ("verify", folder / "model.zsk", "--input", folder / "x.npy",
-               "--engines", "golden,python")
+               "--backend", "golden,python")
     assert "images are not those of the reference" in cli(*command).stderr
     with mock.patch.object(Program, "_check"):
         done = cli(*command)
@@ -125,7 +125,7 @@ def test_verify_names_the_row_of_the_tile(cli, split):
 def test_raw_inputs_of_a_tensor_core_are_int8(cli, sums):
     folder, _ = sums
     np.save(folder / "x.npy", np.array([[0, 0, 0, 0, 0, 128]]))
-    done = run(cli, folder, "--raw", "--engine", "golden")
+    done = run(cli, folder, "--raw", "--backend", "golden")
     assert done.code == 2
     assert "--raw takes integers from -128 to 127" in done.stderr
 
@@ -137,9 +137,9 @@ def test_float_inputs_of_a_tensor_core(cli, sums):
     x = (integers - 3.0) * 64
     x[0, 0] = 1e9
     np.save(folder / "x.npy", x)
-    done = run(cli, folder, "--raw", "--engine", "golden")     # floats are no integers
+    done = run(cli, folder, "--raw", "--backend", "golden")     # floats are no integers
     assert done.code == 2
-    done = run(cli, folder, "--engine", "golden", "--json")
+    done = run(cli, folder, "--backend", "golden", "--json")
     assert done.json["inputs_saturated"] == 1
     np.testing.assert_array_equal(np.load(folder / "y.npy"),
                                   tensorcore.layer(integers, integer)[0])
@@ -151,7 +151,7 @@ def test_sums_of_32_bits_stay_integers(cli, sums, raw):
     x = np.load(folder / "x.npy")
     if not raw:
         np.save(folder / "x.npy", (x - 3.0) * 64)
-    assert run(cli, folder, "--engine", "golden", *raw).code == 0
+    assert run(cli, folder, "--backend", "golden", *raw).code == 0
     y = np.load(folder / "y.npy")
     assert y.dtype == np.int32
     np.testing.assert_array_equal(y, tensorcore.layer(x, integer)[0])
@@ -160,7 +160,7 @@ def test_sums_of_32_bits_stay_integers(cli, sums, raw):
 def test_reference_without_a_layer(cli, split):
     folder, layers = split
     reference.save(reference.beside(folder / "model.zsk"), layers[:1])
-    done = run(cli, folder, "--engine", "golden")
+    done = run(cli, folder, "--backend", "golden")
     assert done.code == 2
     assert "belongs to another program" in done.stderr
 
@@ -204,20 +204,20 @@ def matmul_integer(cli, tmp_path):
     return tmp_path, expected
 
 
-@pytest.mark.parametrize("engine", ["golden", "python"])
-def test_model_of_uint8(cli, matmul_integer, engine):
+@pytest.mark.parametrize("backend", ["golden", "python"])
+def test_model_of_uint8(cli, matmul_integer, backend):
     folder, expected = matmul_integer
-    assert run(cli, folder, "--engine", engine).code == 0
+    assert run(cli, folder, "--backend", backend).code == 0
     np.testing.assert_array_equal(np.load(folder / "y.npy"), expected)
     done = cli("verify", folder / "model.zsk", "--input", folder / "x.npy",
-               "--engines", "golden,python")
+               "--backend", "golden,python")
     assert done.code == 0
 
 
 def test_raw_inputs_of_a_model_of_uint8_are_128_less(cli, matmul_integer):
     folder, expected = matmul_integer
     np.save(folder / "x.npy", np.load(folder / "x.npy").astype(np.int16) - 128)
-    assert run(cli, folder, "--engine", "golden", "--raw").code == 0
+    assert run(cli, folder, "--backend", "golden", "--raw").code == 0
     np.testing.assert_array_equal(np.load(folder / "y.npy"), expected)
 
 
@@ -235,13 +235,13 @@ def test_quantised_model_of_integers(cli, tmp_path, operator, kind):
         [None, np.float32(0.25), kind(low + 100), rng.integers(-3, 4, weights).astype(np.int8),
          np.float32(0.5), np.int8(0), scale, zero_point], kind)
     compile_(cli, tmp_path)
-    assert run(cli, tmp_path, "--engine", "golden").code == 0
+    assert run(cli, tmp_path, "--backend", "golden").code == 0
     real = (expected.astype(np.float32) - int(zero_point)) * scale
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), real)
-    assert run(cli, tmp_path, "--engine", "golden", "--raw").code == (2 if kind is np.uint8 else 0)
+    assert run(cli, tmp_path, "--backend", "golden", "--raw").code == (2 if kind is np.uint8 else 0)
     if kind is np.uint8:
         np.save(tmp_path / "x.npy", np.load(tmp_path / "x.npy").astype(np.int16) - 128)
-        assert run(cli, tmp_path, "--engine", "golden", "--raw").code == 0
+        assert run(cli, tmp_path, "--backend", "golden", "--raw").code == 0
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected.astype(
         np.int16) - (low + 128))
 
@@ -264,7 +264,7 @@ def test_inputs_of_another_type_than_the_model_takes(cli, matmul_integer, comman
 
 @pytest.fixture
 def without_compiler(monkeypatch):
-    monkeypatch.setattr(engine.engines, "default", lambda: "python")
+    monkeypatch.setattr(backend.backends, "default", lambda: "python")
 
 
 COMMANDS = {
@@ -287,9 +287,9 @@ def command(request, folder, monkeypatch):
 def test_the_slow_engine_is_announced_once(cli, command):
     done = cli(*command)
     assert done.code == 0
-    assert done.stderr.count("engine python runs") == 1
+    assert done.stderr.count("backend python runs") == 1
     assert "install g++" in done.stderr
-    assert "engine python runs" not in done.stdout
+    assert "backend python runs" not in done.stdout
 
 
 @pytest.mark.usefixtures("without_compiler")
@@ -301,4 +301,4 @@ def test_no_announcement_where_it_is_not_wanted(cli, command, option):
 
 @pytest.mark.usefixtures("without_compiler")
 def test_no_announcement_of_an_engine_that_was_asked_for(cli, folder):
-    assert run(cli, folder, "--engine", "python").stderr == ""
+    assert run(cli, folder, "--backend", "python").stderr == ""

@@ -33,7 +33,7 @@ TABLES = {
                  "weights lost", "accumulator used", "shift"], [
         ["fc6", 25088, 4096, 102_760_448, 112_345_678, 12_345_678, 0.001234, 123_456, 0.98765,
          15], [LAYER, 9216, 4096, 37_748_736, 3_774_873, 0, 1.2e-05, 0, 0.5, 9]]),
-    "run": (["engine", "images", "inputs_saturated", "inputs_far_outside", "outputs_saturated",
+    "run": (["backend", "images", "inputs_saturated", "inputs_far_outside", "outputs_saturated",
              "cycles_per_image", "utilisation"], [
         ["verilator", 100_000, 123_456, 99_999, None, 1_234_567.8, 0.8765]]),
     "convert": (["tensor", "type", "shape", "form", "pattern", "bytes", "bytes then"], [

@@ -12,7 +12,7 @@ from zeroskip.hw.tensorcore.layouts import gemm
 from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.program import Program
-from zeroskip.sw.engines.eie.quantize import LayerReport
+from zeroskip.sw.engines.eie.quantize import FixedLayer, LayerReport
 from zeroskip.sw.engines.payload import unpack_fields
 from zeroskip.sw.engines.tensorcore.lower import compile_layers as compile_core
 from zeroskip.sw.engines.tensorcore.lower import fastest
@@ -21,8 +21,9 @@ from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
-from zeroskip.sw.runtime import backends as engines
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.quantize.calibration import ranges
+from zeroskip.sw.runtime import backends
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.run import run_program
 from zeroskip.sw.runtime.verify import verify
 
@@ -67,8 +68,8 @@ def compiled_and_exact(net, *configs):
     compiled = compile_network(net, x, *configs)
     integers, saturated = compiled.program.input.to_integer(x)
     assert saturated == 0
-    golden = GoldenEngine(compiled.program, compiled.reference)
-    verdict = verify(compiled.program, integers, (golden, engines.rtl("python")))
+    golden = GoldenBackend(compiled.program, compiled.reference)
+    verdict = verify(compiled.program, integers, (golden, backends.rtl("python")))
     assert verdict.difference is None
     assert verdict.compared == len(x) * sum(layer.outputs for layer in net.layers)
 
@@ -123,6 +124,19 @@ def both():
                     linear("c", 10, 12, "unstructured"), linear("d", 5, 10, "2:4", "none")))
 
 
+def test_a_tensor_that_is_dead_between_two_engines_has_one_range(both):
+    """Where the samples say nothing of it, what is on both sides of it does."""
+    *others, c, d = both.layers
+    net = Network((*others, replace(c, bias=c.bias - 50), d))
+    assert not net.forward(samples(net))[2].any()
+    _, array, core = compile_network(net, samples(net), ARRAY, CORE).program.parts
+    low, high = ranges(net, samples(net).astype(np.float32))[3]
+    assert low == 0 < high < 50
+    assert array.output.scale * 32767 == pytest.approx(1.1 * high, rel=1e-6)
+    assert core.input.scale * 255 == pytest.approx(high, rel=1e-6)
+    assert core.input.zero_point == -128
+
+
 @pytest.mark.parametrize("configs", [(ARRAY, CORE), (CORE, ARRAY)])
 def test_network_split_over_both_machines(both, configs):
     compiled = compiled_and_exact(both, *configs)
@@ -131,7 +145,7 @@ def test_network_split_over_both_machines(both, configs):
         ("tensorcore", ["a", "b"]), ("eie", ["c"]), ("tensorcore", ["d"])]
     assert [part.config for part in compiled.program.parts] == [CORE, ARRAY, CORE]
     assert [type(layer) for layer in compiled.reference] == [
-        Int8Layer, Int8Layer, reference.ReferenceLayer, Int8Layer]
+        Int8Layer, Int8Layer, FixedLayer, Int8Layer]
     assert [(type(entry), entry.name) for entry in compiled.report] == [
         (LayerReport8, "a"), (LayerReport8, "b"), (LayerReport, "c"), (LayerReport8, "d")]
 
@@ -166,7 +180,7 @@ def test_compiled_simulation_of_a_split_network(both):
     program = compile_network(both, x, EIEConfig(), TensorCoreConfig(
         rows=2, columns=2, products=2, weight_words=256, activation_words=512)).program
     integers, _ = program.input.to_integer(x)
-    slow, fast = (run_program(program, engines.rtl(name), integers)
+    slow, fast = (run_program(program, backends.rtl(name), integers)
                   for name in ("python", "cxxrtl"))
     for a, b in zip(slow, fast, strict=True):
         np.testing.assert_array_equal(a.outputs[-1], b.outputs[-1])
@@ -199,8 +213,8 @@ def test_a_quantised_network_needs_no_calibration():
             part.output.zero_point) == (0.5, 3, 0.25, -7)
     assert compiled.report[0].saturated is None
     x = np.random.default_rng(1).integers(-128, 128, (4, 8)).astype(np.int8)
-    golden = GoldenEngine(compiled.program, compiled.reference)
-    assert verify(compiled.program, x, (golden, engines.rtl("python"))).difference is None
+    golden = GoldenBackend(compiled.program, compiled.reference)
+    assert verify(compiled.program, x, (golden, backends.rtl("python"))).difference is None
 
 
 @pytest.mark.parametrize(("dtype", "least"), [("uint8", 0), ("int8", -128)])

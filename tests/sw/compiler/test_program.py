@@ -36,7 +36,7 @@ def compiled(*parts):
     """A program of parts, each given as its layers and configuration."""
     layers = tuple(layer for own, _ in parts for layer in own)
     return Program(tuple(compile_layers(own, config) for own, config in parts),
-                   reference.digest(reference.from_layers(layers)))
+                   reference.digest(tuple(layers)))
 
 
 FIRST = ((layer("fc1", 6, 9, 1, input_scale=0.25), layer("fc2", 5, 6, 2, "none")),
@@ -253,7 +253,7 @@ def test_array_cannot_take_the_integers_of_a_model(path):
 
 def test_unknown_engine(path):
     check_forged(path, lambda header, _: part_of(header).update(engine="gpu"),
-                 "part 0 is for the machine 'gpu', expected eie or tensorcore")
+                 "part 0 is for the engine 'gpu', expected eie or tensorcore")
 
 
 def test_tensor_of_no_part(path):

@@ -22,7 +22,7 @@ from zeroskip.sw.engines.tensorcore import lower as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.run import run_program
 
 MUTANTS = 2000 if os.environ.get("ZEROSKIP_CAMPAIGN") == "1" else 60
@@ -44,7 +44,7 @@ def content(tmp_path_factory):
     core = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
     parts = (tensorcore.compile_layers((conv,), core), eie.compile_layers(layers, EIEConfig(pes=2)))
     path = tmp_path_factory.mktemp("program") / "model.zsk"
-    whole = (conv, *reference.from_layers(layers))
+    whole = (conv, *layers)
     Program(parts, reference.digest(whole)).save(path)
     return path.read_bytes()
 
@@ -87,7 +87,7 @@ def outputs(path):
     """Real outputs of real inputs, in RTL."""
     program = Program.load(path)
     x, _ = program.input.to_integer(np.random.default_rng(1).normal(0, 20, (2, program.inputs)))
-    results = run_program(program, engines.rtl("python"), x)
+    results = run_program(program, backends.rtl("python"), x)
     return program.output.to_float(results[-1].outputs[-1])
 
 

@@ -12,14 +12,14 @@ from zeroskip.sim.cases import fixed_layer
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.experiments.benchmarks import CODEBOOK, Job, ladder, machine, run_jobs, run_layer
 from zeroskip.sw.experiments.layers import NINE, random_indices, random_vector
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime import backends
 
 
 @pytest.fixture(scope="module")
 def run():
     """One segment on 8 PEs, with padding: a PE has 25 rows."""
     return run_layer(random_indices("random", (200, 48), 0.06), random_vector(48, 0.4),
-                     machine("paper", 8, nine=False), engines.rtl("python"), balance=False)
+                     machine("paper", 8, nine=False), backends.rtl("python"), balance=False)
 
 
 def test_the_layer_is_exact(run):
@@ -49,7 +49,7 @@ def test_layers_share_one_machine_if_its_memories_hold_them():
     config = machine("zeroskip", 4, nine=False)
     small, other, large = (
         run_layer(random_indices("random", shape, 0.3), random_vector(shape[1], 0.5), config,
-                  engines.rtl("python")).part.config
+                  backends.rtl("python")).part.config
         for shape in ((20, 12), (12, 20), (16, 300)))
     assert small == other
     assert small.act_depth == config.act_depth < large.act_depth
@@ -59,7 +59,7 @@ def test_layers_share_one_machine_if_its_memories_hold_them():
 def test_the_papers_machine_keeps_its_blocks_and_passes():
     config = machine("paper", 1, nine=False)
     run = run_layer(random_indices("random", (70, 130), 0.1), random_vector(130, 0.5), config,
-                    engines.rtl("python"))
+                    backends.rtl("python"))
     assert run.exact
     assert [(s.limit, s.destination) for s in run.part.segments] == [
         (64, 0), (128, 0), (130, 0), (64, 64), (128, 64), (130, 64)]

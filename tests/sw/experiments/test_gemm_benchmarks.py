@@ -10,7 +10,7 @@ from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.sw.engines.tensorcore import golden
 from zeroskip.sw.experiments import gemm_benchmarks
 from zeroskip.sw.experiments.gemm_benchmarks import SHAPES, random_layer, run_gemm, steady_state
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime import backends
 
 CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
 SMALL = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16,
@@ -20,7 +20,7 @@ M, K, N = 8, 32, 6
 
 @pytest.fixture(scope="module")
 def rtl():
-    return engines.rtl("python")
+    return backends.rtl("python")
 
 
 @pytest.fixture(scope="module", params=["2:4", "1:4"])
@@ -120,5 +120,5 @@ def test_steady_state_is_the_whole_factor(monkeypatch, rtl, pattern, factor):
 def test_steady_state_of_the_named_configurations(name):
     config = CONFIGS[name]
     for pattern in config.patterns[1:]:
-        assert steady_state(pattern, config, engines.rtl("cxxrtl")) == {
+        assert steady_state(pattern, config, backends.rtl("cxxrtl")) == {
             "2:4": 2, "1:4": 4}[pattern]

@@ -20,7 +20,7 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sim.cases import random_layers
 from zeroskip.sw.cli import bench_eie
 from zeroskip.sw.cli.files import array
-from zeroskip.sw.compiler import reference
+from zeroskip.sw.compiler import placement, reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.errors import BadInput
@@ -45,8 +45,8 @@ READERS = {
     "program": ("p.zsk", Program.load),
     "reference": ("r.safetensors", reference.load),
     "tensors": ("t.safetensors", lambda path: convert(*tensors.read(path), "bitmask")),
-    "onnx": ("m.onnx", frontend.inspect),
-    "pt2": ("m.pt2", frontend.inspect),
+    "onnx": ("m.onnx", placement.inspect),
+    "pt2": ("m.pt2", placement.inspect),
 }
 """By kind: a name for a file, and what reads it."""
 
@@ -102,7 +102,7 @@ def seeds(folder: Path):
     rng = np.random.default_rng(4)
     x, y = rng.random((9, 4), np.float32), np.arange(9) % 3
     layers = random_layers(rng, (6, 5, 3), 0.5)
-    integers = reference.from_layers(layers)
+    integers = tuple(layers)
     Program((compile_layers(layers, EIEConfig(pes=2)),), reference.digest(integers)).save(
         folder / "p")
     reference.save(folder / "r", integers)

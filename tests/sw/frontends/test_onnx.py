@@ -9,10 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from zeroskip.sw.compiler.placement import inspect
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.frontends.chain import Chain, Reject
-from zeroskip.sw.frontends.load import inspect, pattern, read, to_onnx
+from zeroskip.sw.frontends.load import read, to_onnx
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
 
 RNG = np.random.default_rng(0)
@@ -380,8 +381,9 @@ def row_layer(row, kind, quantised=None):
 @pytest.mark.parametrize("name", PATTERNS)
 def test_pattern(name):
     row, linear, conv = PATTERNS[name]
-    assert pattern(row_layer(row, "linear")) == linear
-    assert pattern(row_layer(row, "conv2d")) == conv
+    rows = inspect(Network((row_layer(row, "linear"),))) + inspect(
+        Network((row_layer(row, "conv2d"),)))
+    assert [each["pattern"] for each in rows] == [linear, conv]
 
 
 @pytest.mark.parametrize(("name", "kind", "engine", "reason"), [

@@ -15,11 +15,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from zeroskip.sw.engines.eie.quantize import to_integer
+from zeroskip.sw.compiler.placement import inspect
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import quantize
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.frontends.load import inspect, read, to_onnx
+from zeroskip.sw.frontends.load import read, to_onnx
+from zeroskip.sw.graph.types import to_integer
 
 node = helper.make_node
 NEAR = Fraction(1, 1000)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from zeroskip.sw.compiler.placement import inspect
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.frontends.load import from_torch, inspect, read, to_pt2
+from zeroskip.sw.frontends.load import from_torch, read, to_pt2
 from zeroskip.sw.frontends.torch_frontend import to_torch, with_weights
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
 

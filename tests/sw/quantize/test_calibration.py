@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from zeroskip.sw.engines.eie import golden as eie
 from zeroskip.sw.engines.eie import quantize as fixed
-from zeroskip.sw.engines.eie.quantize import to_integer
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore import quantize as int8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
+from zeroskip.sw.graph.types import to_integer
 from zeroskip.sw.quantize.calibration import effective_bias, ranges, samples
 
 

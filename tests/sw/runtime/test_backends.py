@@ -9,10 +9,9 @@ import pytest
 
 from zeroskip.sim import cxxrtl
 from zeroskip.sim.cases import make_case, random_layers
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.runtime import backends as engines
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime import backends
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,7 +22,7 @@ def own_cache(tmp_path_factory):
 
 
 def test_all_engines_agree_bit_for_bit_and_cycle_for_cycle(digits_like):
-    slow, fast = (engines.rtl(name).run(digits_like.part, digits_like.inputs)
+    slow, fast = (backends.rtl(name).run(digits_like.part, digits_like.inputs)
                   for name in ("python", "cxxrtl"))
     for a, b, golden in zip(slow.outputs, fast.outputs, digits_like.expected, strict=True):
         np.testing.assert_array_equal(a, golden)
@@ -39,7 +38,7 @@ def test_cxxrtl_runs_entries_beyond_16_bits_of_reach():
     inputs = (rng.random((1, 400)) < 0.2) * rng.integers(-9, 9, (1, 400))
     case = make_case(layers, inputs, pes=1, acc_depth=512)
     assert case.part.pointers.max() > 1 << 16
-    result = engines.rtl("cxxrtl").run(case.part, case.inputs)
+    result = backends.rtl("cxxrtl").run(case.part, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
 
 
@@ -50,39 +49,39 @@ def test_cxxrtl_runs_pointers_beyond_16_bits_of_reach():
     inputs[0, layers[0].indices.any(axis=0)] = 3
     case = make_case(layers, inputs, pes=1, block=1 << 20)
     assert case.part.config.pointers > 1 << 16
-    result = engines.rtl("cxxrtl").run(case.part, case.inputs)
+    result = backends.rtl("cxxrtl").run(case.part, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
 
 
 def test_progress_reaches_the_number_of_images():
     seen = []
     case = make_case(random_layers(np.random.default_rng(2), (3, 2), 0.5), np.ones((18, 3)))
-    engines.rtl("python").run(case.part, case.inputs, lambda *step: seen.append(step))
+    backends.rtl("python").run(case.part, case.inputs, lambda *step: seen.append(step))
     assert seen == [(16, 18), (18, 18)]
 
 
 def test_a_program_of_another_reference_is_refused(digits_like):
     rng = np.random.default_rng(9)
-    integers = reference.from_layers(random_layers(rng, (24, 9), 0.3))
+    integers = tuple(random_layers(rng, (24, 9), 0.3))
     with pytest.raises(BadInput, match="belongs to another program"):
-        GoldenEngine(digits_like.program, integers)
+        GoldenBackend(digits_like.program, integers)
 
 
 def test_an_unknown_engine_is_refused_with_the_known_ones():
     with pytest.raises(BadInput, match="golden, python, cxxrtl, verilator"):
-        engines.create("fpga", None, tuple)
+        backends.create("fpga", None, tuple)
 
 
 def test_the_golden_engine_is_no_rtl():
     with pytest.raises(BadInput, match="'golden' runs no hardware; choose one of python, cxxrtl"):
-        engines.rtl("golden")
+        backends.rtl("golden")
 
 
 def test_without_a_compiler_the_default_is_the_amaranth_simulator(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(cxxrtl.importlib.util, "find_spec", lambda name: None)
-    assert engines.default() == "python"
+    assert backends.default() == "python"
     with pytest.raises(ToolMissing, match="install g"):
         cxxrtl.compiler()
 

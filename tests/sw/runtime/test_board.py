@@ -12,11 +12,11 @@ from zeroskip.hw.system.top import VERSION
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim import cxxrtl
 from zeroskip.sim.cases import make_case, random_layers
+from zeroskip.sw.engines.eie import host
 from zeroskip.sw.engines.payload import pack_fields, unpack_fields
 from zeroskip.sw.errors import LinkError
 from zeroskip.sw.runtime.board import Board, Patience
 from zeroskip.sw.runtime.link import Identity, OutOfRange
-from zeroskip.sw.runtime.rtl_backend import host
 
 CAMPAIGN = "ZEROSKIP_CAMPAIGN" in os.environ
 
@@ -81,7 +81,7 @@ def outputs_equal(case, result):
 
 
 def test_a_job_through_the_registers(case, link):
-    result = host(case.part)(board_of(link, case).device("eie"), case.part, case.inputs)
+    result = host.run(board_of(link, case).device("eie"), case.part, case.inputs)
     outputs_equal(case, result)
     assert result.statistics.images == 3
     assert result.statistics.cycles > 0
@@ -99,12 +99,12 @@ def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link, run_seed):
         elif kind == 1:
             device.run({"inputs": rng.integers(1, 99, (int(rng.integers(1, 11)), 1))}, {})
         else:
-            host(case.part)(device, case.part, case.inputs[:1])
+            host.run(device, case.part, case.inputs[:1])
             words = case.inputs[0].astype(np.int16).view(np.uint16).astype(np.uint32)
             words[-1] |= 1 << 16
             device.run({"inputs": words.reshape(-1, 1)}, {})
             link.model.tick(int(rng.integers(0, 200)))
-        outputs_equal(case, host(case.part)(board.device("eie"), case.part, case.inputs))
+        outputs_equal(case, host.run(board.device("eie"), case.part, case.inputs))
 
 
 def test_a_core_that_stalls(case, link):
@@ -126,4 +126,4 @@ def test_another_board(case, identity, message):
 def test_a_board_with_another_core_too(case, link):
     both = SystemConfig((case.part.config, TensorCoreConfig()))
     board = Board(link, both, SystemConfig((case.part.config,)))
-    outputs_equal(case, host(case.part)(board.device("eie"), case.part, case.inputs))
+    outputs_equal(case, host.run(board.device("eie"), case.part, case.inputs))

@@ -28,7 +28,7 @@ from zeroskip.sw.engines.tensorcore.part import TensorCorePart
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import EngineError, LinkError
 from zeroskip.sw.runtime import backend as engine
-from zeroskip.sw.runtime import board_backend as board_engine
+from zeroskip.sw.runtime import board_backend
 from zeroskip.sw.runtime.backend import Simulated
 from zeroskip.sw.runtime.board import Patience
 
@@ -123,9 +123,9 @@ def eie(case, monkeypatch):
 
 
 def run_on(monkeypatch, program, wire, inputs, patience=0.02):
-    monkeypatch.setattr(board_engine, "SerialPort", lambda _: wire)
-    monkeypatch.setattr(board_engine, "Patience", lambda: Patience(patience))
-    return board_engine.serial(program, "port").run(program.parts[0], inputs)
+    monkeypatch.setattr(board_backend, "SerialPort", lambda _: wire)
+    monkeypatch.setattr(board_backend, "Patience", lambda: Patience(patience))
+    return board_backend.serial(program, "port").run(program.parts[0], inputs)
 
 
 def equal(result, expected):

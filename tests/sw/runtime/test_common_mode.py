@@ -9,17 +9,19 @@ import pytest
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler import compile as compiler
-from zeroskip.sw.engines.quantity import Quantity
+from zeroskip.sw.engines.eie import quantize as eie_quantize
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
+from zeroskip.sw.engines.tensorcore import quantize as tensorcore_quantize
 from zeroskip.sw.engines.tensorcore.part import FILL, Sample, TensorCoreLayer
 from zeroskip.sw.frontends.chain import Chain
 from zeroskip.sw.frontends.load import read, to_onnx
 from zeroskip.sw.graph import im2col, network
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.float_model import FloatModel
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.verify import verify
 
 CONFIGS = (EIEConfig(pes=2),
@@ -55,8 +57,8 @@ def compiled(model):
 def difference(model):
     """The layer in which golden and the gateware differ, None where they do not."""
     found, integers = compiled(model)
-    golden = GoldenEngine(found.program, found.reference)
-    verdict = verify(found.program, integers, (golden, engines.rtl("python")))
+    golden = GoldenBackend(found.program, found.reference)
+    verdict = verify(found.program, integers, (golden, backends.rtl("python")))
     return verdict.difference and verdict.difference.layer
 
 
@@ -135,7 +137,7 @@ def test_padding_that_reads_0(model, monkeypatch):
 def plant_quantiser(monkeypatch, number, change):
     """Changes layer ``number`` of the network as its quantiser gives it."""
     names = ["conv", "array", "core"]
-    for module in (compiler.int8, compiler.fixed_point):
+    for module in (tensorcore_quantize, eie_quantize):
         def planted(section, *args, right=module.quantize, **kwargs):
             result = right(section, *args, **kwargs)
             layers = tuple(change(layer) if layer.name == names[number] else layer

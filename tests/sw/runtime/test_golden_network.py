@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.sw.compiler.reference import ReferenceLayer
 from zeroskip.sw.engines.eie import golden as eie
+from zeroskip.sw.engines.eie.layer import EIELayer
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.graph.im2col import Geometry
@@ -20,7 +20,7 @@ from zeroskip.sw.runtime.golden_network import Units
 
 def array(rows, columns, input_scale, output_scale, seed=0):
     rng = np.random.default_rng(seed)
-    return ReferenceLayer("array", rng.integers(-50, 51, (rows, columns)).astype(np.int16),
+    return EIELayer("array", rng.integers(-50, 51, (rows, columns)).astype(np.int16),
                           rng.integers(-99, 100, rows), 3, "relu", input_scale, output_scale)
 
 

@@ -15,8 +15,8 @@ from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.tensorcore import golden as golden_tensorcore
 from zeroskip.sw.engines.tensorcore.part import TensorCorePart
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
-from zeroskip.sw.runtime import backends as engines
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime import backends
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.run import run_program
 from zeroskip.sw.runtime.verify import verify
 
@@ -35,12 +35,12 @@ def layers():
 def program(layers):
     parts = (compile_layers(tuple(layers[:1]), EIEConfig(pes=2)),
              compile_layers(tuple(layers[1:]), EIEConfig(pes=3)))
-    return Program(parts, reference.digest(reference.from_layers(tuple(layers))))
+    return Program(parts, reference.digest(tuple(layers)))
 
 
 @pytest.fixture
 def golden(program, layers):
-    return GoldenEngine(program, reference.from_layers(tuple(layers)))
+    return GoldenBackend(program, tuple(layers))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def by_hand(layers, inputs):
 def test_both_engines_give_what_the_layers_give(program, golden, layers, inputs):
     expected, saturated = by_hand(layers, inputs)
     assert saturated > 0
-    for engine in (golden, engines.rtl("python")):
+    for engine in (golden, backends.rtl("python")):
         results = run_program(program.traced(), engine, inputs)
         found = [y for result in results for y in result.outputs]
         for y, wanted in zip(found, expected, strict=True):
@@ -73,7 +73,7 @@ def test_both_engines_give_what_the_layers_give(program, golden, layers, inputs)
 
 
 def test_statistics_are_those_of_each_part(program, inputs):
-    first, second = run_program(program, engines.rtl("python"), inputs)
+    first, second = run_program(program, backends.rtl("python"), inputs)
     assert len(first.statistics.pe["useful"]) == 2
     assert len(second.statistics.pe["useful"]) == 3
     assert first.statistics.images == second.statistics.images == 4
@@ -86,7 +86,7 @@ def test_progress_runs_over_all_parts(program, golden, inputs):
 
 
 def test_verify_compares_all_parts(program, golden, inputs):
-    verdict = verify(program, inputs, (golden, engines.rtl("python")))
+    verdict = verify(program, inputs, (golden, backends.rtl("python")))
     assert verdict.difference is None
     assert verdict.compared == 4 * (9 + 8 + 5)
 
@@ -95,7 +95,7 @@ def test_verify_names_a_layer_of_the_second_part(program, golden, inputs):
     second = program.parts[1]
     changed = replace(second, biases=second.biases + (1 << 20))
     broken = replace(program, parts=(program.parts[0], changed))
-    found = verify(broken, inputs, (golden, engines.rtl("python"))).difference
+    found = verify(broken, inputs, (golden, backends.rtl("python"))).difference
     assert found.layer == second.layers[0].name
     owner = second.owner(second.layers[0], found.row)
     assert (found.image, found.unit, found.pe) == (0, "PE", owner)
@@ -122,9 +122,9 @@ def core():
 
 def test_int16_becomes_int8_between_the_machines(program, layers, core, inputs):
     part, layer = core
-    integers = (*reference.from_layers(tuple(layers[:1])), layer)
+    integers = (*tuple(layers[:1]), layer)
     both = Program((program.parts[0], part), reference.digest(integers))
-    golden = GoldenEngine(both, integers)
+    golden = GoldenBackend(both, integers)
     first, second = run_program(both, golden, inputs)
     real = np.rint(first.outputs[0] / 64) + 5
     x = np.clip(real, -128, 127).astype(np.int8)
@@ -147,7 +147,7 @@ def test_difference_names_the_row_of_the_tile(core):
             return result
 
     program = Program((part,), reference.digest((layer,)))
-    golden = GoldenEngine(program, (layer,))
+    golden = GoldenBackend(program, (layer,))
     found = verify(program, np.ones((3, 9), np.int8), (golden, Wrong())).difference
     assert str(found).startswith("image 2, layer core, row 5 (tile row 1, cycle 0): ")
     assert found.outputs == 1

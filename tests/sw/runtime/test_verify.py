@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.verify import verify
 
 
 def compare(case, **images):
     """The verdict on the case's program with these images replaced."""
     program = replace(case.program, parts=(replace(case.part, **images),))
-    return verify(program, case.inputs, (case.golden, engines.rtl("python")))
+    return verify(program, case.inputs, (case.golden, backends.rtl("python")))
 
 
 def test_an_intact_program_is_equal(digits_like):

@@ -13,7 +13,7 @@ from zeroskip.sw.experiments import digits
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.ratios import OneShot
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime import backends
 
 RNG = np.random.default_rng(0)
 X = np.abs(RNG.standard_normal((3, 20))).astype(np.float32)
@@ -35,7 +35,7 @@ def test_cycles_are_those_of_the_rtl_on_the_digits_network():
     config = CONFIGS["eie-4"]
     (part,) = compile_network(cut, samples, config).program.parts
     inputs, _ = part.input.to_integer(samples)
-    run = engines.rtl("cxxrtl").run(part, inputs)
+    run = backends.rtl("cxxrtl").run(part, inputs)
     found = cost.cycles(config, samples)(cut)
     assert found == pytest.approx(run.statistics.cycles / len(samples), rel=0.01)
 

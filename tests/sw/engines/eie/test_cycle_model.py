@@ -9,7 +9,7 @@ from zeroskip.sw.engines.eie import cycle_model
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.experiments.benchmarks import run_layer
 from zeroskip.sw.experiments.layers import random_indices, random_vector
-from zeroskip.sw.runtime import backends as engines
+from zeroskip.sw.runtime import backends
 
 CONFIGS = {
     "paper": paper(4, act_depth=65, block=16, acc_depth=8),
@@ -45,7 +45,7 @@ def test_the_model_predicts_the_cycles_of_the_rtl(config, layer):
     mask, shape, density, activations = LAYERS[layer]
     indices = random_indices(mask, shape, density, CONFIGS[config].pes, seed=3)
     vector = random_vector(shape[1], activations, seed=4)
-    run = run_layer(indices, vector, CONFIGS[config], engines.rtl("python"))
+    run = run_layer(indices, vector, CONFIGS[config], backends.rtl("python"))
     assert run.exact
     np.testing.assert_array_equal(run.entries[:, 0], run.statistics.pe["useful"])
     np.testing.assert_array_equal(run.entries[:, 1], run.statistics.pe["padding"])

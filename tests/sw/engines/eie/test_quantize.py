@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.sw.engines.eie import golden as eie
-from zeroskip.sw.engines.eie.quantize import FixedLayer, bound, prove, quantize, to_integer
+from zeroskip.sw.engines.eie.quantize import FixedLayer, bound, prove, quantize
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
+from zeroskip.sw.graph.types import to_integer
 from zeroskip.sw.quantize.kmeans import share
 
 

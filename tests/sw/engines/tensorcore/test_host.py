@@ -20,8 +20,8 @@ from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
 from zeroskip.sw.formats.nm import compress, mask
 from zeroskip.sw.graph.im2col import Geometry
-from zeroskip.sw.runtime import backends as engines
-from zeroskip.sw.runtime.golden_backend import GoldenEngine
+from zeroskip.sw.runtime import backends
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.verify import verify
 
 CONFIG = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16,
@@ -222,7 +222,7 @@ def golden_of(layers, x):
 
 def run(layers, x, progress=None, batch=5):
     """The layers on a core of CONFIG; every output is the reference's."""
-    result = engines.rtl("python").run(part_of(*layers, batch=batch), x, progress)
+    result = backends.rtl("python").run(part_of(*layers, batch=batch), x, progress)
     expected, saturated = golden_of(layers, x)
     for found, wanted in zip(result.outputs, expected, strict=True):
         assert found.dtype == wanted.dtype
@@ -378,7 +378,7 @@ def test_an_image_for_another_batch_size():
 def test_compiled_simulation_gives_the_same_in_the_same_cycles():
     layers = [layer(outputs=9, geometry=GEOMETRY), layer("b", 5, 108, activation="relu")]
     part, x = part_of(*layers, config=CONFIGS["tc-8"], batch=2), inputs_of(layers)
-    slow, fast = (engines.rtl(name).run(part, x) for name in ("python", "cxxrtl"))
+    slow, fast = (backends.rtl(name).run(part, x) for name in ("python", "cxxrtl"))
     for a, b, wanted in zip(slow.outputs, fast.outputs, golden_of(layers, x)[0], strict=True):
         np.testing.assert_array_equal(a, wanted)
         np.testing.assert_array_equal(b, wanted)
@@ -398,7 +398,7 @@ def verdict_with(number, **arrays):
     integers = tuple(each for each, _ in PLANT_LAYERS)
     part = part_of(*PLANT_LAYERS)
     program = Program((part,), reference.digest(integers))
-    engine = GoldenEngine(program, integers)
+    engine = GoldenBackend(program, integers)
     broken = list(part.layers)
     broken[number] = replace(broken[number], **arrays)
     # The golden engine knows the part by its layers: its own goes in beside the broken one.
@@ -415,7 +415,7 @@ class _Only:
         self._part = part
 
     def run(self, part, inputs, progress=None):
-        return engines.rtl("python").run(self._part, inputs, progress)
+        return backends.rtl("python").run(self._part, inputs, progress)
 
 
 def flipped(array, place, bit):

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from zeroskip.sw.engines.eie.quantize import to_integer
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import multiplier_and_shift, quantize
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
+from zeroskip.sw.graph.types import to_integer
 
 
 def linear(name, rows, columns, activation, seed):

@@ -11,9 +11,9 @@ from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.data import Data, accuracy
 from zeroskip.sw.prune.granularity import granularity
+from zeroskip.sw.prune.lookup import LookUp
 from zeroskip.sw.prune.ratios import OneShot, Task, macs, uniform
 from zeroskip.sw.prune.search import SEARCHES, amc, named, netadapt
-from zeroskip.sw.prune.search.lookup import LookUp
 
 SIZES = {"fc1": (20, 30), "fc2": (10, 20), "fc3": (4, 10)}
 RNG = np.random.default_rng(0)

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 from zeroskip.hw.tensorcore.config import CONFIGS
 from zeroskip.hw.tensorcore.core import TensorCore
 from zeroskip.sim import cxxrtl
+from zeroskip.sw.engines.tensorcore.onnx_backend import backend, core, reference
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.runtime.onnx_backend import backend, core, reference
 
 OPERATORS = {"MatMulInteger": 1, "QLinearMatMul": 8, "ConvInteger": 2, "QLinearConv": 1}
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from zeroskip.sw.engines.eie.quantize import to_integer
-from zeroskip.sw.engines.quantity import Quantity
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.types import Quantity, to_integer
 
 INT8, INT16, INT32 = map(np.dtype, (np.int8, np.int16, np.int32))
 

@@ -1,0 +1,340 @@
+"""What an engine is: it computes consecutive layers of a network, on hardware and in integers.
+
+Everything else asks :mod:`zeroskip.sw.engines.registry` for an engine by its name, or by a
+configuration, and knows no engine's classes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from zeroskip.hw.core import CoreConfig
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.network import Layer, Network
+from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.quantize.calibration import Range
+
+Progress = Callable[[int, int], None]
+"""Called with the images done and the images in all."""
+
+Cost = Callable[[Network], float]
+"""What a network costs."""
+
+
+class Device(Protocol):
+    """A core as a host reaches it, just after reset: in a simulator or on a board.
+
+    Names are those of the Verilog: ``inputs__payload`` is the port ``inputs.payload``.
+    """
+
+    def poke(self, name: str, value: int) -> None:
+        """Sets an input of at most 32 bits."""
+
+    def peek(self, name: str) -> int:
+        """The value of a port of at most 32 bits."""
+
+    def tick(self, cycles: int = 1) -> None:
+        """Advances the clock by at least so many cycles."""
+
+    def wait(self, name: str, value: int) -> None:
+        """Until a port has a value; ``TimeoutError`` where it takes too long."""
+
+    def pending(self, name: str) -> bool:
+        """Whether a stream has an item to give."""
+
+    def run(self, send: dict[str, np.ndarray],
+            receive: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Sends items uint32 [items, words] by stream, receives as many others as asked for;
+        gives them, and the cycle since reset in which each came. ``TimeoutError`` where nothing
+        moves for too long."""
+
+
+class Statistics(Protocol):
+    """Where the cycles of a batch went, from a core's own counters.
+
+    Attributes
+    ----------
+    images : int
+    cycles : int
+        Cycles in computing mode, all images together.
+    multipliers : int
+    utilisation : float
+        Useful multiply-accumulates over those that the multipliers had time for.
+    saturated : int
+        Outputs that had to be saturated.
+    """
+
+    images: int
+    cycles: int
+    multipliers: int
+    utilisation: float
+    saturated: int
+
+    def as_json(self) -> dict:
+        """Plain numbers for ``--json``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a batch gave in one image.
+
+    Attributes
+    ----------
+    outputs : tuple of integer arrays [batch, outputs]
+        One array per layer that the image sends out.
+    times : tuple of int64 [batch, outputs]
+        The clock cycle since reset in which each output left the core; zero for backends without
+        a clock.
+    statistics : Statistics or None
+        None for backends without a clock, and for configurations without counters.
+    saturated : int or None
+        Outputs that had to be saturated, those of inner layers too; None where nothing counts them.
+    inputs_saturated : int
+        Values that the host had to saturate when it converted the outputs of the image before.
+    """
+
+    outputs: tuple[np.ndarray, ...]
+    times: tuple[np.ndarray, ...]
+    statistics: Statistics | None = None
+    saturated: int | None = 0
+    inputs_saturated: int = 0
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What an engine makes of a layer that it takes.
+
+    Attributes
+    ----------
+    worth : float
+        How many times faster than in a core of as many multipliers that skips nothing.
+    pattern : str
+        What the engine sees in the zeros of the weights: ``"dense"``, ``"2:4"``, ``"1:4"`` or
+        ``"unstructured"``.
+    reason : str
+        A sentence: how the layer runs, and why so.
+    """
+
+    worth: float
+    pattern: str
+    reason: str
+
+
+class ReferenceLayer(Protocol):
+    """A layer in integers, without any packing: what a stranger needs to compute it.
+
+    Attributes
+    ----------
+    engine : str
+        Name of the engine that says how it computes.
+    TENSORS : dict
+        The arrays that the reference file holds of it, and the type of each.
+    name, activation : str
+    weight : integer array [out, K]
+    input, output : Quantity
+        What one input and one output stand for.
+    """
+
+    engine: ClassVar[str]
+    TENSORS: ClassVar[dict[str, type]]
+    name: str
+    activation: str
+    weight: np.ndarray
+    input: Quantity
+    output: Quantity
+
+    def header(self) -> dict:
+        """What the reference file says of the layer in JSON, beside its name, engine, activation
+        and quantities."""
+
+    @classmethod
+    def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "ReferenceLayer":
+        """The layer that a file describes, all of ``header``, with these tensors; ``KeyError``,
+        ``TypeError``, ``ValueError`` or ``IndexError`` where something is missing or of another
+        kind."""
+
+
+class Image(ABC):
+    """Everything that consecutive layers put into one core.
+
+    Attributes
+    ----------
+    engine : str
+        Name of the engine.
+    unit : str
+        What computes an output, as messages call it.
+    config : CoreConfig
+        Of the core.
+    layers : tuple
+        What there is to tell of each layer: name, activation, inputs, outputs and more.
+    """
+
+    engine: ClassVar[str]
+    unit: ClassVar[str]
+    config: CoreConfig
+    layers: tuple
+
+    @property
+    def inputs(self) -> int:
+        """Length of the flat input."""
+        return self.layers[0].inputs
+
+    @property
+    def outputs(self) -> int:
+        """Length of the flat output."""
+        return self.layers[-1].outputs
+
+    @property
+    @abstractmethod
+    def input(self) -> Quantity:
+        """What one input stands for."""
+
+    @property
+    @abstractmethod
+    def output(self) -> Quantity:
+        """What one output stands for."""
+
+    @property
+    def sent(self) -> tuple[bool, ...]:
+        """Of each layer, whether its outputs are sent out."""
+        return (True,) * len(self.layers)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the core counts its cycles."""
+        return True
+
+    @abstractmethod
+    def traced(self) -> "Image":
+        """The same image with the outputs of every layer sent out, not only the last."""
+
+    @abstractmethod
+    def owner(self, layer, output: int) -> int:
+        """Which :attr:`unit` computes an output of a layer."""
+
+    @abstractmethod
+    def unpacked(self) -> Iterator[ReferenceLayer]:
+        """The layers without any packing; ``ValueError`` where what is packed cannot be."""
+
+    @abstractmethod
+    def storage(self) -> dict[str, int]:
+        """Bytes that the image occupies, by kind, and under ``float32`` of its original."""
+
+    @abstractmethod
+    def header(self) -> dict:
+        """What the program file says of the image in JSON, beside its configuration."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What the program file holds of the image in tensors."""
+
+    @classmethod
+    @abstractmethod
+    def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "Image":
+        """The inverse of :meth:`header`, which has its ``config`` too, and :meth:`tensors`;
+        ``KeyError``, ``TypeError`` or ``ValueError`` where something is missing or of another
+        kind."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Everything against everything else and the configuration; ``ValueError`` on a misfit."""
+
+    @abstractmethod
+    def check_size(self) -> None:
+        """``BadInput`` where a core of this configuration is too large for any simulation."""
+
+
+class Engine(ABC):
+    """One engine; the registry holds an instance of each.
+
+    Attributes
+    ----------
+    name : str
+        The ``kind`` of its configurations.
+    config : type
+        Class of its configurations.
+    configs : dict
+        The configurations that have a name; the first is taken where none is named.
+    image : type
+        Class of its images.
+    layer : type
+        Class of its reference layers.
+    shown : dict
+        Which facts of :meth:`describe` a table shows, and under which head.
+    costs : dict
+        By name, a function from a configuration and float samples [batch, ...] to a :data:`Cost`.
+    """
+
+    name: ClassVar[str]
+    config: ClassVar[type]
+    configs: ClassVar[dict[str, CoreConfig]]
+    image: ClassVar[type[Image]]
+    layer: ClassVar[type[ReferenceLayer]]
+    shown: ClassVar[dict[str, str]]
+    costs: ClassVar[dict[str, Callable[[CoreConfig, np.ndarray], Cost]]] = {}
+
+    @abstractmethod
+    def accepts(self, layer: Layer) -> Offer:
+        """What the engine makes of a layer; ``BadInput`` with the reason where it cannot take
+        it."""
+
+    @abstractmethod
+    def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,
+                 config: CoreConfig) -> tuple[tuple[ReferenceLayer, ...], tuple]:
+        """Consecutive layers in integers, and a report of each.
+
+        ``x`` float32 [batch, inputs] reaches them, and ``ranges`` are those of their input and of
+        every output; None where every layer is quantised already. ``BadInput`` where no scale
+        suits a layer.
+        """
+
+    @abstractmethod
+    def lower(self, layers: Sequence[ReferenceLayer], config: CoreConfig,
+              batch: int | None = None) -> Image:
+        """The image of quantised layers, for a batch size where the engine's images have one;
+        ``BadInput`` where they do not fit the core."""
+
+    @abstractmethod
+    def golden(self, layer: ReferenceLayer, x: np.ndarray) -> tuple[np.ndarray, int]:
+        """Outputs of a layer on integers [batch, inputs], and how many had to be saturated; from
+        the layer alone."""
+
+    @abstractmethod
+    def run(self, device: Device, image: Image, x: np.ndarray,
+            progress: Progress | None = None) -> Result:
+        """Runs integers [batch, inputs] on a core. ``EngineError`` where what comes cannot be the
+        image's outputs."""
+
+    @abstractmethod
+    def describe(self, layer, report) -> dict:
+        """Facts of one layer of an image and its report, for tables."""
+
+    def deviation(self, layer: ReferenceLayer, own: Layer  # noqa: ARG002 - of those that know
+                  ) -> Callable[[slice], "Deviation"]:
+        """By rows: what a layer computes in real numbers, and how far quantisation may have moved
+        it from the float layer ``own``."""
+        raise BadInput(f"layer {layer.name}: no bound is known between the engine {self.name} and "
+                       "a float model; verify the program without one")
+
+
+@dataclass(frozen=True, eq=False)
+class Deviation:
+    """Rows of a layer as real numbers, float64.
+
+    Attributes
+    ----------
+    unit : [rows]
+        Real value of one in an accumulator.
+    weight, most : [rows, K]
+        The weights, and how far each may be from that of the float layer.
+    bias : [rows]
+        Without what an input's zero point adds.
+    """
+
+    unit: np.ndarray
+    weight: np.ndarray
+    most: np.ndarray
+    bias: np.ndarray

@@ -1,0 +1,97 @@
+"""The EIE array as an engine."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from zeroskip.hw.eie.config import CONFIGS, EIEConfig
+from zeroskip.sw.engines.base import Deviation, Device, Engine, Offer, Progress, Result
+from zeroskip.sw.engines.eie import golden, quantize
+from zeroskip.sw.engines.eie.layer import EIELayer
+from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.eie.quantize import FixedLayer, LayerReport
+from zeroskip.sw.graph.network import Layer, Network
+from zeroskip.sw.quantize.calibration import Range
+
+DENSE = 0.75
+"""Share of weights that are not zero above which a layer counts as dense."""
+
+
+class EIEEngine(Engine):
+    """Fully-connected layers, 16 bits, every zero weight and zero activation skipped."""
+
+    name = "eie"
+    config = EIEConfig
+    configs = CONFIGS
+    image = EIEPart
+    layer = EIELayer
+    shown = {"name": "layer", "inputs": "in", "outputs": "out", "nonzeros": "weights",    # noqa: RUF012
+             "entries": "entries", "padding": "padding", "rms": "codebook error (RMS)",
+             "vanished": "weights lost", "bound": "accumulator used", "shift": "shift"}
+
+    @property
+    def costs(self):
+        """See :mod:`zeroskip.sw.engines.eie.cost`."""
+        from zeroskip.sw.engines.eie import cost
+        return {"cycles": cost.cycles, "bytes": cost.packed_bytes}
+
+    def accepts(self, layer: Layer) -> Offer:
+        """Fully-connected layers that are not quantised. A weight takes as many bits as two of a
+        pattern's, so skipping the zeros is worth half of what it saves; but no less than dense
+        mode, where there are zeros to skip."""
+        quantize.check_layer(layer)
+        density = np.mean(layer.matrix != 0)
+        worth = 0.5 / density if density else float("inf")
+        if density > DENSE:
+            return Offer(worth, "dense", "It runs, and the few zero weights are skipped.")
+        return Offer(max(worth, 1.0), "unstructured", "It runs, and every zero weight is skipped.")
+
+    def quantise(self, section: Network, x: np.ndarray, ranges: Sequence[Range],
+                 config: EIEConfig) -> tuple[tuple[FixedLayer, ...], tuple[LayerReport, ...]]:
+        """See :func:`zeroskip.sw.engines.eie.quantize.quantize`."""
+        fixed = quantize.quantize(section, x, config.acc_width, ranges)
+        return fixed.layers, fixed.report
+
+    def lower(self, layers: Sequence[FixedLayer], config: EIEConfig,
+              batch: int | None = None) -> EIEPart:     # noqa: ARG002 - samples come one by one
+        """See :func:`zeroskip.sw.engines.eie.lower.compile_layers`."""
+        from zeroskip.sw.engines.eie.lower import compile_layers
+        return compile_layers(tuple(layers), config)
+
+    def golden(self, layer: EIELayer, x: np.ndarray) -> tuple[np.ndarray, int]:
+        """See :func:`zeroskip.sw.engines.eie.golden.layer`."""
+        return golden.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
+
+    def run(self, device: Device, image: EIEPart, x: np.ndarray,
+            progress: Progress | None = None) -> Result:
+        """See :func:`zeroskip.sw.engines.eie.host.run`."""
+        from zeroskip.sw.engines.eie import host
+        return host.run(device, image, x, progress)
+
+    def describe(self, layer, report: LayerReport) -> dict:
+        """All that is known of both."""
+        return {**asdict(layer), **asdict(report)}
+
+    def deviation(self, layer: EIELayer, own: Layer) -> Callable[[slice], Deviation]:
+        """A weight may be as far from its own as the nearest shared one is, and that, like the
+        chosen one, is rounded to the weights' scale."""
+        unit = layer.output_scale / 2**layer.shift
+        scale = unit / layer.input_scale
+        integers = np.unique(layer.weight)
+        levels = integers[integers != 0] * scale
+
+        def of(rows: slice) -> Deviation:
+            most = _distance(own.matrix[rows].astype(np.float64), levels) + 1.01 * scale
+            return Deviation(np.full(len(most), unit), layer.weight[rows] * scale, most,
+                             layer.bias[rows] * unit)
+        return of
+
+
+def _distance(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """From each value to the nearest of ascending ``levels``; 0 where there are none."""
+    if not levels.size:
+        return np.zeros(values.shape)
+    above = np.searchsorted(levels, values)
+    near = levels[np.maximum(above - 1, 0)], levels[np.minimum(above, len(levels) - 1)]
+    return np.minimum(*(np.abs(values - each) for each in near))

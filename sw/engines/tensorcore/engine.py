@@ -1,0 +1,99 @@
+"""The tensor core as an engine."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
+from zeroskip.sw.engines.base import Deviation, Device, Engine, Offer, Progress, Result
+from zeroskip.sw.engines.tensorcore import golden, quantize
+from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer, TensorCorePart
+from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.network import Conv2d, Layer, Linear, Network
+from zeroskip.sw.quantize.calibration import Range
+
+DENSE = 0.75
+"""Share of weights that are not zero above which a layer counts as dense."""
+
+PATTERNS = {
+    "1:4": (1, 4.0, "It runs in sparse mode: 1:4 skips 3 of 4 weights on a configuration that has "
+                    "it, as tc-64-all, and 2 of 4 elsewhere."),
+    "2:4": (2, 2.0, "It runs in sparse mode: 2:4 skips 2 of 4 weights."),
+}
+"""Weights that are kept of each group of four, how much faster that is, and what is said of it."""
+
+
+class TensorCoreEngine(Engine):
+    """Fully-connected layers and convolutions, 8 bits, zeros skipped in a pattern."""
+
+    name = "tensorcore"
+    config = TensorCoreConfig
+    configs = CONFIGS
+    image = TensorCorePart
+    layer = Int8Layer
+    shown = {"name": "layer", "inputs": "in", "outputs": "out", "pattern": "pattern",    # noqa: RUF012
+             "weights": "weights", "kept": "kept", "rms": "weight error (RMS)",
+             "outputs_saturated": "saturated", "accumulator_bits": "accumulator bits"}
+
+    def accepts(self, layer: Layer) -> Offer:
+        """Any fully-connected layer or convolution."""
+        if not isinstance(layer, Linear | Conv2d):
+            raise BadInput(f"layer {layer.name} is neither fully connected nor a convolution, and "
+                           "the tensor core takes nothing else: choose another engine")
+        nonzero = layer.matrix != 0
+        if nonzero.mean() > DENSE:
+            return Offer(1.0, "dense", "It runs in dense mode: few weights are zero; prune it to "
+                         "skip work.")
+        groups = np.add.reduceat(nonzero, np.arange(0, nonzero.shape[1], 4), axis=1,
+                                 dtype=np.int64)
+        for pattern, (kept, worth, reason) in PATTERNS.items():
+            if groups.max() <= kept:
+                return Offer(worth, pattern, reason)
+        what = ("a quantised layer" if layer.quantised else
+                "a convolution" if isinstance(layer, Conv2d) else "a layer")
+        return Offer(1.0, "unstructured", f"It runs in dense mode, zeros and all: {what} skips "
+                     "them only in a pattern; prune it to 2:4.")
+
+    def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,
+                 config: TensorCoreConfig   # noqa: ARG002 - the same for all
+                 ) -> tuple[tuple[Int8Layer, ...], tuple[LayerReport8, ...]]:
+        """See :func:`zeroskip.sw.engines.tensorcore.quantize.quantize`."""
+        return quantize.quantize(section, x, ranges)
+
+    def lower(self, layers: Sequence[Int8Layer], config: TensorCoreConfig,
+              batch: int | None = None) -> TensorCorePart:
+        """See :func:`zeroskip.sw.engines.tensorcore.lower.compile_layers`."""
+        from zeroskip.sw.engines.tensorcore.lower import compile_layers
+        return compile_layers(tuple(layers), config, batch)
+
+    def golden(self, layer: Int8Layer, x: np.ndarray) -> tuple[np.ndarray, int]:
+        """See :func:`zeroskip.sw.engines.tensorcore.golden.layer`."""
+        return golden.layer(x, layer)
+
+    def run(self, device: Device, image: TensorCorePart, x: np.ndarray,
+            progress: Progress | None = None) -> Result:
+        """See :func:`zeroskip.sw.engines.tensorcore.host.run`."""
+        from zeroskip.sw.engines.tensorcore import host
+        return host.run(device, image, x, progress)
+
+    def describe(self, layer: TensorCoreLayer, report: LayerReport8) -> dict:
+        """Sizes, pattern, and what quantisation did."""
+        return {"name": layer.name, "inputs": layer.inputs, "outputs": layer.outputs,
+                "activation": layer.activation, "pattern": layer.pattern,
+                "weights": layer.rows * layer.columns, "kept": layer.kept,
+                "rms": report.rms, "outputs_saturated": report.saturated,
+                "accumulator_bits": report.accumulator_bits}
+
+    def deviation(self, layer: Int8Layer, own: Layer) -> Callable[[slice], Deviation]:
+        """Half of a weight's scale; nothing where the model is quantised."""
+        def of(rows: slice) -> Deviation:
+            unit = layer.output_scale * np.ldexp(layer.multiplier[rows].astype(np.float64),
+                                                 -layer.shift[rows])
+            scale = unit[:, None] / layer.input_scale
+            # the input's zero point is folded in
+            bias = layer.bias[rows] + layer.input_zero_point * layer.weight[rows].sum(
+                axis=1, dtype=np.int64)
+            return Deviation(unit, layer.weight[rows] * scale,
+                             scale * (0 if own.quantised else 0.5), bias * unit)
+        return of
