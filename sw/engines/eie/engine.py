@@ -53,10 +53,16 @@ class EIEEngine(Engine):
         fixed = quantize.quantize(section, x, config.acc_width, ranges)
         return fixed.layers, fixed.report
 
-    def lower(self, layers: Sequence[FixedLayer], config: EIEConfig) -> EIEPart:
+    def lower(self, layers: Sequence[FixedLayer], config: EIEConfig,
+              batch: int | None = None) -> EIEPart:     # noqa: ARG002 - samples come one by one
         """See :func:`zeroskip.sw.engines.eie.lower.compile_layers`."""
         from zeroskip.sw.engines.eie.lower import compile_layers
         return compile_layers(tuple(layers), config)
+
+    def c_source(self, image: EIEPart, name: str, addresses: dict[str, int]) -> str:
+        """See :func:`zeroskip.sw.engines.eie.export.c_source`."""
+        from zeroskip.sw.engines.eie.export import c_source
+        return c_source(image, name, addresses)
 
     def golden(self, layer: EIELayer, x: np.ndarray) -> tuple[np.ndarray, int]:
         """See :func:`zeroskip.sw.engines.eie.golden.layer`."""
