@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import operation
+from zeroskip.hw.eie.layouts import operation_layout
 from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.memory import WritePort
 from zeroskip.hw.stream import delay, flow
@@ -21,7 +21,7 @@ class ArithmeticUnit(wiring.Component):
 
     Members
     -------
-    i : In(flow of ``operation``)
+    i : In(flow of ``operation_layout``)
     address, data, write : Out, In, Out(WritePort)
         The accumulators: ``data`` belongs to the ``address`` of two cycles ago.
     under_way : Out(3)
@@ -33,7 +33,7 @@ class ArithmeticUnit(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "i": In(flow(operation(config))),
+            "i": In(flow(operation_layout(config))),
             "address": Out(config.word_width),
             "data": In(signed(config.acc_width)),
             "write": Out(WritePort(address=config.word_width, data=config.acc_width)),

@@ -8,8 +8,8 @@ from amaranth.utils import bits_for
 from zeroskip.hw.counters import WIDTH
 from zeroskip.hw.eie.cluster import Cluster
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.control import INPUT, CentralControl, output
-from zeroskip.hw.eie.layouts import load_word
+from zeroskip.hw.eie.control import INPUT, CentralControl, output_layout
+from zeroskip.hw.eie.layouts import load_word_layout
 from zeroskip.hw.eie.lnzd import LNZDTree
 from zeroskip.hw.stream import delay, either
 
@@ -24,10 +24,10 @@ class EIE(wiring.Component):
 
     Members
     -------
-    load : In(stream of ``load_word``)
+    load : In(stream of ``load_word_layout``)
     inputs : In(stream of ``INPUT``)
         One activation a cycle, in order; taken while no network runs.
-    outputs : Out(stream of ``output``)
+    outputs : Out(stream of ``output_layout``)
     busy : Out(1)
         A network is being computed or its outputs leave; loads and inputs wait.
     stats : In(pe, select) and Out(count)
@@ -43,9 +43,9 @@ class EIE(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config, self.stats_latency = config, config.stats_latency
         super().__init__({
-            "load": In(stream.Signature(load_word(config))),
+            "load": In(stream.Signature(load_word_layout(config))),
             "inputs": In(stream.Signature(INPUT)),
-            "outputs": Out(stream.Signature(output(config))),
+            "outputs": Out(stream.Signature(output_layout(config))),
             "busy": Out(1),
             "stats": In(wiring.Signature({
                 "pe": Out(bits_for(config.pes)), "select": Out(4), "count": In(WIDTH)})),

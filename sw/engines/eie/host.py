@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.control import INPUT, output
 from zeroskip.hw.eie.counters import ControlCounter, PECounter
-from zeroskip.hw.eie.layouts import load_word
+from zeroskip.hw.eie.layouts import INPUT, load_word_layout, output_layout
 from zeroskip.sw.engines.eie.image import load_words
 from zeroskip.sw.engines.eie.part import EIEPart
 from zeroskip.sw.engines.payload import pack_fields, unpack_fields
@@ -82,7 +81,7 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
     words = load_words(part)
     fields = ("target", "pe", "address", "data")
     model.run({"load": pack_fields(
-        load_word(part.config), dict(zip(fields, words.T, strict=True)))}, {})
+        load_word_layout(part.config), dict(zip(fields, words.T, strict=True)))}, {})
 
     shapes = [(len(inputs), segment.outputs) for segment in part.segments if segment.outputs]
     outputs = tuple(np.zeros(shape, np.int16) for shape in shapes)
@@ -114,7 +113,7 @@ def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarra
         "last": np.tile(np.arange(length) == length - 1, batch)})
     wanted = sum(layer.shape[1] for layer in outputs)
     payload, cycles = model.run({"inputs": items}, {"outputs": batch * wanted})["outputs"]
-    found = unpack_fields(output(part.config), payload)
+    found = unpack_fields(output_layout(part.config), payload)
     index = found["index"].astype(np.int64).reshape(batch, wanted)
     value = found["value"].astype(np.uint16).view(np.int16).reshape(batch, wanted)
     last = found["last"].astype(bool).reshape(batch, wanted)

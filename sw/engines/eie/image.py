@@ -6,7 +6,7 @@ import numpy as np
 
 from zeroskip.hw.eie.layouts import (
     LoadTarget,
-    descriptor,
+    descriptor_layout,
     descriptor_stride,
     descriptor_words,
 )
@@ -34,7 +34,7 @@ def load_words(part: EIEPart) -> np.ndarray:
         writes += [_writes(target, pe, address, image) for pe, image in enumerate(images)]
     words = descriptor_words(part.config)
     stride = descriptor_stride(part.config)
-    layout = descriptor(part.config)
+    layout = descriptor_layout(part.config)
     for at, segment in enumerate(part.segments):
         bits = layout.const(asdict(segment)).as_bits()
         data = [bits >> 32 * k & 0xFFFFFFFF for k in range(words)]

@@ -15,7 +15,7 @@ from zeroskip.hw.eie.counters import ControlCounter
 from zeroskip.hw.eie.layouts import (
     LoadTarget,
     Phase,
-    descriptor,
+    descriptor_layout,
     descriptor_stride,
     descriptor_words,
 )
@@ -47,7 +47,7 @@ LAYER = segment(first=5, stride=4, swap=1, last=1, outputs=4, destination=2, bia
 def descriptor_loads(config, segments):
     """The load words of a network."""
     for number, fields in enumerate(segments):
-        bits = Const.cast(descriptor(config).const(fields)).value
+        bits = Const.cast(descriptor_layout(config).const(fields)).value
         for word in range(descriptor_words(config)):
             yield {"target": LoadTarget.DESCRIPTORS, "data": bits >> 32 * word & 0xFFFFFFFF,
                    "address": descriptor_stride(config) * number + word}

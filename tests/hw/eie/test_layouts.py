@@ -10,17 +10,17 @@ from zeroskip.hw.eie.layouts import (
     PACKED_ENTRY,
     LoadTarget,
     Phase,
-    activation,
-    command,
-    descriptor,
+    activation_layout,
+    command_layout,
+    descriptor_layout,
     descriptor_stride,
     descriptor_words,
-    job,
+    job_layout,
     load_address_width,
-    load_word,
-    operation,
-    reading,
-    work,
+    load_word_layout,
+    operation_layout,
+    reading_layout,
+    work_layout,
 )
 
 CONFIG = EIEConfig(pes=6, groups=2, weight_rows=512, pointers=512, act_depth=64, bias_depth=33,
@@ -35,19 +35,19 @@ def widths(layout):
 
 
 @pytest.mark.parametrize(("layout", "bits"), [
-    (load_word(CONFIG), {"target": 3, "pe": 3, "address": 10, "data": 32}),
-    (descriptor(CONFIG), {
+    (load_word_layout(CONFIG), {"target": 3, "pe": 3, "address": 10, "data": 32}),
+    (descriptor_layout(CONFIG), {
         "first": 13, "limit": 9, "outputs": 9, "destination": 6, "stride": 6, "bias": 6,
         "codebook": 3, "shift": 5, "balanced": 1, "grouped": 1, "begin": 1, "clear": 1, "relu": 1,
-        "swap": 1, "last": 1}),
-    (activation(CONFIG), {"index": 9, "column": 9, "value": 16}),
-    (work(CONFIG), {"place": 13, "value": 16}),
-    (job(CONFIG), {"value": 16, "start": 13, "last": 13, "blank": 1}),
+        "swap": 1, "last": 1, "pause": 1}),
+    (activation_layout(CONFIG), {"index": 9, "column": 9, "value": 16}),
+    (work_layout(CONFIG), {"place": 13, "value": 16}),
+    (job_layout(CONFIG), {"value": 16, "start": 13, "last": 13, "blank": 1}),
     (PACKED_ENTRY, {"v": 4, "z": 4}),
     (ENTRY, {"v": 4, "gap": 9, "first": 1, "value": 16}),
-    (operation(CONFIG), {"weight": 16, "value": 16, "row": 6}),
-    (reading(CONFIG), {"bias": 6, "shift": 5, "relu": 1, "raw": 1, "summed": 1}),
-    (command(CONFIG), {
+    (operation_layout(CONFIG), {"weight": 16, "value": 16, "row": 6}),
+    (reading_layout(CONFIG), {"bias": 6, "shift": 5, "relu": 1, "raw": 1, "summed": 1}),
+    (command_layout(CONFIG), {
         "scan": 1, "emit": 1, "clear": 1, "begin": 1, "wipe": 1, "limit": 9, "reading": 14,
         "role": 1, "grouped": 1, "balanced": 1, "stride": 6, "destination": 6, "codebook": 3,
         "computing": 1, "phase": 2}),
@@ -59,7 +59,7 @@ def test_fields_and_their_bits(layout, bits):
 
 @pytest.mark.parametrize(("enum", "names"), [
     (LoadTarget, ["WEIGHTS", "POINTERS", "BIASES", "CODEBOOK", "ACTIVATIONS", "DESCRIPTORS",
-                  "COUNTERS"]),
+                  "COUNTERS", "RESUME"]),
     (Phase, ["FILL", "FULL", "TAIL"]),
 ])
 def test_numbers_of_names(enum, names):
@@ -78,7 +78,7 @@ def test_the_deepest_target_decides_the_bits_of_a_load_address(sizes, bits):
     assert load_address_width(EIEConfig(**small | sizes)) == bits
 
 
-@pytest.mark.parametrize(("codebooks", "words", "stride"), [(8, 2, 2), (9, 3, 4)])
+@pytest.mark.parametrize(("codebooks", "words", "stride"), [(4, 2, 2), (5, 3, 4)])
 def test_words_of_a_descriptor_of_64_and_65_bits(codebooks, words, stride):
     config = replace(CONFIG, codebooks=codebooks)
     assert (descriptor_words(config), descriptor_stride(config)) == (words, stride)

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW as ROW
 from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.rows import RowRead
+from zeroskip.hw.eie.search import EntrySearch
 from zeroskip.hw.eie.spmat import SparseMatrixRead
+from zeroskip.hw.eie.unpack import Unpack
 from zeroskip.sim.bench import send, simulate
 
 ROWS = 6
@@ -84,14 +87,14 @@ def cycles_of(image, jobs, escapes, config):
         ends = [end // ROW for end, _ in steps_of(image, each, escapes)]
         rows = sorted(set(rows_of([each])))
         walk += [(ends.count(row), False) for row in rows] or [(1, True)]
-    steps, queue, cycles = [None] * SparseMatrixRead.decode(config), [], []
-    cycle, go, left = SparseMatrixRead.WALK, True, 0
+    steps, queue, cycles = [None] * EntrySearch.latency(config), [], []
+    cycle, go, left = RowRead.LATENCY, True, 0
     while walk or queue or any(steps):
         level, left = len(queue), max(left - 1, 0)
         if queue and not left:
             left, blank = queue.pop(0)
-            cycles += [] if blank else range(cycle + SparseMatrixRead.APART,
-                                             cycle + SparseMatrixRead.APART + left)
+            cycles += [] if blank else range(cycle + Unpack.LATENCY,
+                                             cycle + Unpack.LATENCY + left)
         if go:
             steps.append(walk.pop(0) if walk else None)
             part = steps.pop(0)

@@ -8,7 +8,7 @@ import pytest
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import (
     LoadTarget,
-    descriptor,
+    descriptor_layout,
     descriptor_stride,
     descriptor_words,
     load_address_width,
@@ -122,8 +122,8 @@ def test_descriptors_decode_to_the_segments(program):
         bits = sum(written[0][stride * at + k] << 32 * k
                    for k in range(descriptor_words(program.config)))
         found.append({name: bits >> field.offset & (1 << field.width) - 1
-                      for name, field in descriptor(program.config)})
-    assert found == [vars(segment) for segment in program.segments]
+                      for name, field in descriptor_layout(program.config)})
+    assert found == [{**vars(segment), "pause": 0} for segment in program.segments]
 
 
 def test_words_of_the_descriptors():
