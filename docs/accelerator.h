@@ -40,21 +40,6 @@ extern "C" {
 #define ACCELERATOR__ENABLE__TENSORCORE_bw 1
 #define ACCELERATOR__ENABLE__TENSORCORE_reset 0x0
 
-// reg - accelerator::eie_load
-#define ACCELERATOR__EIE_LOAD__WORD_bm 0xffffffff
-#define ACCELERATOR__EIE_LOAD__WORD_bp 0
-#define ACCELERATOR__EIE_LOAD__WORD_bw 32
-
-// reg - accelerator::eie_inputs
-#define ACCELERATOR__EIE_INPUTS__WORD_bm 0xffffffff
-#define ACCELERATOR__EIE_INPUTS__WORD_bp 0
-#define ACCELERATOR__EIE_INPUTS__WORD_bw 32
-
-// reg - accelerator::eie_outputs
-#define ACCELERATOR__EIE_OUTPUTS__WORD_bm 0xffffffff
-#define ACCELERATOR__EIE_OUTPUTS__WORD_bp 0
-#define ACCELERATOR__EIE_OUTPUTS__WORD_bw 32
-
 // reg - accelerator::eie_busy
 #define ACCELERATOR__EIE_BUSY__VALUE_bm 0x1
 #define ACCELERATOR__EIE_BUSY__VALUE_bp 0
@@ -76,6 +61,43 @@ extern "C" {
 #define ACCELERATOR__EIE_STATS__COUNT__VALUE_bm 0xffffffff
 #define ACCELERATOR__EIE_STATS__COUNT__VALUE_bp 0
 #define ACCELERATOR__EIE_STATS__COUNT__VALUE_bw 32
+
+// reg - accelerator::eie_load
+#define ACCELERATOR__EIE_LOAD__WORD_bm 0xffffffff
+#define ACCELERATOR__EIE_LOAD__WORD_bp 0
+#define ACCELERATOR__EIE_LOAD__WORD_bw 32
+
+// reg - accelerator::eie_inputs
+#define ACCELERATOR__EIE_INPUTS__WORD_bm 0xffffffff
+#define ACCELERATOR__EIE_INPUTS__WORD_bp 0
+#define ACCELERATOR__EIE_INPUTS__WORD_bw 32
+
+// reg - accelerator::eie_outputs
+#define ACCELERATOR__EIE_OUTPUTS__WORD_bm 0xffffffff
+#define ACCELERATOR__EIE_OUTPUTS__WORD_bp 0
+#define ACCELERATOR__EIE_OUTPUTS__WORD_bw 32
+
+// reg - accelerator::tensorcore_busy
+#define ACCELERATOR__TENSORCORE_BUSY__VALUE_bm 0x1
+#define ACCELERATOR__TENSORCORE_BUSY__VALUE_bp 0
+#define ACCELERATOR__TENSORCORE_BUSY__VALUE_bw 1
+
+// reg - accelerator::tensorcore_stats__clear
+#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_bm 0x1
+#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_bp 0
+#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_bw 1
+#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_reset 0x0
+
+// reg - accelerator::tensorcore_stats__select
+#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_bm 0xf
+#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_bp 0
+#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_bw 4
+#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_reset 0x0
+
+// reg - accelerator::tensorcore_stats__count
+#define ACCELERATOR__TENSORCORE_STATS__COUNT__VALUE_bm 0xffffffff
+#define ACCELERATOR__TENSORCORE_STATS__COUNT__VALUE_bp 0
+#define ACCELERATOR__TENSORCORE_STATS__COUNT__VALUE_bw 32
 
 // reg - accelerator::tensorcore_commands
 #define ACCELERATOR__TENSORCORE_COMMANDS__WORD_bm 0xffffffff
@@ -102,49 +124,27 @@ extern "C" {
 #define ACCELERATOR__TENSORCORE_OUTPUTS__WORD_bp 0
 #define ACCELERATOR__TENSORCORE_OUTPUTS__WORD_bw 32
 
-// reg - accelerator::tensorcore_busy
-#define ACCELERATOR__TENSORCORE_BUSY__VALUE_bm 0x1
-#define ACCELERATOR__TENSORCORE_BUSY__VALUE_bp 0
-#define ACCELERATOR__TENSORCORE_BUSY__VALUE_bw 1
-
-// reg - accelerator::tensorcore_stats__clear
-#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_bm 0x1
-#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_bp 0
-#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_bw 1
-#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_reset 0x0
-
-// reg - accelerator::tensorcore_stats__select
-#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_bm 0xf
-#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_bp 0
-#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_bw 4
-#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_reset 0x0
-
-// reg - accelerator::tensorcore_stats__count
-#define ACCELERATOR__TENSORCORE_STATS__COUNT__VALUE_bm 0xffffffff
-#define ACCELERATOR__TENSORCORE_STATS__COUNT__VALUE_bp 0
-#define ACCELERATOR__TENSORCORE_STATS__COUNT__VALUE_bw 32
-
 // addrmap - accelerator
 typedef struct __attribute__ ((__packed__)) {
     uint32_t reset;
     uint32_t done;
     uint32_t enable;
-    uint32_t eie_load;
-    uint32_t eie_inputs;
-    uint32_t eie_outputs;
     uint32_t eie_busy;
     uint32_t eie_stats__pe;
     uint32_t eie_stats__select;
     uint32_t eie_stats__count;
+    uint32_t eie_load;
+    uint32_t eie_inputs;
+    uint32_t eie_outputs;
+    uint32_t tensorcore_busy;
+    uint32_t tensorcore_stats__clear;
+    uint32_t tensorcore_stats__select;
+    uint32_t tensorcore_stats__count;
     uint32_t tensorcore_commands;
     uint32_t tensorcore_weights;
     uint32_t tensorcore_channels;
     uint32_t tensorcore_activations;
     uint32_t tensorcore_outputs;
-    uint32_t tensorcore_busy;
-    uint32_t tensorcore_stats__clear;
-    uint32_t tensorcore_stats__select;
-    uint32_t tensorcore_stats__count;
 } accelerator_t;
 
 

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from zeroskip.hw.eie.config import CONFIGS as ARRAYS
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.tensorcore.config import CONFIGS as TENSORCORES
-from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.errors import BadInput
 
 
@@ -132,18 +131,17 @@ class Design:
     board : Board
     name : str
         Of the configuration.
-    eie, tensorcore
-        The machines on it.
+    system : SystemConfig
+        The cores on it.
     mhz : float
-        Clock of the machines, which the placed design has to reach.
+        Clock of the cores, which the placed design has to reach.
     baud : int
         Bits a second on the serial line.
     """
 
     board: Board
     name: str
-    eie: EIEConfig | None
-    tensorcore: TensorCoreConfig | None
+    system: SystemConfig
     mhz: float
     baud: int = 1_000_000
 
@@ -154,39 +152,38 @@ class Design:
 
     @property
     def pes(self) -> int:
-        """Processing elements of the EIE array."""
-        return self.eie.pes if self.eie else 0
+        """Processing elements of the EIE arrays."""
+        return sum(core.pes for core in self.system.cores if core.kind == "eie")
 
     @property
     def multipliers(self) -> int:
-        """Multipliers of the tensor core."""
-        return self.tensorcore.multipliers if self.tensorcore else 0
+        """Multipliers of the tensor cores."""
+        return sum(core.multipliers for core in self.system.cores if core.kind == "tensorcore")
 
 
 DESIGNS = {
     "ulx3s-85f": {
-        "eie-16": (ARRAYS["eie-16"], None, 100),
-        "tc-64": (None, TENSORCORES["tc-64"], 100),
-        "both": (ARRAYS["eie-8"], TENSORCORES["tc-64"], 100),
+        "eie-16": (SystemConfig((ARRAYS["eie-16"],)), 100),
+        "tc-64": (SystemConfig((TENSORCORES["tc-64"],)), 100),
+        "both": (SystemConfig((ARRAYS["eie-8"], TENSORCORES["tc-64"])), 100),
     },
     "ulx3s-25f": {
-        "eie-4": (ARRAYS["eie-4"], None, 100),
+        "eie-4": (SystemConfig((ARRAYS["eie-4"],)), 100),
     },
     "icebreaker": {
         # The weights fill the four single-port RAMs.
-        "eie-icebreaker": (ARRAYS["eie-icebreaker"], None, 30),
+        "eie-icebreaker": (SystemConfig((ARRAYS["eie-icebreaker"],)), 30),
     },
     "tangnano9k": {
-        "eie-tangnano9k": (ARRAYS["eie-tangnano9k"], None, 54),
+        "eie-tangnano9k": (SystemConfig((ARRAYS["eie-tangnano9k"],)), 54),
     },
 }
-"""Board: configuration: its machines and its clock in MHz. The first is the board's default."""
+"""Board: configuration: its system and its clock in MHz. The first is the board's default."""
 
 
-def machines() -> list[tuple[EIEConfig | None, TensorCoreConfig | None]]:
+def systems() -> list[SystemConfig]:
     """Those of every design."""
-    return [(eie, tensorcore) for known in DESIGNS.values()
-            for eie, tensorcore, _ in known.values()]
+    return [system for known in DESIGNS.values() for system, _ in known.values()]
 
 
 def design(board: str, config: str | None = None) -> Design:
@@ -198,5 +195,4 @@ def design(board: str, config: str | None = None) -> Design:
     if config not in known:
         raise BadInput(f"{board} has no configuration '{config}'; choose one of "
                        f"{', '.join(known)}")
-    eie, tensorcore, mhz = known[config]
-    return Design(BOARDS[board], config, eie, tensorcore, mhz)
+    return Design(BOARDS[board], config, *known[config])

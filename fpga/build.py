@@ -147,7 +147,7 @@ def build(
     seed : int
         The first of :data:`SEEDS` that are tried.
     component : wiring.Component, optional
-        Instead of the design's machines behind their serial line; it has the same ports.
+        Instead of the design's cores behind their serial line; it has the same ports.
     progress : callable, optional
         Gets the steps done, their total, and what comes next.
 
@@ -171,7 +171,7 @@ def build(
     for name in (family.bitstream, "report.json", "report.html"):
         (folder / name).unlink(missing_ok=True)
     step(0, SEEDS + 2, "synthesis")
-    top = component or Top(design.eie, design.tensorcore, divisor=design.divisor)
+    top = component or Top(design.system, divisor=design.divisor)
     synthesise(BoardTop(board, top, design.mhz), board, folder)
     write(folder / family.constraints, board.constraints())
 
@@ -199,8 +199,8 @@ def build(
         "target_mhz": design.mhz, **_counts(family, placed, folder),
         "bitstream": family.bitstream, "seconds": round(time.monotonic() - started, 1),
         "seed": trial, "critical_path": path(placed), "baud": design.baud,
-        "digests": {name: config.digest() for name, config in
-                    (("eie", design.eie), ("tensorcore", design.tensorcore)) if config}}
+        "digests": {name: core.digest() for name, core in
+                    zip(design.system.names, design.system.cores, strict=True)}}
     write(folder / "report.json", json.dumps(report, indent=2) + "\n")
     return report
 

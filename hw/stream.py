@@ -92,8 +92,8 @@ class Skid(wiring.Component):
         return m
 
 
-class Gather(wiring.Component):
-    """Items of whole words of 32 bits, the lowest first.
+class Upsizer(wiring.Component):
+    """Makes an item of whole words of 32 bits, the lowest first.
 
     An item is there a cycle after its last word, and the next one's words enter once it has left.
 
@@ -121,8 +121,8 @@ class Gather(wiring.Component):
         return m
 
 
-class Scatter(wiring.Component):
-    """The words of 32 bits of each item, the lowest first.
+class Downsizer(wiring.Component):
+    """Takes an item apart into words of 32 bits, the lowest first.
 
     The first word is there a cycle after its item, the others follow one a cycle; the next item
     enters once all have left.

@@ -7,9 +7,8 @@ import threading
 import tty
 import weakref
 
-from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.top import Top
-from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim import cxxrtl
 from zeroskip.sim.compiled import Model, SerialLine
 
@@ -29,10 +28,9 @@ class VirtualBoard:
         Path of the terminal, for whoever drives the board.
     """
 
-    def __init__(self, eie: EIEConfig | None = None, tensorcore: TensorCoreConfig | None = None):
-        names = [config.digest() if config else "none" for config in (eie, tensorcore)]
-        model = Model(cxxrtl.build(lambda: Top(eie, tensorcore, divisor=DIVISOR), "top",
-                                   "-".join([*names, str(DIVISOR)])))
+    def __init__(self, system: SystemConfig):
+        model = Model(cxxrtl.build(lambda: Top(system, divisor=DIVISOR), "top",
+                                   f"{system.digest():016x}-{DIVISOR}"))
         master, slave = os.openpty()
         tty.setraw(slave)
         os.set_blocking(master, False)

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
+from zeroskip.hw.core import CoreSignature
 from zeroskip.hw.counters import WIDTH
 from zeroskip.hw.eie.cluster import Cluster
 from zeroskip.hw.eie.config import EIEConfig
@@ -42,14 +43,17 @@ class EIE(wiring.Component):
 
     def __init__(self, config: EIEConfig):
         self.config, self.stats_latency = config, config.stats_latency
-        super().__init__({
-            "load": In(stream.Signature(load_word_layout(config))),
-            "inputs": In(stream.Signature(INPUT)),
-            "outputs": Out(stream.Signature(output_layout(config))),
-            "busy": Out(1),
-            "stats": In(wiring.Signature({
-                "pe": Out(bits_for(config.pes)), "select": Out(4), "count": In(WIDTH)})),
-        })
+        super().__init__(CoreSignature(
+            control={
+                "busy": Out(1),
+                "stats": In(wiring.Signature({
+                    "pe": Out(bits_for(config.pes)), "select": Out(4), "count": In(WIDTH)})),
+            },
+            streams={
+                "load": In(stream.Signature(load_word_layout(config))),
+                "inputs": In(stream.Signature(INPUT)),
+                "outputs": Out(stream.Signature(output_layout(config))),
+            }))
 
     def elaborate(self, platform):
         m = Module()

@@ -1,10 +1,14 @@
+# amaranth: UnusedElaboratable=no
+# A host makes a core for its ports alone.
 """The one configuration of an EIE array, its two modes, and the named instances of it."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
+from typing import ClassVar
 
+from amaranth.lib import wiring
 from amaranth.utils import bits_for
+
+from zeroskip.hw.core import CoreConfig
 
 ENTRIES_PER_ROW = 8
 """Bytes in one 64-bit row of the weight memory, an entry each (paper, section IV)."""
@@ -12,19 +16,8 @@ ENTRIES_PER_ROW = 8
 NIBBLES = 16
 """Nibbles of counts that share one base in the column directory."""
 
-_LEAST = {"runahead": 2, "broadcast_latency": 0, "acc_width": 17,
-          **dict.fromkeys(("weight_rows", "act_depth", "bias_depth", "descriptors"), 2)}
-"""Smallest value of a field, where it is not 1."""
-
-_MOST = {"acc_width": 32, "codebooks": 32, "groups": 4, "pes": 1024, "queue_depth": 4096,
-         "runahead": 1024, "broadcast_latency": 64,
-         **dict.fromkeys(("weight_rows", "pointers", "act_depth", "block", "acc_depth",
-                          "bias_depth", "descriptors"), 1 << 24)}
-"""Largest value of a field: far beyond what is of use, so that sizes made of it stay small."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class EIEConfig:
+class EIEConfig(CoreConfig):
     """Size of every part of an EIE array. Everything else follows from it.
 
     PE k is number k // K of the cluster k mod K, where K is the number of clusters; see
@@ -75,6 +68,17 @@ class EIEConfig:
         Whether the performance counters are built.
     """
 
+    kind: ClassVar[str] = "eie"
+    least: ClassVar[dict[str, int]] = {
+        "runahead": 2, "broadcast_latency": 0, "acc_width": 17,
+        **dict.fromkeys(("weight_rows", "act_depth", "bias_depth", "descriptors"), 2)}
+    # Far beyond what is of use, so that sizes made of it stay small.
+    most: ClassVar[dict[str, int]] = {
+        "acc_width": 32, "codebooks": 32, "groups": 4, "pes": 1024, "queue_depth": 4096,
+        "runahead": 1024, "broadcast_latency": 64,
+        **dict.fromkeys(("weight_rows", "pointers", "act_depth", "block", "acc_depth",
+                         "bias_depth", "descriptors"), 1 << 24)}
+
     pes: int = 4
     groups: int = 1
     queue_depth: int = 41
@@ -95,19 +99,7 @@ class EIEConfig:
     counters: bool = True
 
     def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type is bool:
-                if not isinstance(value, bool):
-                    raise TypeError(f"{field.name} must be True or False, not {value!r}")
-                continue
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{field.name} must be an integer, not {value!r}")
-            if value < _LEAST.get(field.name, 1):
-                raise ValueError(
-                    f"{field.name} must be at least {_LEAST.get(field.name, 1)}, not {value}")
-            if value > _MOST.get(field.name, value):
-                raise ValueError(f"{field.name} must be at most {_MOST[field.name]}, not {value}")
+        super().__post_init__()
         if self.groups == 3 or self.pes % self.groups:
             raise ValueError(f"groups must be 1, 2 or 4 and divide pes, which is {self.pes}, "
                              f"not {self.groups}")
@@ -183,9 +175,10 @@ class EIEConfig:
             "codebooks": self.pes * self.codebooks * 16 * 16,
         }
 
-    def digest(self) -> str:
-        """A short name for exactly this configuration; a program file carries it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+    def component(self) -> wiring.Component:
+        """See :class:`CoreConfig`."""
+        from zeroskip.hw.eie.array import EIE
+        return EIE(self)
 
 
 PLACE_LATENCY = 3

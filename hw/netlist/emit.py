@@ -23,11 +23,11 @@ def rtlil(component: wiring.Component, name: str) -> str:
     Verilog readable and a compiled simulation small: only the wires between the PEs grow with
     their number. Components that are marked as :func:`shared` are not even elaborated twice.
     """
-    header, modules, waiting = "", [], {name: component}
+    header, modules, waiting, shared_names = "", [], {name: component}, {}
     while waiting:
         below = {}
         for module, top in waiting.items():
-            with Collector(top, name) as collector:
+            with Collector(top, name, shared_names) as collector:
                 named = {port: (value, None) for port, _, value in ports_of(top)}
                 header, own = _modules(amaranth_rtlil.convert(
                     top, name=module, ports=named, emit_src=False))

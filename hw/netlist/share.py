@@ -55,21 +55,25 @@ def ports_of(component: wiring.Component) -> Iterator[tuple[str, str, Value]]:
 class Collector:
     """Collects the shared components below ``top`` while it is elaborated; a context manager.
 
+    ``names`` is of the whole design: the module of each class and configuration.
+
     Attributes
     ----------
     components : dict of module name to component
         In the order in which they were met, those below other shared components not included.
     """
 
-    def __init__(self, top: wiring.Component, prefix: str):
-        self.top, self.components, self._prefix = top, {}, prefix
+    def __init__(self, top: wiring.Component, prefix: str, names: dict[tuple[type, object], str]):
+        self.top, self.components, self._prefix, self._names = top, {}, prefix, names
 
     def name_of(self, component: wiring.Component) -> str:
-        """The module that stands for ``component``."""
-        name = f"{self._prefix}.{type(component).__name__.lower()}"
-        first = self.components.setdefault(name, component)
-        if first.config != component.config:
-            raise ValueError(f"two configurations of {type(component).__name__} in one design")
+        """The module that stands for ``component``: ``eie.pe``, of further configurations
+        ``eie.pe_1``, ..."""
+        kind, config = type(component), component.config
+        others = sum(each is kind and other != config for each, other in self._names)
+        name = self._names.setdefault(
+            (kind, config), f"{self._prefix}.{kind.__name__.lower()}" + f"_{others}" * (others > 0))
+        self.components.setdefault(name, component)
         return name
 
     def __enter__(self):

@@ -1,14 +1,13 @@
-"""What a board holds: a serial line to the host, and the machines behind it."""
+"""What a board holds: a serial line to the host, and the cores behind it."""
 
 from amaranth.hdl import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.fronts.frame import Endpoint
 from zeroskip.hw.fronts.uart import Receiver, Transmitter
-from zeroskip.hw.system.accelerator import Accelerator, digest
-from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.hw.system.accelerator import Accelerator
+from zeroskip.hw.system.config import SystemConfig
 
 VERSION = 1
 """Of the registers and windows, as the host is told."""
@@ -19,8 +18,7 @@ class Top(wiring.Component):
 
     Parameters
     ----------
-    eie, tensorcore
-        As of :class:`zeroskip.hw.system.accelerator.Accelerator`.
+    system : SystemConfig
     divisor : int
         Clock cycles of a bit on the line.
 
@@ -32,9 +30,8 @@ class Top(wiring.Component):
         See :class:`zeroskip.hw.system.accelerator.Accelerator`.
     """
 
-    def __init__(self, eie: EIEConfig | None = None, tensorcore: TensorCoreConfig | None = None,
-                 *, divisor: int):
-        self.eie, self.tensorcore, self.divisor = eie, tensorcore, divisor
+    def __init__(self, system: SystemConfig, *, divisor: int):
+        self.system, self.divisor = system, divisor
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "irq": Out(1)})
 
     def elaborate(self, platform):
@@ -42,8 +39,8 @@ class Top(wiring.Component):
         m.submodules.receiver = receiver = Receiver(divisor=self.divisor)
         m.submodules.transmitter = transmitter = Transmitter(divisor=self.divisor)
         m.submodules.endpoint = endpoint = Endpoint(
-            digest=digest(self.eie, self.tensorcore), version=VERSION)
-        m.submodules.accelerator = accelerator = Accelerator(self.eie, self.tensorcore)
+            digest=self.system.digest(), version=VERSION)
+        m.submodules.accelerator = accelerator = Accelerator(self.system)
         wiring.connect(m, receiver.o, endpoint.i)
         wiring.connect(m, endpoint.o, transmitter.i)
         wiring.connect(m, endpoint.bus, accelerator.bus)

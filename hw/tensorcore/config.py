@@ -1,10 +1,14 @@
+# amaranth: UnusedElaboratable=no
+# A host makes a core for its ports alone.
 """The one configuration of a tensor core, and the named instances of it."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
+from typing import ClassVar
 
+from amaranth.lib import wiring
 from amaranth.utils import bits_for
+
+from zeroskip.hw.core import CoreConfig
 
 GROUP = 4
 """Neighbouring operands along K that share a pattern: 2:4 keeps two of them, 1:4 one."""
@@ -14,7 +18,7 @@ SPEEDUP = {"dense": 1, "2:4": 2, "1:4": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TensorCoreConfig:
+class TensorCoreConfig(CoreConfig):
     """Size of every part of a tensor core. Everything else follows from it.
 
     Attributes
@@ -35,6 +39,12 @@ class TensorCoreConfig:
         Whether a multiplier can also take two 4-bit pairs; 2:4 then is 4:8, pair by pair.
     """
 
+    kind: ClassVar[str] = "tensorcore"
+    least: ClassVar[dict[str, int]] = {"products": 2, "weight_words": 2, "activation_words": 2}
+    # Far beyond what is of use, so that sizes made of it stay small.
+    most: ClassVar[dict[str, int]] = {"rows": 256, "columns": 256, "products": 256,
+                                      "weight_words": 1 << 24, "activation_words": 1 << 24}
+
     rows: int = 4
     columns: int = 4
     products: int = 4
@@ -44,20 +54,8 @@ class TensorCoreConfig:
     int4: bool = False
 
     def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "patterns":
-                self._check_patterns()
-            elif field.type is bool:
-                if not isinstance(value, bool):
-                    raise TypeError(f"{field.name} must be True or False, not {value!r}")
-            elif not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{field.name} must be an integer, not {value!r}")
-            elif value < _LEAST.get(field.name, 1):
-                raise ValueError(
-                    f"{field.name} must be at least {_LEAST.get(field.name, 1)}, not {value}")
-            elif value > _MOST[field.name]:
-                raise ValueError(f"{field.name} must be at most {_MOST[field.name]}, not {value}")
+        super().__post_init__()
+        self._check_patterns()
         if self.products & (self.products - 1):
             raise ValueError(f"products must be a power of two, not {self.products}")
         if self.weight_words < self.span:   # a dense chunk of K is a whole word of activations
@@ -120,17 +118,11 @@ class TensorCoreConfig:
         bits = {name: 8 * count for name, count in words.items()}
         return bits | {"metadata": 2 * words["weights"] if self.sparse else 0}
 
-    def digest(self) -> str:
-        """A short name for exactly this configuration; a program file carries it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+    def component(self) -> wiring.Component:
+        """See :class:`CoreConfig`."""
+        from zeroskip.hw.tensorcore.core import TensorCore
+        return TensorCore(self)
 
-
-_LEAST = {"products": 2, "weight_words": 2, "activation_words": 2}
-"""Smallest value of a field, where it is not 1."""
-
-_MOST = {"rows": 256, "columns": 256, "products": 256, "weight_words": 1 << 24,
-         "activation_words": 1 << 24}
-"""Largest value of a field: far beyond what is of use, so that sizes made of it stay small."""
 
 CONFIGS = {
     # 64 multipliers: fits the DSP blocks of a mid-size FPGA; the demo's machine.

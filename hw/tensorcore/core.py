@@ -4,6 +4,7 @@ from amaranth.hdl import *
 from amaranth.lib import enum, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from zeroskip.hw.core import CoreSignature
 from zeroskip.hw.counters import WIDTH, Counters
 from zeroskip.hw.stream import delay
 from zeroskip.hw.tensorcore.buffers import ActivationBuffer, ChannelBuffer, WeightBuffer
@@ -60,16 +61,19 @@ class TensorCore(wiring.Component):
 
     def __init__(self, config: TensorCoreConfig):
         self.config = config
-        super().__init__({
-            "commands": In(stream.Signature(gemm_layout(config))),
-            "weights": In(stream.Signature(panel_layout(config))),
-            "channels": In(stream.Signature(CHANNEL)),
-            "activations": In(stream.Signature(strip_layout(config))),
-            "outputs": Out(stream.Signature(output_layout(config))),
-            "busy": Out(1),
-            "stats": In(wiring.Signature({
-                "clear": Out(1), "select": Out(4), "count": In(WIDTH)})),
-        })
+        super().__init__(CoreSignature(
+            control={
+                "busy": Out(1),
+                "stats": In(wiring.Signature({
+                    "clear": Out(1), "select": Out(4), "count": In(WIDTH)})),
+            },
+            streams={
+                "commands": In(stream.Signature(gemm_layout(config))),
+                "weights": In(stream.Signature(panel_layout(config))),
+                "channels": In(stream.Signature(CHANNEL)),
+                "activations": In(stream.Signature(strip_layout(config))),
+                "outputs": Out(stream.Signature(output_layout(config))),
+            }))
 
     @staticmethod
     def latency(config: TensorCoreConfig) -> int:

@@ -28,12 +28,13 @@ PACKAGES = {
 def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None:
     """See ``zeroskip verilog --help``."""
     from zeroskip.hw.netlist import emit
-    from zeroskip.hw.system.accelerator import MACHINES, Accelerator, register_map
+    from zeroskip.hw.system.accelerator import Accelerator, register_map
+    from zeroskip.hw.system.config import SystemConfig
     from zeroskip.hw.system.rdl import systemrdl
     from zeroskip.hw.system.registers import addresses
 
-    if machine not in (*MACHINES, "accelerator"):
-        raise BadInput(f"there is no machine '{machine}'; choose one of {', '.join(MACHINES)}, "
+    if machine not in (*CONFIGS, "accelerator"):
+        raise BadInput(f"there is no machine '{machine}'; choose one of {', '.join(CONFIGS)}, "
                        "accelerator")
     if out.suffix not in (".v", ".sv"):
         raise BadInput(f"{out}: Verilog goes into a file that ends in .v or .sv; its ports and "
@@ -43,14 +44,14 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
     for path in files:
         check_writable(path)
     if machine == "accelerator":
-        configs = targets(None, [name.strip() for name in config.split(",")] if config else [])
-        dut = Accelerator(**{next(name for name, known in CONFIGS.items()
-                                  if each in known.values()): each for each in configs})
-        facts = {"config": [name_of(each) for each in configs],
-                 "digest": [each.digest() for each in configs]}
+        names = config.split(",") if config else []
+        cores = [each for name in names for each in targets(None, [name.strip()])]
+        dut = Accelerator(SystemConfig(tuple(cores or targets(None, []))))
+        facts = {"config": [name_of(each) for each in dut.system.cores],
+                 "digest": [each.digest() for each in dut.system.cores]}
     else:
         made = configuration(config, machine)
-        dut = MACHINES[machine](made)
+        dut = made.component()
         facts = {"config": name_of(made), "digest": made.digest(),
                  "memory_bits": made.memory_bits, "latency": {"stats": dut.stats_latency}}
     ports = emit.ports(dut)
@@ -59,7 +60,7 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
     described = {"machine": machine, **facts, "ports": ports}
     contents = {out: text, waived_in: emit.waivers()}
     if machine == "accelerator":
-        items = register_map(dut.machines)
+        items = register_map(dut.cores)
         contents[registers_in] = systemrdl("accelerator", items)
         described["registers"] = {name: 4 * address for name, address in addresses(items).items()}
     contents[described_in] = json.dumps(described, indent=2) + "\n"

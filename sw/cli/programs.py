@@ -25,7 +25,7 @@ COUNTED = ("cycles_per_image", "utilisation")
 def run(path: Path, input_path: Path, output: Path, engine: str | None, device: str | None,
         raw: bool, screen: Screen) -> None:
     """See ``zeroskip run --help``."""
-    from zeroskip.fpga.boards import machines
+    from zeroskip.fpga.boards import systems
     from zeroskip.sw.runtime.run import run_program
 
     if output.suffix != ".npy":
@@ -38,7 +38,7 @@ def run(path: Path, input_path: Path, output: Path, engine: str | None, device: 
     _, x, given = _inputs(input_path, program, raw, screen)
     name = "virtual" if device == "virtual" else device or chosen(engine, screen)
     with screen.progress(name) as update:
-        runner = (board_engine.serial(program, device, machines())
+        runner = (board_engine.serial(program, device, systems())
                   if device not in (None, "virtual")
                   else _engine(name, program, path))
         results = run_program(program, runner, x, update)

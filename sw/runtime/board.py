@@ -1,4 +1,4 @@
-"""The machines of a board, behind a link, with the interface of the simulated ones."""
+"""The cores of a board, behind a link, with the interface of the simulated ones."""
 
 import time
 from collections.abc import Callable
@@ -6,19 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.fronts.frame import WORDS
-from zeroskip.hw.system.accelerator import digest, item_words, machines, register_map
+from zeroskip.hw.system.accelerator import components, item_words, ports, register_map
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.registers import addresses
 from zeroskip.hw.system.top import VERSION
-from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.runtime.link import Link, Refused
 
-Machines = tuple[EIEConfig | None, TensorCoreConfig | None]
-"""What a board may hold."""
-
 PATTERNS = (0b0101, 0b1010)
-"""What is written to a register of each machine and read back before a job: every bit both ways."""
+"""What is written to a register of a core and read back before a job: every bit both ways."""
 
 
 @dataclass(frozen=True)
@@ -34,41 +30,47 @@ class Patience:
 
 
 class Board:
-    """A board that holds one of ``choices``; identifies it.
+    """A board that holds one of ``systems``; identifies it.
 
-    For ``patience`` see :meth:`Machine.run`. Raises LinkError where no board answers, or another
-    one, which is compared with the first choice.
+    For ``patience`` see :meth:`Device.run`. Raises LinkError where no board answers, or another
+    one, which is compared with the first system.
+
+    Attributes
+    ----------
+    system : SystemConfig
+        What it holds.
     """
 
-    def __init__(self, link: Link, *choices: Machines, patience: Patience = Patience()):
+    def __init__(self, link: Link, *systems: SystemConfig, patience: Patience = Patience()):
         self.link, self._patience = link, patience
-        found, digests = link.identify(), [digest(*choice) for choice in choices]
+        found, known = link.identify(), {system.digest(): system for system in systems}
         if found.version != VERSION:
             raise Refused(f"the board's design is of version {found.version}, and this program "
                           f"speaks {VERSION}; build the bitstream again")
-        if found.digest not in digests:
+        if found.digest not in known:
             raise Refused(f"the board was built for a configuration with digest "
-                          f"{found.digest:016x}, and the program for {digests[0]:016x}; compile "
-                          "the program for the board's target, or load the bitstream of its own")
-        self._machines = machines(*choices[digests.index(found.digest)])
-        self._addresses = addresses(register_map(self._machines))
+                          f"{found.digest:016x}, and the program for "
+                          f"{systems[0].digest():016x}; compile the program for the board's "
+                          "target, or load the bitstream of its own")
+        self.system = known[found.digest]
+        self._cores = components(self.system)
+        self._addresses = addresses(register_map(self._cores))
 
-    def machine(self, name: str) -> "Machine":
-        """``"eie"`` or ``"tensorcore"``, just after a reset.
+    def device(self, name: str) -> "Device":
+        """The core called ``name`` in the system, just after a reset.
 
         Raises LinkError where its registers do not hold what is written to them.
         """
-        bit = 1 << list(self._machines).index(name)
+        bit = 1 << self.system.names.index(name)
         self.link.write(self._addresses["reset"], np.array([bit]))
-        own = {port.removeprefix(f"{name}_"): address for port, address in self._addresses.items()
-               if port.startswith(f"{name}_")}
-        machine = Machine(self.link, own, item_words(self._machines[name]), self._patience)
-        machine.check()
-        return machine
+        own = {port: self._addresses[f"{name}_{port}"] for port in ports(self._cores[name])}
+        device = Device(self.link, own, item_words(self._cores[name]), self._patience)
+        device.check()
+        return device
 
 
-class Machine:
-    """One machine of a board; see :class:`zeroskip.sim.compiled.Model` for the methods.
+class Device:
+    """A core of a board; see :class:`zeroskip.sim.compiled.Model` for the methods.
 
     ``addresses`` has those of its ports, by the names of the Verilog, and ``words`` those of an
     item of each of its streams.
@@ -80,7 +82,7 @@ class Machine:
         self._patience = patience
 
     def poke(self, name: str, value: int) -> None:
-        """Sets a port of the machine."""
+        """Sets a port of the core."""
         if not self._link.write(self._addresses[name], np.array([value])):
             raise self._no_register(name)
 
@@ -92,7 +94,7 @@ class Machine:
         return int(found[0])
 
     def tick(self, cycles: int = 1) -> None:
-        """Nothing: a frame takes longer than any latency of the machine."""
+        """Nothing: a frame takes longer than any latency of the core."""
 
     def wait(self, name: str, value: int) -> None:
         """Until a port has a value; ``TimeoutError`` if it has not within the board's patience."""
@@ -125,7 +127,7 @@ class Machine:
             receive: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Sends items uint32 [items, words], receives others, until all is done.
 
-        As of the simulated machines, but the times of the items are zero, and ``TimeoutError``
+        As of the simulated cores, but the times of the items are zero, and ``TimeoutError``
         is raised when no word has moved for as long as the board's patience.
         """
         left = {name: np.ascontiguousarray(items, np.uint32).reshape(-1)

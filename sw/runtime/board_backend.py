@@ -1,64 +1,53 @@
-"""Engines that reach the machines through a link: a virtual board, or one at a serial port."""
+"""Backends that reach cores through a link: a virtual board, or one at a serial port."""
 
 import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.hw.system.config import MOST, SystemConfig
 from zeroskip.sw.compiler.program import Part, Program
 from zeroskip.sw.errors import BadInput, EngineError, LinkError
 from zeroskip.sw.runtime.backend import PATIENCE, Progress, Result
-from zeroskip.sw.runtime.board import Board, Machines, Patience
+from zeroskip.sw.runtime.board import Board, Patience
 from zeroskip.sw.runtime.link import Link
 from zeroskip.sw.runtime.port import SerialPort
 from zeroskip.sw.runtime.rtl_backend import host
 
 
 class BoardEngine:
-    """The machines of a program on a board, under an engine's name.
+    """The cores of a program on a board, under a backend's name.
 
     Parameters
     ----------
     name : str
     program : Program
-        With one configuration of each machine at most.
     connect : function
-        From these, of the EIE array and of the tensor core, to the name of a port, the
-        :class:`Patience` of a :class:`Board` there, and what has to live as long as the engine.
-    known : sequence of pairs of configurations
-        Boards with more machines than the program needs.
+        From the system of just the program's cores to the name of a port, the :class:`Patience`
+        of a :class:`Board` there, and what has to live as long as the backend.
+    known : sequence of SystemConfig
+        Other boards; those with cores of all the program's configurations will do.
     timeout : float
         Seconds, of a :class:`Link`.
     """
 
     def __init__(self, name: str, program: Program,
-                 connect: Callable[[EIEConfig | None, TensorCoreConfig | None],
-                                   tuple[str, Patience, object]],
-                 known: Sequence[Machines] = (), *, timeout: float = 0.5):
+                 connect: Callable[[SystemConfig], tuple[str, Patience, object]],
+                 known: Sequence[SystemConfig] = (), *, timeout: float = 0.5):
         self.name = name
-        configs = {engine: list({part.config.digest(): part.config for part in program.parts
-                                 if part.engine == engine}.values())
-                   for engine in ("eie", "tensorcore")}
-        for engine, found in configs.items():
-            if len(found) > 1:
-                raise BadInput(f"the program has parts for {len(found)} configurations of "
-                               f"{engine}, and a board has one; compile it for one target")
-        pair = [found[0] if found else None for found in configs.values()]
-        larger = [machines for machines in known if all(
-            own in (None, other) for own, other in zip(pair, machines, strict=True))]
-        port, patience, self._holds = connect(*pair)
+        own = _system(program)
+        larger = [system for system in known if set(own.cores) <= set(system.cores)]
+        port, patience, self._holds = connect(own)
         link = Link(SerialPort(port), timeout=timeout)
         weakref.finalize(self, link.close)
-        self._board = Board(link, tuple(pair), *larger, patience=patience)
+        self._board = Board(link, own, *larger, patience=patience)
 
     def run(self, part: Part, inputs: np.ndarray, progress: Progress | None = None) -> Result:
         """See :class:`zeroskip.sw.runtime.backend.Engine`; the times are zero. ``LinkError`` for
         what a board does wrong, ``TimeoutError`` where it stops answering."""
-        machine = self._board.machine(part.engine)
+        device = self._board.device(self._board.system.name_of(part.config))
         try:
-            return host(part)(machine, part, inputs, progress)
+            return host(part)(device, part, inputs, progress)
         except LinkError:
             raise
         except EngineError as error:
@@ -66,17 +55,26 @@ class BoardEngine:
                             "bitstream again") from None
 
 
+def _system(program: Program) -> SystemConfig:
+    """A core of each configuration that a program is for, in the order of their kinds."""
+    cores = {part.config: None for part in program.parts}
+    if len(cores) > MOST:
+        raise BadInput(f"the program is for {len(cores)} configurations, and a board has {MOST} "
+                       "cores at most; compile it for fewer targets")
+    return SystemConfig(tuple(sorted(cores, key=lambda core: core.kind)))
+
+
 def virtual(program: Program) -> BoardEngine:
-    """A board with just the machines of ``program``, simulated down to its serial pins."""
+    """A board with just the cores of ``program``, simulated down to its serial pins."""
     from zeroskip.sim.virtual import VirtualBoard
 
-    def connect(eie, tensorcore):
-        board = VirtualBoard(eie, tensorcore)
+    def connect(system):
+        board = VirtualBoard(system)
         return board.port, Patience(PATIENCE, lambda: board.cycles, "cycles"), board
     # a terminal loses nothing, and a simulation may be slow
     return BoardEngine("virtual", program, connect, timeout=60)
 
 
-def serial(program: Program, port: str, known: Sequence[Machines] = ()) -> BoardEngine:
-    """The board at a serial port: one with just the program's machines, or one of ``known``."""
-    return BoardEngine("serial", program, lambda *_: (port, Patience(), None), known)
+def serial(program: Program, port: str, known: Sequence[SystemConfig] = ()) -> BoardEngine:
+    """The board at a serial port: one with just the program's cores, or one of ``known``."""
+    return BoardEngine("serial", program, lambda _: (port, Patience(), None), known)

@@ -14,12 +14,14 @@ from zeroskip.fpga.boards import BOARDS, Design
 from zeroskip.fpga.build import FAMILIES, BuildError, DoesNotFit, TimingMissed, Tool, build, path
 from zeroskip.fpga.floor import blocks, floor
 from zeroskip.hw.fronts.uart import Receiver, Transmitter
+from zeroskip.hw.system.config import SystemConfig
+from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.errors import ToolMissing
 
 KEYS = {"board", "config", "pes", "fmax_mhz", "target_mhz", "lut", "ff", "dsp", "bram", "bitstream",
         "seconds", "available", "seed"}
 
-DESIGN = Design(BOARDS["icebreaker"], "echo", None, None, 12)
+DESIGN = Design(BOARDS["icebreaker"], "echo", SystemConfig((TensorCoreConfig(),)), 12)
 
 
 class Echo(wiring.Component):

@@ -25,12 +25,13 @@ from zeroskip.sw.runtime.rtl_backend import host
 CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
 
 BOARD, DIVISOR = BOARDS["icebreaker"], 4
-CONFIG = design("icebreaker").eie
+SYSTEM = design("icebreaker").system
+CONFIG = SYSTEM.cores[0]
 
 
 def generate(folder):
     """The model of the top, as :func:`build_once` wants it."""
-    synthesise(BoardTop(BOARD, Top(CONFIG, None, divisor=DIVISOR), BOARD.clock_mhz), BOARD, folder)
+    synthesise(BoardTop(BOARD, Top(SYSTEM, divisor=DIVISOR), BOARD.clock_mhz), BOARD, folder)
     write_model(folder, folder / "model.cc")
     with (folder / "model.cc").open("a") as file:
         file.write('\n#include <cxxrtl/capi/cxxrtl_capi.cc>\n#include "cxxrtl_driver.cc"\n')
@@ -74,7 +75,7 @@ def test_netlist_gives_the_same_bits():
     model.poke("button", 1)
     model.poke("rx", 1)
     model.tick(300)
-    machine = Board(Link(Pins(model)), (CONFIG, None)).machine("eie")
-    result = host(part)(machine, part, inputs, None)
+    device = Board(Link(Pins(model)), SYSTEM).device("eie")
+    result = host(part)(device, part, inputs, None)
     for found, wanted in zip(result.outputs, expected.outputs, strict=True):
         np.testing.assert_array_equal(found, wanted)

@@ -12,6 +12,7 @@ from zeroskip.fpga.shell import Shell
 from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.netlist.emit import rtlil, yosys
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.top import Top
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 
@@ -31,7 +32,7 @@ def found(tmp_path, component, name, *selections):
 
 
 def test_modules_that_keep_their_borders(tmp_path):
-    top = BoardTop(BOARDS["ulx3s-85f"], Top(ARRAY, CORE, divisor=8), 50)
+    top = BoardTop(BOARDS["ulx3s-85f"], Top(SystemConfig((ARRAY, CORE)), divisor=8), 50)
     patterns = build._MACHINES.split()
     found(tmp_path, top, "board", *(("mod-count", 1, pattern) for pattern in patterns))
     assert len(patterns) == 3
@@ -53,7 +54,8 @@ def flow(tmp_path_factory):
     board = BOARDS["ulx3s-85f"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reset, "LEAST", 100)      # the array is small
-        build.synthesise(BoardTop(board, Top(ARRAY, None, divisor=8), 50), board, folder)
+        top = BoardTop(board, Top(SystemConfig((ARRAY,)), divisor=8), 50)
+        build.synthesise(top, board, folder)
     return json.loads((folder / "design.json").read_text())["modules"]["board"]
 
 

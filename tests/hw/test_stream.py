@@ -9,7 +9,7 @@ from amaranth.lib import data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.hw.stream import Gather, Queue, Scatter, Skid, delay, either
+from zeroskip.hw.stream import Downsizer, Queue, Skid, Upsizer, delay, either
 from zeroskip.sim.bench import receive, send, simulate
 
 ITEM = data.StructLayout({"index": 5, "value": signed(6)})
@@ -157,21 +157,21 @@ def test_words_become_items_and_items_words(transfer, stalls, bits, data):
     items = data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=8))
     count = -(-bits // 32)
     words = [item >> 32 * k & 0xFFFFFFFF for item in items for k in range(count)]
-    dut = Gather(bits)
+    dut = Upsizer(bits)
     assert transfer(dut, [(dut.i, words)], [(dut.o, len(items))], stalls=stalls) == [items]
-    dut = Scatter(bits)
+    dut = Downsizer(bits)
     assert transfer(dut, [(dut.i, items)], [(dut.o, len(words))], stalls=stalls) == [words]
 
 
 def test_latency_of_words_and_items(record):
-    dut, left = Gather(64), []
+    dut, left = Upsizer(64), []
 
     async def bench(ctx):
         ctx.set(dut.o.ready, 1)
         await send(ctx, dut.i, [1, 2])
     simulate(dut, bench, background=[record(left, dut.o)])
     assert left == [(2, 2 << 32 | 1)]
-    dut, left = Scatter(64), []
+    dut, left = Downsizer(64), []
 
     async def split(ctx):
         ctx.set(dut.o.ready, 1)

@@ -3,7 +3,7 @@
 import pytest
 from amaranth.hdl import *
 
-from zeroskip.hw.stream import Gather, Queue, Scatter, Skid
+from zeroskip.hw.stream import Downsizer, Queue, Skid, Upsizer
 from zeroskip.sim.proof import Claims, Refuted, edited, prove
 
 NARROW, WIDE = 20, 80
@@ -34,7 +34,7 @@ def skid(kind):
     return claims
 
 
-def gather(kind, width):
+def upsizer(kind, width):
     """The words that entered, the lowest first, are the item that is offered."""
     dut, words = kind(width), -(-width // 32)
     claims = Claims(dut)
@@ -50,7 +50,7 @@ def gather(kind, width):
     return claims
 
 
-def scatter(kind, width):
+def downsizer(kind, width):
     """The words that leave, the lowest first, are those of the item that entered."""
     dut, words = kind(width), -(-width // 32)
     claims = Claims(dut)
@@ -96,28 +96,28 @@ def test_skid_with_a_fault(old, new):
 
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
-def test_gather(width):
-    prove(gather(Gather, width))
+def test_upsizer(width):
+    prove(upsizer(Upsizer, width))
 
 
 @pytest.mark.parametrize(("old", "new"), [
     ("Cat(held, self.i.payload)[32:]", "Cat(self.i.payload, held)"),
     ("self.i.ready.eq(~self.o.valid)", "self.i.ready.eq(1)"),
 ])
-def test_gather_with_a_fault(old, new):
+def test_upsizer_with_a_fault(old, new):
     with pytest.raises(Refuted):
-        prove(gather(edited(Gather, (old, new)), WIDE))
+        prove(upsizer(edited(Upsizer, (old, new)), WIDE))
 
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
-def test_scatter(width):
-    prove(scatter(Scatter, width))
+def test_downsizer(width):
+    prove(downsizer(Downsizer, width))
 
 
 @pytest.mark.parametrize(("old", "new"), [
     ("count.eq(words)", "count.eq(words - 1)"),
     ("self.i.ready.eq(count == 0)", "self.i.ready.eq(count <= 1)"),
 ])
-def test_scatter_with_a_fault(old, new):
+def test_downsizer_with_a_fault(old, new):
     with pytest.raises(Refuted):
-        prove(scatter(edited(Scatter, (old, new)), WIDE))
+        prove(downsizer(edited(Downsizer, (old, new)), WIDE))

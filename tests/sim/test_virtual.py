@@ -5,8 +5,9 @@ import time
 import numpy as np
 import pytest
 
+from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.fronts.frame import Op
-from zeroskip.sim import virtual
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.sim.virtual import VirtualBoard
 from zeroskip.sw.errors import LinkError
 from zeroskip.sw.runtime import backends as engines
@@ -26,9 +27,14 @@ def test_a_program_gives_the_golden_outputs(digits_like):
         np.testing.assert_array_equal(found, expected[:2])
 
 
+def system(case):
+    """A system of just the core that the case is for."""
+    return SystemConfig((case.part.config,))
+
+
 @pytest.fixture
 def board(digits_like):
-    board = VirtualBoard(digits_like.part.config)
+    board = VirtualBoard(system(digits_like))
     yield board
     board.close()
 
@@ -36,37 +42,37 @@ def board(digits_like):
 def test_noise_on_the_line_changes_nothing(board, digits_like):
     port = SerialPort(board.port)
     port.write(bytes(np.random.default_rng(0).integers(0, 256, 300, np.uint8)))
-    machine = Board(Link(port), (digits_like.part.config, None)).machine("eie")
-    assert machine.peek("busy") == 0
+    device = Board(Link(port), system(digits_like)).device("eie")
+    assert device.peek("busy") == 0
     port.close()
 
 
 def test_a_machine_that_stands_still_is_waited_for_in_cycles(board, digits_like):
     port, began = SerialPort(board.port), board.cycles
     patience = Patience(50_000, lambda: board.cycles, "cycles")
-    machine = Board(Link(port), (digits_like.part.config, None), patience=patience).machine("eie")
+    device = Board(Link(port), system(digits_like), patience=patience).device("eie")
     with pytest.raises(TimeoutError, match=r"^no word moved for 50,000 cycles, with 0 to send and"):
-        machine.run({}, {"outputs": 1})
+        device.run({}, {"outputs": 1})
     assert board.cycles - began > 50_000
     port.close()
 
 
 def test_another_configuration_is_refused_and_named(board, digits_like):
     port = SerialPort(board.port)
-    other = virtual.EIEConfig(pes=2)
+    other = SystemConfig((EIEConfig(pes=2),))
     with pytest.raises(LinkError, match="built for a configuration with digest .* and the program"):
-        Board(Link(port), (other, None))
-    Board(Link(port), (digits_like.part.config, None))
+        Board(Link(port), other)
+    Board(Link(port), system(digits_like))
     port.close()
 
 
 def test_the_plug_is_pulled_in_the_middle_and_another_board_goes_on(board, digits_like):
     port = SerialPort(board.port)
-    machine = Board(Link(port, timeout=0.05, retries=1), (digits_like.part.config, None)
-                    ).machine("eie")
+    device = Board(Link(port, timeout=0.05, retries=1), system(digits_like)
+                    ).device("eie")
     board.close()
     with pytest.raises(LinkError):
-        machine.run({"load": np.zeros((600, 2), np.uint32)}, {})
+        device.run({"load": np.zeros((600, 2), np.uint32)}, {})
     engine = engines.create("virtual", digits_like.program, lambda: ())
     assert verify(digits_like.program, digits_like.inputs,
                   (digits_like.golden, engine)).difference is None

@@ -100,9 +100,13 @@ def test_shared_components_are_elaborated_once(monkeypatch):
     assert Copies.elaborated == 1
 
 
-def test_shared_components_of_two_configurations_are_refused():
-    with pytest.raises(ValueError, match="^two configurations of Copies in one design$"):
-        rtlil(Bank(3, 4, kind=Copies), "top")
+def test_shared_components_are_elaborated_once_a_configuration(monkeypatch):
+    monkeypatch.setattr(Copies, "elaborated", 0)
+    text = rtlil(Bank(3, 4, 5, 4, 3, kind=Copies), "top")
+    assert modules(text) == ["top", "top.copies", "top.copies_1", "top.copies_2"]
+    assert re.findall(r"^  cell \\top\.(\w+) ", text, re.MULTILINE) == [
+        "copies", "copies_1", "copies_2", "copies_1", "copies"]
+    assert Copies.elaborated == 3
 
 
 def test_every_instance_names_a_module_that_exists():

@@ -1,11 +1,11 @@
 """The accelerator's registers: what is where, and the interrupt."""
 
 import numpy as np
-import pytest
 
 from zeroskip.hw.bus import Status
 from zeroskip.hw.eie.config import zeroskip
-from zeroskip.hw.system.accelerator import Accelerator, digest, item_words, machines, register_map
+from zeroskip.hw.system.accelerator import Accelerator, components, item_words, register_map
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.registers import Access, Register, Window, addresses
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.bench import checker, receive, send, simulate
@@ -16,7 +16,7 @@ CORE = TensorCoreConfig()
 
 
 def test_register_map():
-    built = machines(EIE, CORE)
+    built = components(SystemConfig((EIE, CORE)))
     items = {item.name: item for item in register_map(built)}
     assert list(items)[:3] == ["reset", "done", "enable"]
     assert [field.name for field in items["reset"].fields] == ["eie", "tensorcore"]
@@ -34,24 +34,16 @@ def test_register_map():
         "commands": 4, "weights": 5, "channels": 3, "activations": 8, "outputs": 5}
 
 
-def test_one_machine_alone_and_none():
-    names = [item.name for item in register_map(machines(None, CORE))]
+def test_one_core_alone():
+    names = [item.name for item in register_map(components(SystemConfig((CORE,))))]
     assert not any(name.startswith("eie") for name in names)
-    with pytest.raises(ValueError, match="needs the configuration of a machine"):
-        machines(None, None)
-
-
-def test_digest_tells_the_configurations():
-    assert len({digest(EIE, None), digest(None, CORE), digest(EIE, CORE),
-                digest(zeroskip(2), None)}) == 4
-    assert 0 <= digest(EIE, CORE) < 1 << 64
 
 
 def test_interrupt_rises_when_a_run_ends_and_falls_when_it_is_told():
     """The array is not loaded: its first descriptor, zero, ends no network, so that its busy is
     ended by the reset."""
-    dut = Accelerator(EIE)
-    at = addresses(register_map(dut.machines))
+    dut = Accelerator(SystemConfig((EIE,)))
+    at = addresses(register_map(dut.cores))
 
     async def access(ctx, name, write=None):
         request = {"address": at[name], "write": write is not None, "data": write or 0}
@@ -85,12 +77,12 @@ def test_interrupt_rises_when_a_run_ends_and_falls_when_it_is_told():
     simulate(dut, bench, background=[checker(dut.bus.response, "response")])
 
 
-def test_words_pass_the_windows_of_a_machine():
+def test_words_pass_the_windows_of_a_core():
     """A GEMM of one output: 3 * 5 - 2 * 7 + 4."""
     config = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=2, activation_words=2,
                               patterns=("dense",))
-    dut, found = Accelerator(None, config), []
-    at, words = addresses(register_map(dut.machines)), item_words(dut.machines["tensorcore"])
+    dut, found = Accelerator(SystemConfig((config,))), []
+    at, words = addresses(register_map(dut.cores)), item_words(dut.cores["tensorcore"])
     schedule = Schedule.of(config, "dense", 1, 2, 1)
     streams = {
         "commands": schedule.command(zero_point=0, relu=False, raw=True),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from zeroskip.hw.eie.config import CONFIGS as ARRAYS
-from zeroskip.hw.system.accelerator import machines, register_map
+from zeroskip.hw.system.accelerator import components, register_map
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.rdl import systemrdl
 from zeroskip.hw.system.registers import Access, Field, Register, Window
 from zeroskip.hw.tensorcore.config import CONFIGS as TENSORCORES
@@ -64,8 +65,8 @@ def test_compiler_reads_what_was_described(tmp_path):
 def peakrdl(tmp_path):
     """``peakrdl(command, name)``: path of what PeakRDL makes of an accelerator's registers."""
     source = tmp_path / "accelerator.rdl"
-    configs = (next(iter(known.values())) for known in (ARRAYS, TENSORCORES))
-    source.write_text(systemrdl("accelerator", register_map(machines(*configs))))
+    system = SystemConfig(tuple(next(iter(known.values())) for known in (ARRAYS, TENSORCORES)))
+    source.write_text(systemrdl("accelerator", register_map(components(system))))
 
     def make(command, name):
         done = subprocess.run([sys.executable, "-m", "peakrdl", command, source, "-o",

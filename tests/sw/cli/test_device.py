@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zeroskip.hw.bus import Status
-from zeroskip.hw.system.accelerator import digest
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.top import VERSION
 from zeroskip.sim.endpoint_model import EndpointModel
 from zeroskip.sw.compiler.program import Program
@@ -61,7 +61,7 @@ def test_port_that_is_no_board(cli, args, tmp_path, monkeypatch):
 
 def test_board_that_answers_zeros(cli, args, compiled, tmp_path):
     config = Program.load(compiled / "model.zsk").parts[0].config
-    endpoint = EndpointModel(lambda *_: (Status.OK, 0), digest=digest(config, None),
+    endpoint = EndpointModel(lambda *_: (Status.OK, 0), digest=SystemConfig((config,)).digest(),
                              version=VERSION)
     master, slave = os.openpty()
     tty.setraw(slave)

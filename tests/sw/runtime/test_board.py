@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from zeroskip.hw.bus import REQUEST, RESPONSE, Status
-from zeroskip.hw.system.accelerator import Accelerator, digest
+from zeroskip.hw.system.accelerator import Accelerator
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.top import VERSION
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim import cxxrtl
@@ -23,10 +24,10 @@ CAMPAIGN = "ZEROSKIP_CAMPAIGN" in os.environ
 class BusLink:
     """Takes the place of :class:`zeroskip.sw.runtime.link.Link`: each word is a request."""
 
-    def __init__(self, config, identity=None):
-        self.model = cxxrtl.Model(cxxrtl.build(lambda: Accelerator(config), "accelerator",
-                                               config.digest()))
-        self._identity = identity or Identity(VERSION, digest(config, None))
+    def __init__(self, system, identity=None):
+        self.model = cxxrtl.Model(cxxrtl.build(lambda: Accelerator(system), "accelerator",
+                                               str(system.digest())))
+        self._identity = identity or Identity(VERSION, system.digest())
 
     def identify(self):
         return self._identity
@@ -67,11 +68,11 @@ def case():
 
 @pytest.fixture(scope="module")
 def link(case):
-    return BusLink(case.part.config)
+    return BusLink(SystemConfig((case.part.config,)))
 
 
 def board_of(link, case, **kinds):
-    return Board(link, (case.part.config, None), **kinds)
+    return Board(link, SystemConfig((case.part.config,)), **kinds)
 
 
 def outputs_equal(case, result):
@@ -80,7 +81,7 @@ def outputs_equal(case, result):
 
 
 def test_a_job_through_the_registers(case, link):
-    result = host(case.part)(board_of(link, case).machine("eie"), case.part, case.inputs)
+    result = host(case.part)(board_of(link, case).device("eie"), case.part, case.inputs)
     outputs_equal(case, result)
     assert result.statistics.images == 3
     assert result.statistics.cycles > 0
@@ -90,26 +91,26 @@ def test_a_job_through_the_registers(case, link):
 def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link, run_seed):
     rng, board = np.random.default_rng(5 + run_seed), board_of(link, case)
     for _ in range(200 if CAMPAIGN else 15):
-        machine = board.machine("eie")
+        device = board.device("eie")
         kind = rng.integers(3)
         if kind == 0:       # in the middle of a word of the load, or of a vector
-            machine.run({"load": np.ones((int(rng.integers(1, 9)), 2), np.uint32)}, {})
-            link.write(machine._addresses["load"], np.array([7]), fixed=True)
+            device.run({"load": np.ones((int(rng.integers(1, 9)), 2), np.uint32)}, {})
+            link.write(device._addresses["load"], np.array([7]), fixed=True)
         elif kind == 1:
-            machine.run({"inputs": rng.integers(1, 99, (int(rng.integers(1, 11)), 1))}, {})
+            device.run({"inputs": rng.integers(1, 99, (int(rng.integers(1, 11)), 1))}, {})
         else:
-            host(case.part)(machine, case.part, case.inputs[:1])
+            host(case.part)(device, case.part, case.inputs[:1])
             words = case.inputs[0].astype(np.int16).view(np.uint16).astype(np.uint32)
             words[-1] |= 1 << 16
-            machine.run({"inputs": words.reshape(-1, 1)}, {})
+            device.run({"inputs": words.reshape(-1, 1)}, {})
             link.model.tick(int(rng.integers(0, 200)))
-        outputs_equal(case, host(case.part)(board.machine("eie"), case.part, case.inputs))
+        outputs_equal(case, host(case.part)(board.device("eie"), case.part, case.inputs))
 
 
-def test_a_machine_that_stands_still(case, link):
-    machine = board_of(link, case, patience=Patience(0.01)).machine("eie")
+def test_a_core_that_stalls(case, link):
+    device = board_of(link, case, patience=Patience(0.01)).device("eie")
     with pytest.raises(TimeoutError, match=r"no word moved for 0.01 seconds, with 0 to send and 3"):
-        machine.run({}, {"outputs": 3})
+        device.run({}, {"outputs": 3})
 
 
 @pytest.mark.parametrize(("identity", "message"), [
@@ -117,12 +118,12 @@ def test_a_machine_that_stands_still(case, link):
     (Identity(VERSION, 0xABC), "with digest 0000000000000abc, and the program for [0-9a-f]{16};"),
 ])
 def test_another_board(case, identity, message):
-    other = BusLink(case.part.config, identity)
+    other = BusLink(SystemConfig((case.part.config,)), identity)
     with pytest.raises(LinkError, match=message):
         board_of(other, case)
 
 
-def test_a_board_with_another_machine_too(case, link):
-    both = (case.part.config, TensorCoreConfig())
-    board = Board(link, both, (case.part.config, None))
-    outputs_equal(case, host(case.part)(board.machine("eie"), case.part, case.inputs))
+def test_a_board_with_another_core_too(case, link):
+    both = SystemConfig((case.part.config, TensorCoreConfig()))
+    board = Board(link, both, SystemConfig((case.part.config,)))
+    outputs_equal(case, host(case.part)(board.device("eie"), case.part, case.inputs))

@@ -12,7 +12,8 @@ from cobs import cobs
 from zeroskip.hw.bus import Status
 from zeroskip.hw.eie.layouts import output_layout
 from zeroskip.hw.fronts.frame import Answer
-from zeroskip.hw.system.accelerator import digest, machines, register_map
+from zeroskip.hw.system.accelerator import components, register_map
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.registers import Access, Register
 from zeroskip.hw.system.top import VERSION
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
@@ -40,20 +41,20 @@ def as_is(items):
 
 
 class Fake:
-    """The bus of a board with one machine. A job ends with a word for which ``ends`` holds; then
+    """The bus of a board with one core. A job ends with a word for which ``ends`` holds; then
     the next of ``answers``, items uint32 [n, words], lies in the window ``outputs``, after
     ``fault`` has had it."""
 
-    def __init__(self, configs, answers, ends, fault=as_is, counters=None):
-        self.items = register_map(machines(*configs))
-        self.machine = "eie" if configs[0] else "tensorcore"
+    def __init__(self, system, answers, ends, fault=as_is, counters=None):
+        self.items = register_map(components(system))
+        (self.core,) = system.names
         self.answers, self.ends, self.fault = answers, ends, fault
         self.counters = counters or {}
         self.values, self.queue, self.jobs = {}, [], 0
 
     def __call__(self, address, write, word):
         item = self.items[address]
-        name = item.name.removeprefix(f"{self.machine}_")
+        name = item.name.removeprefix(f"{self.core}_")
         if name == "outputs" and not write:
             return (Status.OK, self.queue.pop(0)) if self.queue else (Status.BUSY, 0)
         if write and name == "reset":
@@ -71,8 +72,8 @@ class Fake:
 class Wire:
     """What the driver takes for a serial port, with a board at its end."""
 
-    def __init__(self, bus, config_digest, reply=as_is):
-        self.endpoint = EndpointModel(bus, digest=config_digest, version=VERSION)
+    def __init__(self, bus, system, reply=as_is):
+        self.endpoint = EndpointModel(bus, digest=system.digest(), version=VERSION)
         self.reply, self.waiting = reply, b""
 
     def write(self, data):
@@ -112,13 +113,13 @@ def answers_of(case):
 @pytest.fixture
 def eie(case, monkeypatch):
     """``eie(fault, reply)`` runs the case on a board that is wrong in these ways."""
-    configs = (case.part.config, None)
+    system = SystemConfig((case.part.config,))
     answers = answers_of(case)
 
     def run(fault=as_is, reply=as_is, bus=None):
-        bus = bus or Fake(configs, answers, lambda name, word: name == "inputs" and word >> 16,
+        bus = bus or Fake(system, answers, lambda name, word: name == "inputs" and word >> 16,
                           fault)
-        return run_on(monkeypatch, case.program, Wire(bus, digest(*configs), reply), case.inputs)
+        return run_on(monkeypatch, case.program, Wire(bus, system, reply), case.inputs)
     return run
 
 
@@ -292,7 +293,7 @@ def product():
 def core(product, monkeypatch):
     """``core(fault, counters)`` runs the product on a board that is wrong in these ways."""
     part, inputs, _, sent = product
-    configs = (None, CONFIG)
+    system = SystemConfig((CONFIG,))
 
     def run(fault=as_is, counters={GEMMS: 1}):  # noqa: B006 - nobody changes it
         seen = set()
@@ -301,9 +302,9 @@ def core(product, monkeypatch):
             starts = name == "commands" and name not in seen
             seen.add(name)
             return starts
-        bus = Fake(configs, sent, ends, fault, counters)
+        bus = Fake(system, sent, ends, fault, counters)
         program = Program((part,), "")
-        return run_on(monkeypatch, program, Wire(bus, digest(*configs)), inputs)
+        return run_on(monkeypatch, program, Wire(bus, system), inputs)
     return run
 
 
@@ -328,13 +329,14 @@ def test_a_product_that_was_not_finished(core):
 
 def test_a_core_that_stays_busy(product, monkeypatch):
     part, inputs, _, sent = product
-    bus = Fake((None, CONFIG), sent, lambda name, word: False)
+    system = SystemConfig((CONFIG,))
+    bus = Fake(system, sent, lambda name, word: False)
     bus.values["busy"], bus.queue = 1, sent[0].reshape(-1).tolist()
 
     def keep(address, write, word):
         return (Status.OK, 0) if bus.items[address].name == "reset" else bus(address, write, word)
     with pytest.raises(TimeoutError, match="'busy' was not 0 within 0.02 seconds"):
-        run_on(monkeypatch, Program((part,), ""), Wire(keep, digest(None, CONFIG)), inputs)
+        run_on(monkeypatch, Program((part,), ""), Wire(keep, system), inputs)
 
 
 # --- simulators ---
