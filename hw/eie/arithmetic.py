@@ -24,7 +24,7 @@ class ArithmeticUnit(wiring.Component):
     i : In(flow of ``operation_layout``)
     address, data, write : Out, In, Out(WritePort)
         The accumulators: ``data`` belongs to the ``address`` of two cycles ago.
-    under_way : Out(3)
+    in_flight : Out(3)
         An operation was taken one, two or three cycles ago; it is written four cycles after that.
     """
 
@@ -37,7 +37,7 @@ class ArithmeticUnit(wiring.Component):
             "address": Out(config.word_width),
             "data": In(signed(config.acc_width)),
             "write": Out(WritePort(address=config.word_width, data=config.acc_width)),
-            "under_way": Out(3),
+            "in_flight": Out(3),
         })
 
     def elaborate(self, platform):
@@ -66,5 +66,5 @@ class ArithmeticUnit(wiring.Component):
         m.d.sync += stored.eq(Mux(two, sums[4], Mux(three, sums[5], Mux(four, sums[6], self.data))))
         m.d.sync += sums[4].eq(Mux(same(3, 2), sums[4], stored) + product)
         m.d.comb += [self.write.en.eq(valid[4]), self.write.address.eq(row[4]),
-                     self.write.data.eq(sums[4]), self.under_way.eq(Cat(valid[1:4]))]
+                     self.write.data.eq(sums[4]), self.in_flight.eq(Cat(valid[1:4]))]
         return m

@@ -4,6 +4,26 @@ Who owns what, with N PEs in K clusters of G: element j of a vector belongs to c
 is that cluster's slot t = j // K. Inputs, and the outputs of a plain layer, lie in PE j mod N, word
 j // N, which is PE t mod G of the cluster, word t // G. A grouped layer adds up each output in all
 PEs of the cluster, word t, and takes its input j in the PEs t mod G of every cluster only.
+
+N = 8, K = 4, G = 2, a vector of 20 elements: the element in each word of each PE, c for cluster and
+g for group (PE c + 4 g), and the cluster's slots in the order in which it is read::
+
+                      c = 0         c = 1         c = 2         c = 3
+                    PE 0  PE 4    PE 1  PE 5    PE 2  PE 6    PE 3  PE 7
+                    g=0   g=1     g=0   g=1     g=0   g=1     g=0   g=1
+    plain, word 0     0     4       1     5       2     6       3     7     slots 0, 1
+           word 1     8    12       9    13      10    14      11    15     slots 2, 3
+           word 2    16             17            18            19          slot  4
+
+    grouped, word 0   0  +  0       1  +  1       2  +  2       3  +  3     slot  0
+             word 1   4  +  4       5  +  5       6  +  6       7  +  7     slot  1
+             ...
+             word 4  16  + 16      17  + 17      18  + 18      19  + 19     slot  4
+
+In a plain layer one broadcast a cycle goes to all eight PEs, each of which has every column of its
+own rows. In a grouped one there are two: inputs of even slots (0 to 3, 8 to 11, 16 to 19) go to the
+PEs of group 0, those of odd slots (4 to 7, 12 to 15) to group 1; PE 1 and PE 5 then both have parts
+of the sums of rows 1, 5, 9, 13 and 17, which are added when they are read.
 """
 
 from amaranth.hdl import *
@@ -155,8 +175,8 @@ def descriptor_stride(config: EIEConfig) -> int:
 class Phase(enum.Enum, shape=2):
     """What the array as a whole is doing in a computing cycle; a PE without work blames it."""
 
-    FILL = 0       # the first activations are on their way, or LNZD has found none
-    FULL = 1       # the broadcast stands still because some PE's queue is full
+    FILL = 0       # the first activations are in flight, or LNZD has found none
+    FULL = 1       # the broadcast stalls because some PE's queue is full
     TAIL = 2       # every activation is sent; the slowest PEs finish
 
 

@@ -116,7 +116,7 @@ class PE(wiring.Component):
         self._load(m, spmat.load, pointer.load, decoder.load, registers.source.write)
 
         waiting = queue.o.valid | pointer.busy | spmat.busy | decoder.busy
-        adding = Cat(decoder.o.valid, arithmetic.under_way)[:self.awaited(config)]
+        adding = Cat(decoder.o.valid, arithmetic.in_flight)[:self.awaited(config)]
         m.d.sync += self.busy.eq(waiting | adding.any())
         assert BUSY_LATENCY == 1
         if config.counters:

@@ -13,8 +13,8 @@ class ActivationQueue(wiring.Component):
     """Broadcast activations in front of one PE.
 
     Latency is one cycle, throughput one activation a cycle. ``full`` rises at ``queue_depth``
-    items and stops the broadcast; the slots above catch what was under way by then, so the
-    queue always takes what arrives.
+    items, which is the back-pressure on the broadcast; the slots above catch what was in flight by
+    then, so the queue always takes what arrives.
 
     Members
     -------

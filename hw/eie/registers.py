@@ -17,7 +17,7 @@ class ActivationRegisters(wiring.Component):
     Members
     -------
     role : In(1)
-        Which memory is the source; constant while anything is under way.
+        Which memory is the source; constant while anything is in flight.
     wipe : In(1)
         Zeroes word ``source.address`` of both.
     source, destination : In

@@ -34,6 +34,20 @@ class SparseMatrixRead(wiring.Component):
     entries only if no slice waits. A blank job takes a cycle. Latency from a job to its first entry
     is :meth:`latency` cycles.
 
+    Three columns in a simulation: A has four entries, the third behind an escape at the end of row
+    0; B two in what is left of row 1, which is not read again; C one in row 3. The row read is done
+    when the first slice is decoded (the search takes four of the six cycles), and no cycle is lost
+    between entries::
+
+        cycle      0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15 16 17 18 19
+        job        A  .  B  C
+        slice      .  A  A  B  C
+        row read   .  0  1  .  3
+        decoded    .  .  .  .  .  .  .  A  A  B  C
+        queue      .  .  .  .  .  .  .  .  A  A  A  B  B  C  C
+        entry      .  .  .  .  .  .  .  .  .  .  .  A  A  A  A  B  B  C
+        gap        .  .  .  .  .  .  .  .  .  .  .  1  2 19  4  5  6  3
+
     Members
     -------
     i : In(stream of ``job_layout``)

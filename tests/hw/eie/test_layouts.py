@@ -1,9 +1,11 @@
 """The bits of what travels: a host and a board that differ in one do not understand each other."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from zeroskip.hw.eie import layouts
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import (
     ENTRY,
@@ -82,3 +84,15 @@ def test_the_deepest_target_decides_the_bits_of_a_load_address(sizes, bits):
 def test_words_of_a_descriptor_of_64_and_65_bits(codebooks, words, stride):
     config = replace(CONFIG, codebooks=codebooks)
     assert (descriptor_words(config), descriptor_stride(config)) == (words, stride)
+
+
+def test_the_figure_of_clusters_and_slots():
+    """Each element of the vector of 20 stands where the docstring's rule puts it."""
+    lines = layouts.__doc__[layouts.__doc__.index("PE 0  PE 4"):].splitlines()
+    numbers = [[int(number) for number in re.findall(r"\d+", line.split("slot")[0])]
+               for line in lines if "word" in line]
+    places = [(word, c, g) for word in range(3) for c in range(4) for g in range(2)]
+    plain = [element for word in range(3) for element in numbers[word][1:]]
+    assert plain == [j for word, c, g in places if (j := 8 * word + 4 * g + c) < 20]
+    assert [pair for line in numbers[3:6] for pair in zip(line[1::2], line[2::2], strict=True)] == [
+        (4 * word + c,) * 2 for word in (0, 1, 4) for c in range(4)]
