@@ -159,11 +159,11 @@ def check_flow(log, parts, capacity, ready):
 
 # Weights: a part is a chunk of a panel, as long as the steps.
 
-def weights(config, numbers, walk_sizes, seed):
+def weights(config, numbers, gemm_sizes, seed):
     random, dut = Random(seed), WeightBuffer(config)
-    sizes = [walk_sizes(config, *each) for each in numbers]
+    sizes = [gemm_sizes(config, *each) for each in numbers]
     return dut, sizes, [[[payload(random, dut.i) for _ in range(each.steps)]
-                         for _ in each.walk()] for each in sizes]
+                         for _ in each.turns()] for each in sizes]
 
 
 async def use_weights(reader, _sizes, parts):
@@ -175,9 +175,9 @@ async def use_weights(reader, _sizes, parts):
 
 
 @pytest.fixture(scope="session")
-def run_weights(operate, walk_sizes):
+def run_weights(operate, gemm_sizes):
     def run_weights(config, numbers, stalls, seed=0):
-        dut, sizes, parts = weights(config, numbers, walk_sizes, seed)
+        dut, sizes, parts = weights(config, numbers, gemm_sizes, seed)
         log = operate(dut, sizes, parts, use_weights, [dut.ready], stalls)
         check_flow(log, parts, 2, lambda _, whole, released: whole > released)
         return log
@@ -214,12 +214,12 @@ def test_weights_enter_and_leave_one_step_a_cycle(run_weights):
 
 # Activations: a part is a block, or a chunk of it, strip by strip.
 
-def activations(config, numbers, walk_sizes, seed):
+def activations(config, numbers, gemm_sizes, seed):
     random, dut = Random(seed), ActivationBuffer(config)
-    sizes = [walk_sizes(config, *each) for each in numbers]
+    sizes = [gemm_sizes(config, *each) for each in numbers]
     return dut, sizes, [
         [[payload(random, dut.i) for _ in range(each.words * -(-columns // config.columns))]
-         for columns, *_ in each.walk(panels=each.chunks > 1)] for each in sizes]
+         for columns, *_ in each.turns(panels=each.chunks > 1)] for each in sizes]
 
 
 async def use_activations(reader, sizes, parts):
@@ -235,9 +235,9 @@ async def use_activations(reader, sizes, parts):
 
 
 @pytest.fixture(scope="session")
-def run_activations(operate, walk_sizes):
+def run_activations(operate, gemm_sizes):
     def run_activations(config, numbers, stalls, seed=0):
-        dut, sizes, parts = activations(config, numbers, walk_sizes, seed)
+        dut, sizes, parts = activations(config, numbers, gemm_sizes, seed)
         log = operate(dut, sizes, parts, use_activations,
                       [dut.ready, dut.tile_done, dut.block_done], stalls)
         ends, before = [], [0]      # after how many words a strip ends; strips before a part
@@ -300,11 +300,11 @@ def test_strips_are_ready_while_both_halves_hold_as_many_as_they_may(run_activat
 LATE = 5
 
 
-def channels(config, numbers, walk_sizes, seed):
+def channels(config, numbers, gemm_sizes, seed):
     random, dut = Random(seed), ChannelBuffer(config)
-    sizes = [walk_sizes(config, *each) for each in numbers]
+    sizes = [gemm_sizes(config, *each) for each in numbers]
     return dut, sizes, [[[payload(random, dut.i) for _ in range(rows)]
-                         for _, rows, *_ in each.walk(chunks=False)] for each in sizes]
+                         for _, rows, *_ in each.turns(chunks=False)] for each in sizes]
 
 
 class Claims:
@@ -336,9 +336,9 @@ class Claims:
 
 
 @pytest.fixture(scope="session")
-def run_channels(operate, walk_sizes, watch):
+def run_channels(operate, gemm_sizes, watch):
     def run_channels(config, numbers, stalls, seed=0):
-        dut, sizes, parts = channels(config, numbers, walk_sizes, seed)
+        dut, sizes, parts = channels(config, numbers, gemm_sizes, seed)
         claims, outputs = Claims(), []
         claims.left = sum(map(len, parts))
 
@@ -391,9 +391,9 @@ def test_a_bank_has_up_to_2048_words(words, banks):
 
 
 @pytest.mark.parametrize("make", [WeightBuffer, ActivationBuffer, ChannelBuffer])
-def test_a_full_buffer_takes_nothing_and_loses_nothing(make, walk_sizes, watch, flat):
+def test_a_full_buffer_takes_nothing_and_loses_nothing(make, gemm_sizes, watch, flat):
     """Nobody reads: two parts are taken, or four panels of channels, then no word more."""
-    sizes = walk_sizes(CONFIG, 30, 30, 4, 1, 3, 2)
+    sizes = gemm_sizes(CONFIG, 30, 30, 4, 1, 3, 2)
     dut, log = make(CONFIG), []
     parts = {WeightBuffer: 2 * 3, ActivationBuffer: 2 * 4, ChannelBuffer: 4 * 3}[make]
 
@@ -414,14 +414,14 @@ def test_a_full_buffer_takes_nothing_and_loses_nothing(make, walk_sizes, watch, 
 
 
 @pytest.mark.parametrize("make", [WeightBuffer, ActivationBuffer, ChannelBuffer])
-def test_nothing_is_taken_before_the_start_and_after_the_end(make, walk_sizes, watch):
+def test_nothing_is_taken_before_the_start_and_after_the_end(make, gemm_sizes, watch):
     dut, log = make(CONFIG), []
 
     async def bench(ctx):
         ctx.set(dut.i.valid, 1)
         for _ in range(10):
             await ctx.tick()
-        await walk_sizes(CONFIG, 1, 1, 2, 1, 1, 1).start(ctx, dut)
+        await gemm_sizes(CONFIG, 1, 1, 2, 1, 1, 1).start(ctx, dut)
 
     simulate(dut, bench, background=[watch(log, dut.i.ready)])
     assert [cycle for cycle, (ready,) in enumerate(log) if ready] == [12]
