@@ -1,4 +1,4 @@
-"""Operand buffers in two halves: one is filled from a stream while the other is computed on."""
+"""Operand buffers in ping-pong banks: one is filled by a stream while the other is computed on."""
 
 from amaranth.hdl import *
 from amaranth.lib import stream, wiring
@@ -8,54 +8,49 @@ from amaranth.utils import bits_for, exact_log2
 from zeroskip.hw.memory import BlockRAM
 from zeroskip.hw.stream import delay
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.hw.tensorcore.layouts import (
-    CHANNEL,
-    gemm_layout,
-    panel_layout,
-    strip_layout,
-)
-from zeroskip.hw.tensorcore.walk import Walk
+from zeroskip.hw.tensorcore.layouts import CHANNEL, gemm_layout, panel_layout, strip_layout
+from zeroskip.hw.tensorcore.loopnest import LoopNest
 
 
 class Ring(wiring.Component):
-    """Which part of a buffer is filled and which is read, in turn.
+    """Which bank of a buffer is filled and which is read, in turn: of two, ping-pong.
 
     Parameters
     ----------
-    parts : int
+    banks : int
         A power of two.
 
     Members
     -------
     filled : In(1)
-        The part being filled is complete.
+        The bank being filled is complete.
     released : In(1)
-        The part being read is not needed any more.
+        The bank being read is not needed any more.
     stay : In(1)
-        All that is filled and read is one part, whatever is complete and released of it.
+        All that is filled and read is one bank, whatever is complete and released of it.
     write, read : Out
-        Number of the part being filled, and read.
+        Number of the bank being filled, and read.
     full : Out(1)
         All are complete: nothing may be written.
     ready : Out(1)
-        The part being read is complete.
+        The bank being read is complete.
     """
 
-    def __init__(self, parts: int):
-        self.parts = parts
+    def __init__(self, banks: int):
+        self.banks = banks
         super().__init__({
             "filled": In(1),
             "released": In(1),
             "stay": In(1),
-            "write": Out(exact_log2(parts)),
-            "read": Out(exact_log2(parts)),
+            "write": Out(exact_log2(banks)),
+            "read": Out(exact_log2(banks)),
             "full": Out(1),
             "ready": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        count = Signal(bits_for(self.parts))
+        count = Signal(bits_for(self.banks))
         m.d.sync += [
             count.eq(count + self.filled - self.released),
             self.write.eq(self.write + (self.filled & ~self.stay)),
@@ -63,7 +58,7 @@ class Ring(wiring.Component):
         ]
         # What is asked of the count is known when the cycle begins.
         m.d.sync += [
-            self.full.eq(Mux(self.filled & ~self.released, count >= self.parts - 1,
+            self.full.eq(Mux(self.filled & ~self.released, count >= self.banks - 1,
                              ~self.released & self.full)),
             self.ready.eq(Mux(self.released & ~self.filled, count > 1, self.filled | self.ready)),
         ]
@@ -71,22 +66,22 @@ class Ring(wiring.Component):
 
 
 _DEEPEST = 2048
-"""Words of a bank. A memory that takes several blocks for its depth chooses between them in front
-of its output register, which is then not the one that blocks have inside."""
+"""Words of a memory. One that takes several blocks for its depth chooses between them in front of
+its output register, which is then not the one that blocks have inside."""
 
 
 def _memory(m: Module, buffer: wiring.Component, ring: Ring, take: Value, address: Value):
-    """The memory of a buffer: ``take`` writes its stream's item at ``address`` of the part that
-    is filled; its own address reads in the part that is read. Many blocks stand far apart: there is
-    a register on every way to them and from them. A bank is a part, or all of them."""
+    """The memory of a buffer: ``take`` writes its stream's item at ``address`` of the bank that
+    is filled; its own address reads in the bank that is read. Many blocks stand far apart: there is
+    a register on every way to them and from them. All banks are one memory if it is not deep."""
     depth = 1 << len(buffer.address)
-    banks = ring.parts if ring.parts * depth > _DEEPEST else 1
+    memories = ring.banks if ring.banks * depth > _DEEPEST else 1
     into, out = Cat(address, ring.write), Cat(buffer.address, ring.read)
     words = []
-    for number in range(banks):
-        memory = BlockRAM(buffer.o.shape(), depth=ring.parts * depth // banks)
+    for number in range(memories):
+        memory = BlockRAM(buffer.o.shape(), depth=ring.banks * depth // memories)
         m.submodules[f"memory_{number}"] = memory
-        mine = ring.write == number if banks > 1 else 1
+        mine = ring.write == number if memories > 1 else 1
         m.d.comb += [
             memory.write.en.eq(delay(m, take & mine, 1)),
             memory.write.address.eq(delay(m, into, 1)),
@@ -95,7 +90,7 @@ def _memory(m: Module, buffer: wiring.Component, ring: Ring, take: Value, addres
             memory.address.eq(delay(m, out, 1)),
         ]
         words.append(Value.cast(memory.data))
-    chosen = delay(m, ring.read, 1 + BlockRAM.LATENCY) if banks > 1 else 0
+    chosen = delay(m, ring.read, 1 + BlockRAM.LATENCY) if memories > 1 else 0
     m.d.sync += Value.cast(buffer.o).eq(Array(words)[chosen])
 
 
@@ -106,9 +101,10 @@ _LATENCY = 1 + BlockRAM.LATENCY + 1
 class WeightBuffer(wiring.Component):
     """The weights of a panel of rows, and their metadata.
 
-    ``i`` brings, chunk by chunk of the :class:`Walk`, what all rows of the panel multiply in one
+    ``i`` brings, chunk by chunk of the
+    :class:`~zeroskip.hw.tensorcore.loopnest.LoopNest`, what all rows of the panel multiply in one
     step after another; rows past the last of A may be anything. With ``keep`` that is the first
-    block alone: its chunks lie one behind another in one half, and stay. Throughput is one step's
+    block alone: its chunks lie one behind another in one bank, and stay. Throughput is one step's
     weights a cycle, in and out; out they come ``LATENCY`` cycles after their address.
 
     Members
@@ -140,19 +136,19 @@ class WeightBuffer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.walk = walk = Walk(self.config)
-        m.submodules.halves = halves = Ring(2)
+        m.submodules.nest = nest = LoopNest(self.config)
+        m.submodules.banks = banks = Ring(2)
         address, word = (Signal(self.config.weight_address) for _ in range(2))
         last, take, filled, kept = (Signal() for _ in range(4))
-        m.d.comb += walk.gemm.eq(self.gemm)
-        with m.If(self.gemm.keep):      # one block is all there is to load
-            m.d.comb += walk.gemm.columns.eq(self.gemm.block)
-        m.d.sync += kept.eq(self.gemm.keep & ~walk.busy)
+        # With ``keep`` one block is all there is to load.
+        m.d.comb += nest.bind(self.gemm, columns=Mux(self.gemm.keep, self.gemm.block,
+                                                     self.gemm.columns))
+        m.d.sync += kept.eq(self.gemm.keep & ~nest.busy)
         m.d.comb += [
-            walk.start.eq(self.start), walk.next.eq(filled), halves.stay.eq(self.gemm.keep),
-            halves.filled.eq(filled), halves.released.eq(self.release & halves.ready),
-            self.ready.eq(halves.ready | kept),
-            self.i.ready.eq(walk.active & ~halves.full),
+            nest.start.eq(self.start), nest.next.eq(filled), banks.stay.eq(self.gemm.keep),
+            banks.filled.eq(filled), banks.released.eq(self.release & banks.ready),
+            self.ready.eq(banks.ready | kept),
+            self.i.ready.eq(nest.active & ~banks.full),
             take.eq(self.i.valid & self.i.ready),
             filled.eq(take & last),
         ]
@@ -165,7 +161,7 @@ class WeightBuffer(wiring.Component):
         with m.Elif(take):
             m.d.sync += address.eq(address + 1)
 
-        _memory(m, self, halves, take, address)
+        _memory(m, self, banks, take, address)
         return m
 
 
@@ -212,22 +208,20 @@ class ActivationBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        m.submodules.walk = walk = Walk(config)
-        m.submodules.halves = halves = Ring(2)
-        # Where K is not cut, a block serves all panels of rows: one turn of the walk.
-        m.d.comb += walk.gemm.eq(self.gemm)
-        with m.If(self.gemm.chunks == 1):
-            m.d.comb += walk.gemm.rows.eq(1)
+        m.submodules.nest = nest = LoopNest(config)
+        m.submodules.banks = banks = Ring(2)
+        # Where K is not cut, a block serves all panels of rows: one turn of the loop nest.
+        m.d.comb += nest.bind(self.gemm, rows=Mux(self.gemm.chunks == 1, 1, self.gemm.rows))
 
         address, word = (Signal(config.activation_address) for _ in range(2))
         last_word, take, placed, filled = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            walk.start.eq(self.start), walk.tile.eq(placed), walk.next.eq(filled),
-            halves.filled.eq(filled), halves.released.eq(self.release),
-            self.i.ready.eq(walk.active & ~halves.full),
+            nest.start.eq(self.start), nest.tile.eq(placed), nest.next.eq(filled),
+            banks.filled.eq(filled), banks.released.eq(self.release),
+            self.i.ready.eq(nest.active & ~banks.full),
             take.eq(self.i.valid & self.i.ready),
             placed.eq(take & last_word),
-            filled.eq(take & (last_word & walk.last_tile)),
+            filled.eq(take & (last_word & nest.last_tile)),
         ]
         with m.If(filled):
             m.d.sync += address.eq(0)
@@ -238,9 +232,9 @@ class ActivationBuffer(wiring.Component):
         with m.Elif(take):
             m.d.sync += [word.eq(word + 1), last_word.eq(word + 2 == self.gemm.words)]
 
-        _memory(m, self, halves, take, address)
+        _memory(m, self, banks, take, address)
 
-        # Strips that were placed and not yet released, in both halves; the number of the one that
+        # Strips that were placed and not yet released, in both banks; the number of the one that
         # is wanted: if it is not among them, it is the next one.
         strips = Signal(config.activation_address + 2)
         tile = Signal(config.activation_address)
@@ -298,22 +292,22 @@ class ChannelBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        m.submodules.walk = walk = Walk(config)
+        m.submodules.nest = nest = LoopNest(config)
         m.submodules.claims = claims = Ring(self.PANELS)
         m.submodules.panels = panels = Ring(self.PANELS)
         # One record a row, however K is cut.
-        m.d.comb += [walk.gemm.eq(self.gemm), walk.gemm.chunks.eq(1)]
+        m.d.comb += nest.bind(self.gemm, chunks=1)
 
         row = Signal(range(config.rows))
         take, filled = Signal(), Signal()
         m.d.comb += [
-            walk.start.eq(self.start), walk.next.eq(filled),
+            nest.start.eq(self.start), nest.next.eq(filled),
             claims.filled.eq(filled), claims.released.eq(self.claim),
             panels.filled.eq(filled), panels.released.eq(self.release),
             self.ready.eq(claims.ready),
-            self.i.ready.eq(walk.active & ~panels.full),
+            self.i.ready.eq(nest.active & ~panels.full),
             take.eq(self.i.valid & self.i.ready),
-            filled.eq(take & (row + 1 == walk.rows)),
+            filled.eq(take & (row + 1 == nest.rows)),
         ]
         with m.If(take):
             m.d.sync += row.eq(Mux(filled, 0, row + 1))

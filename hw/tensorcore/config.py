@@ -29,9 +29,9 @@ class TensorCoreConfig(CoreConfig):
         Multipliers of one dot product, a power of two from 2 on. The core has ``rows *
         columns * products`` of them.
     weight_words : int
-        Words of ``products`` weights per row that the buffer holds, in each of its two halves.
+        Words of ``products`` weights per row that the buffer holds, in each of its two banks.
     activation_words : int
-        Words of :attr:`operands` activations per column that the buffer holds, in each half.
+        Words of :attr:`operands` activations per column that the buffer holds, in each bank.
     patterns : tuple of str
         What the multipliers' operand select is built for, of ``SPEEDUP``; "dense" always.
         A core for ("dense",) alone has no select and no metadata.
@@ -102,12 +102,12 @@ class TensorCoreConfig(CoreConfig):
 
     @property
     def weight_address(self) -> int:
-        """Bits of an address in one half of a weight buffer."""
+        """Bits of an address in one bank of a weight buffer."""
         return bits_for(self.weight_words - 1)
 
     @property
     def activation_address(self) -> int:
-        """Bits of an address in one half of an activation buffer."""
+        """Bits of an address in one bank of an activation buffer."""
         return bits_for(self.activation_words - 1)
 
     @property

@@ -1,15 +1,15 @@
 """The tensor core: buffers, tile, epilogue and sequencer, wired."""
 
 from amaranth.hdl import *
-from amaranth.lib import enum, fifo, stream, wiring
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.core import CoreSignature
-from zeroskip.hw.counters import WIDTH, Counters
+from zeroskip.hw.counters import WIDTH, count
 from zeroskip.hw.stream import delay
 from zeroskip.hw.tensorcore.buffers import ActivationBuffer, ChannelBuffer, WeightBuffer
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.hw.tensorcore.epilogue import Requantise
+from zeroskip.hw.tensorcore.drain import Drain
 from zeroskip.hw.tensorcore.layouts import (
     CHANNEL,
     gemm_layout,
@@ -75,11 +75,6 @@ class TensorCore(wiring.Component):
                 "outputs": Out(stream.Signature(output_layout(config))),
             }))
 
-    @staticmethod
-    def latency(config: TensorCoreConfig) -> int:
-        """Cycles from a tile's last step to its first row at the output queue."""
-        return WeightBuffer.LATENCY + Tile.latency(config) + Requantise.LATENCY
-
     def elaborate(self, platform):
         m = Module()
         config = self.config
@@ -87,9 +82,9 @@ class TensorCore(wiring.Component):
         m.submodules.weight_buffer = weights = WeightBuffer(config)
         m.submodules.activation_buffer = activations = ActivationBuffer(config)
         m.submodules.channel_buffer = channels = ChannelBuffer(config)
-        # Room for the rows on their way while two tiles' rows wait.
+        # Room for the rows in flight while two tiles' rows wait.
         m.submodules.sequencer = sequencer = Sequencer(
-            config, slots=self.latency(config) + 2 * config.rows + 1)
+            config, slots=Drain.latency(config) + 2 * config.rows + 1)
         for name, block in (("weights", weights), ("activations", activations),
                             ("channels", channels)):
             wiring.connect(m, wiring.flipped(getattr(self, name)), block.i)
@@ -104,13 +99,22 @@ class TensorCore(wiring.Component):
             with m.If(finished):
                 m.d.sync += busy.eq(0)
 
+        m.submodules.drain = drain = Drain(config, slots=sequencer.slots)
         self._sequence(m, sequencer, weights, activations, channels)
-        rows = self._compute(m, command, sequencer, weights, activations)
-        self._requantise(m, command, sequencer, channels, rows)
-        self._count(m, sequencer, finished)
+        self._compute(m, command, sequencer, weights, activations, drain)
+        self._drain(m, command, sequencer, channels, drain)
+        m.d.comb += self.stats.count.eq(count(m, {
+            CoreCounter.CYCLES: self.busy,
+            CoreCounter.STEPS: sequencer.step.valid,
+            CoreCounter.WAIT_WEIGHTS: sequencer.waits.weights,
+            CoreCounter.WAIT_ACTIVATIONS: sequencer.waits.activations,
+            CoreCounter.WAIT_OUTPUTS: sequencer.waits.outputs,
+            CoreCounter.GEMMS: finished,
+        }, clear=self.stats.clear, select=self.stats.select))
         return m
 
-    def _sequence(self, m: Module, sequencer, weights, activations, channels):
+    def _sequence(self, m: Module, sequencer: Sequencer, weights: WeightBuffer,
+                  activations: ActivationBuffer, channels: ChannelBuffer):
         m.d.comb += [
             sequencer.weights_ready.eq(weights.ready),
             weights.address.eq(sequencer.weight_address),
@@ -125,7 +129,8 @@ class TensorCore(wiring.Component):
             sequencer.taken.eq(self.outputs.valid & self.outputs.ready),
         ]
 
-    def _compute(self, m: Module, command, sequencer, weights, activations) -> Value:
+    def _compute(self, m: Module, command: data.View, sequencer: Sequencer, weights: WeightBuffer,
+                 activations: ActivationBuffer, drain: Drain):
         m.submodules.tile = tile = Tile(self.config)
         m.d.comb += [
             tile.pattern.eq(command.pattern),
@@ -134,59 +139,18 @@ class TensorCore(wiring.Component):
             tile.step.payload.eq(delay(m, sequencer.step.payload, WeightBuffer.LATENCY)),
             tile.weights.eq(weights.o),
             tile.activations.eq(activations.o),
+            drain.row.eq(tile.row),
         ]
-        return tile.row
 
-    def _requantise(self, m: Module, command, sequencer, channels, row: Value):
-        """Counts the rows of each finished tile out of it, beside their channels."""
-        config = self.config
-        # The channel's address is as much earlier than its row as the memory takes.
-        until = WeightBuffer.LATENCY + Tile.latency(config) - ChannelBuffer.LATENCY - 1
-        finish = delay(m, sequencer.step.valid & sequencer.step.payload.last, until)
-        wanted = delay(m, sequencer.rows, until)
-        left, address = Signal.like(wanted), Signal(range(config.rows))
-        with m.If(finish):
-            m.d.sync += [left.eq(wanted), address.eq(0)]
-        with m.Elif(left != 0):
-            m.d.sync += [left.eq(left - 1), address.eq(address + 1)]
+    def _drain(self, m: Module, command: data.View, sequencer: Sequencer,
+               channels: ChannelBuffer, drain: Drain):
+        wiring.connect(m, drain.outputs, wiring.flipped(self.outputs))
         m.d.comb += [
-            channels.address.eq(address),
-            channels.release.eq(delay(m, sequencer.panel_done, until + config.rows)),
+            drain.gemm.eq(command),
+            drain.finish.eq(sequencer.step.valid & sequencer.step.payload.last),
+            drain.rows.eq(sequencer.rows),
+            drain.panel_done.eq(sequencer.panel_done),
+            channels.address.eq(drain.address),
+            channels.release.eq(drain.release),
+            drain.channel.eq(channels.o),
         ]
-
-        results = Signal(output_layout(config))
-        for c in range(config.columns):
-            m.submodules[f"requantise_{c}"] = requantise = Requantise()
-            m.d.comb += [
-                requantise.accumulator.eq(row[c]),
-                requantise.channel.eq(channels.o),
-                requantise.zero_point.eq(command.zero_point),
-                requantise.relu.eq(command.relu),
-                requantise.raw.eq(command.raw),
-                results["values"][c].eq(requantise.o.value),
-                results.saturated[c].eq(requantise.o.saturated),
-            ]
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(
-            width=len(results.as_value()), depth=sequencer.slots)
-        m.d.comb += [
-            queue.w_en.eq(delay(m, left != 0, ChannelBuffer.LATENCY + Requantise.LATENCY)),
-            queue.w_data.eq(results),
-            self.outputs.valid.eq(queue.r_rdy),
-            self.outputs.payload.eq(queue.r_data),
-            queue.r_en.eq(self.outputs.ready),
-        ]
-
-    def _count(self, m: Module, sequencer, finished: Value):
-        m.submodules.counters = counters = Counters(CoreCounter)
-        events = {
-            CoreCounter.CYCLES: self.busy,
-            CoreCounter.STEPS: sequencer.step.valid,
-            CoreCounter.WAIT_WEIGHTS: sequencer.waits.weights,
-            CoreCounter.WAIT_ACTIVATIONS: sequencer.waits.activations,
-            CoreCounter.WAIT_OUTPUTS: sequencer.waits.outputs,
-            CoreCounter.GEMMS: finished,
-        }
-        m.d.comb += [counters.events[which.value].eq(delay(m, event, 1))
-                     for which, event in events.items()]
-        m.d.comb += [counters.clear.eq(self.stats.clear), counters.select.eq(self.stats.select),
-                     self.stats.count.eq(counters.value)]

@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.hw.tensorcore.lane import Lane
-from zeroskip.hw.tensorcore.layouts import window_layout
+from zeroskip.hw.tensorcore.lane import PAIR, Lane
+from zeroskip.hw.tensorcore.layouts import OPERAND, window_layout
 
 
 class DotProduct(wiring.Component):
@@ -31,11 +31,11 @@ class DotProduct(wiring.Component):
     def __init__(self, config: TensorCoreConfig):
         self.config = config
         super().__init__({
-            "weights": In(data.ArrayLayout(signed(8), config.products)),
+            "weights": In(data.ArrayLayout(OPERAND, config.products)),
             **({"select": In(data.ArrayLayout(2, config.products))} if config.sparse else {}),
             "windows": In(data.ArrayLayout(window_layout(config), config.lanes)),
             **({"int4": In(1)} if config.int4 else {}),
-            "sum": Out(signed(17 + exact_log2(config.lanes))),
+            "sum": Out(signed(PAIR.width + exact_log2(config.lanes))),
         })
 
     @staticmethod

@@ -5,9 +5,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.stream import delay
-from zeroskip.hw.tensorcore.layouts import CHANNEL, LEAST_SHIFT
+from zeroskip.hw.tensorcore.layouts import CHANNEL, LEAST_SHIFT, OPERAND, SUM
 
-REQUANTISED = data.StructLayout({"value": signed(32), "saturated": 1})
+LEAST, MOST = -(1 << OPERAND.width - 1), (1 << OPERAND.width - 1) - 1
+"""What an output saturates to."""
+
+REQUANTISED = data.StructLayout({"value": SUM, "saturated": 1})
 """An output, and whether it had to be saturated to 8 bits."""
 
 
@@ -22,10 +25,10 @@ class Requantise(wiring.Component):
 
     Members
     -------
-    accumulator : In(signed(32))
+    accumulator : In(``SUM``)
     channel : In(``CHANNEL``)
         With the accumulator.
-    zero_point : In(signed(8)), relu : In(1), raw : In(1)
+    zero_point : In(``OPERAND``), relu : In(1), raw : In(1)
         Constant during a GEMM.
     o : Out(``REQUANTISED``)
         ``saturated`` tells what was too large for 8 bits, or, without ReLU, too small.
@@ -33,9 +36,9 @@ class Requantise(wiring.Component):
 
     LATENCY = 10
 
-    accumulator: In(signed(32))
+    accumulator: In(SUM)
     channel: In(CHANNEL)
-    zero_point: In(signed(8))
+    zero_point: In(OPERAND)
     relu: In(1)
     raw: In(1)
     o: Out(REQUANTISED)
@@ -58,7 +61,7 @@ class Requantise(wiring.Component):
         doubled, value = Signal(signed(10)), Signal(signed(64 - kept))
         m.d.sync += [doubled.eq((self.zero_point << 1) + 1), value.eq((shifted + doubled) >> 1)]
         below, above, off = (delay(m, flag, 1) for flag in (
-            value < -128, value > 127, self.relu & (value < self.zero_point)))
+            value < LEAST, value > MOST, self.relu & (value < self.zero_point)))
         m.d.sync += [
             self.o.saturated.eq(~self.raw & (above | (below & ~self.relu))),
             self.o.value.eq(delay(m, value, 1)),
@@ -67,9 +70,9 @@ class Requantise(wiring.Component):
             with m.If(off):
                 m.d.sync += self.o.value.eq(self.zero_point)
             with m.Elif(below):
-                m.d.sync += self.o.value.eq(-128)
+                m.d.sync += self.o.value.eq(LEAST)
             with m.Elif(above):
-                m.d.sync += self.o.value.eq(127)
+                m.d.sync += self.o.value.eq(MOST)
         return m
 
     def _multiply(self, m: Module) -> Value:

@@ -6,7 +6,11 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.stream import delay
 from zeroskip.hw.tensorcore.config import GROUP, TensorCoreConfig
-from zeroskip.hw.tensorcore.layouts import window_layout
+from zeroskip.hw.tensorcore.layouts import OPERAND, window_layout
+
+PRODUCT = signed(2 * OPERAND.width)
+PAIR = signed(PRODUCT.width + 1)
+"""A product of two operands, and the sum of two."""
 
 PAIR_SHIFT = 9
 """Bits between the two halves of a 4-bit pair on their way into one multiplier."""
@@ -33,7 +37,7 @@ class Lane(wiring.Component):
     operands : In(``window_layout``)
     int4 : In(1)
         Only where the configuration has it.
-    sum : Out(signed(17))
+    sum : Out(``PAIR``)
     """
 
     LATENCY = 3
@@ -41,11 +45,11 @@ class Lane(wiring.Component):
     def __init__(self, config: TensorCoreConfig):
         self.config = config
         super().__init__({
-            "weights": In(data.ArrayLayout(signed(8), 2)),
+            "weights": In(data.ArrayLayout(OPERAND, 2)),
             **({"select": In(data.ArrayLayout(2, 2))} if config.sparse else {}),
             "operands": In(window_layout(config)),
             **({"int4": In(1)} if config.int4 else {}),
-            "sum": Out(signed(17)),
+            "sum": Out(PAIR),
         })
 
     def elaborate(self, platform):
@@ -54,7 +58,7 @@ class Lane(wiring.Component):
         for slot in range(2):
             weight, operand = (delay(m, value, 1, reset_less=True)
                                for value in (self.weights[slot], self._operand(slot)))
-            products.append(delay(m, self._product(weight, operand)[:16].as_signed(), 1,
+            products.append(delay(m, self._product(weight, operand)[:PRODUCT.width].as_signed(), 1,
                                   reset_less=True))
         m.d.sync += self.sum.eq(products[0] + products[1])
         return m

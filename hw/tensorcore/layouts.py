@@ -9,6 +9,12 @@ from zeroskip.hw.tensorcore.config import GROUP, TensorCoreConfig
 ROW_BITS, COLUMN_BITS, CHUNK_BITS = 16, 24, 8
 """Bits of M, of N, and of the number of chunks, in a command."""
 
+OPERAND = signed(8)
+"""A weight, an activation, or a zero point."""
+
+SUM = signed(32)
+"""A bias, an accumulator, or a raw output: sums are exact modulo 2^32."""
+
 LEAST_SHIFT = 24
 """The requantiser shifts right by this and what the channel's 5-bit ``shift`` adds."""
 
@@ -46,11 +52,16 @@ def gemm_layout(config: TensorCoreConfig) -> data.StructLayout:
         "words": bits_for(config.activation_words),
         "pattern": Pattern,
         "int4": 1,
-        "zero_point": signed(8),
+        "zero_point": OPERAND,
         "relu": 1,
         "raw": 1,
         "keep": 1,
     })
+
+
+BOUNDS = data.StructLayout(
+    {"rows": ROW_BITS, "columns": COLUMN_BITS, "block": COLUMN_BITS, "chunks": CHUNK_BITS})
+"""What of a command the loop nest goes through."""
 
 
 def weight_word_layout(config: TensorCoreConfig) -> data.StructLayout:
@@ -61,12 +72,12 @@ def weight_word_layout(config: TensorCoreConfig) -> data.StructLayout:
     every group in even phases of an activation word, and the last two in odd ones. A core
     without operand select has no metadata."""
     metadata = {"metadata": data.ArrayLayout(2, config.products)} if config.sparse else {}
-    return data.StructLayout({"values": data.ArrayLayout(signed(8), config.products), **metadata})
+    return data.StructLayout({"values": data.ArrayLayout(OPERAND, config.products), **metadata})
 
 
 def activation_word_layout(config: TensorCoreConfig) -> data.ArrayLayout:
     """Neighbours along K of one column of B."""
-    return data.ArrayLayout(signed(8), config.operands)
+    return data.ArrayLayout(OPERAND, config.operands)
 
 
 def panel_layout(config: TensorCoreConfig) -> data.ArrayLayout:
@@ -79,30 +90,26 @@ def strip_layout(config: TensorCoreConfig) -> data.ArrayLayout:
     return data.ArrayLayout(activation_word_layout(config), config.columns)
 
 
-CHANNEL = data.StructLayout({"bias": signed(32), "multiplier": 31, "shift": 5})
+CHANNEL = data.StructLayout({"bias": SUM, "multiplier": 31, "shift": 5})
 """What requantises one row of D; ``shift`` counts from ``LEAST_SHIFT``."""
 
 
-def phase(config: TensorCoreConfig) -> Shape:
-    """Which part of an activation word a step works on: dense steps go through it in ``span``
-    parts, 2:4 steps in half as many."""
-    return unsigned(config.phase_width)
-
-
 def step_layout(config: TensorCoreConfig) -> data.StructLayout:
-    """One cycle of the whole tile; ``first`` and ``last`` of its accumulation."""
-    return data.StructLayout({"phase": phase(config), "first": 1, "last": 1})
+    """One cycle of the whole tile: the ``phase``, which is the part of an activation word that it
+    works on (dense steps go through a word in ``span`` phases, 2:4 steps in half as many), and
+    whether it is the ``first`` or ``last`` one of its accumulation."""
+    return data.StructLayout({"phase": config.phase_width, "first": 1, "last": 1})
 
 
 def window_layout(config: TensorCoreConfig) -> data.ArrayLayout:
     """The operands that one lane can reach: its own two in a dense core, a group of four for
     both multipliers with 2:4, and a group each with 1:4."""
-    return data.ArrayLayout(signed(8), {1: 2, 2: GROUP, 4: 2 * GROUP}[config.span])
+    return data.ArrayLayout(OPERAND, {1: 2, 2: GROUP, 4: 2 * GROUP}[config.span])
 
 
 def tile_row_layout(config: TensorCoreConfig) -> data.ArrayLayout:
     """A row of the tile's accumulators."""
-    return data.ArrayLayout(signed(32), config.columns)
+    return data.ArrayLayout(SUM, config.columns)
 
 
 def output_layout(config: TensorCoreConfig) -> data.StructLayout:

@@ -8,14 +8,14 @@ from amaranth.utils import bits_for
 from zeroskip.hw.stream import flow
 from zeroskip.hw.tensorcore.config import SPEEDUP, TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import PATTERNS, gemm_layout, step_layout
-from zeroskip.hw.tensorcore.walk import Walk
+from zeroskip.hw.tensorcore.loopnest import LoopNest
 
 WAITS = data.StructLayout({"weights": 1, "activations": 1, "outputs": 1})
 """Why no step was issued in a cycle: a buffer is not filled yet, or finished rows pile up."""
 
 
 class Sequencer(wiring.Component):
-    """Walks a whole GEMM, tile by tile.
+    """Issues the steps of a whole GEMM, tile by tile.
 
     A step is issued only when all that follows from it can happen without waiting, so that
     nothing behind it needs to be able to stop: both operands are in their buffers, and for the
@@ -77,29 +77,29 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, gemm, step = self.config, self.gemm, self.step.payload
-        m.submodules.walk = walk = Walk(config)
+        m.submodules.nest = nest = LoopNest(config)
         m.d.comb += [
-            walk.gemm.eq(gemm), walk.start.eq(self.start), walk.tile.eq(self.tile_done),
-            walk.next.eq(self.block_done), self.rows.eq(walk.rows),
+            nest.bind(gemm), nest.start.eq(self.start), nest.tile.eq(self.tile_done),
+            nest.next.eq(self.block_done), self.rows.eq(nest.rows),
         ]
         may_finish, empty = self._room(m)
-        last_step = self._addresses(m, walk.last_panel & walk.last_chunk)
+        last_step = self._addresses(m, nest.last_panel & nest.last_chunk)
         operands = self.weights_ready & self.channels_ready & self.activations_ready
         m.d.comb += [
-            step.last.eq(walk.last_chunk & last_step),
-            self.step.valid.eq(walk.active & operands & (may_finish | ~step.last)),
-            self.busy.eq(walk.busy | ~empty),
-            self.waits.weights.eq(walk.active & ~(self.weights_ready & self.channels_ready)),
-            self.waits.activations.eq(walk.active & self.weights_ready & self.channels_ready
+            step.last.eq(nest.last_chunk & last_step),
+            self.step.valid.eq(nest.active & operands & (may_finish | ~step.last)),
+            self.busy.eq(nest.busy | ~empty),
+            self.waits.weights.eq(nest.active & ~(self.weights_ready & self.channels_ready)),
+            self.waits.activations.eq(nest.active & self.weights_ready & self.channels_ready
                                       & ~self.activations_ready),
-            self.waits.outputs.eq(walk.active & operands & ~self.step.valid),
+            self.waits.outputs.eq(nest.active & operands & ~self.step.valid),
             self.tile_done.eq(self.step.valid & last_step),
-            self.block_done.eq(self.step.valid & (last_step & walk.last_tile)),
-            self.release_activations.eq(self.block_done & (walk.last_panel | (gemm.chunks != 1))),
-            self.panel_done.eq(self.block_done & walk.last_chunk),
+            self.block_done.eq(self.step.valid & (last_step & nest.last_tile)),
+            self.release_activations.eq(self.block_done & (nest.last_panel | (gemm.chunks != 1))),
+            self.panel_done.eq(self.block_done & nest.last_chunk),
         ]
         begins = Signal(init=1)
-        m.d.comb += step.first.eq(walk.first_chunk & begins)
+        m.d.comb += step.first.eq(nest.first_chunk & begins)
         with m.If(self.step.valid):
             m.d.sync += begins.eq(last_step)
         return m

@@ -8,6 +8,7 @@ from zeroskip.hw.stream import delay, flow
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.dot import DotProduct
 from zeroskip.hw.tensorcore.layouts import (
+    SUM,
     Pattern,
     panel_layout,
     step_layout,
@@ -22,13 +23,13 @@ class Tile(wiring.Component):
 
     Each step adds a dot product to each. With the last one of an accumulation the sums move
     on to a second set of registers, from which the rows leave, the lowest first, one a cycle
-    from ``latency`` cycles after the step on; the next accumulation is under way meanwhile.
+    from ``latency`` cycles after the step on; the next accumulation is in flight meanwhile.
     Two ``last`` steps are at least ``rows`` cycles apart. Sums are exact modulo 2^32.
 
     Members
     -------
     pattern : In(Pattern), int4 : In(1)
-        Constant while steps are on their way.
+        Constant while steps are in flight.
     step : In(flow of ``step_layout``)
     weights : In(``panel_layout``)
     activations : In(``strip_layout``)
@@ -58,8 +59,8 @@ class Tile(wiring.Component):
         sums = [[self._dot(m, r, c, windows[c]) for c in range(config.columns)]
                 for r in range(config.rows)]
 
-        under_way = DotProduct.latency(config)
-        valid, first, last = (delay(m, signal, under_way) for signal in (
+        in_flight = DotProduct.latency(config)
+        valid, first, last = (delay(m, signal, in_flight) for signal in (
             self.step.valid, self.step.payload.first, self.step.payload.last))
         finished = [Signal(tile_row_layout(config), name=f"finished_{r}")
                     for r in range(config.rows)]
@@ -67,7 +68,7 @@ class Tile(wiring.Component):
             if r + 1 < config.rows:
                 m.d.sync += finished[r].eq(finished[r + 1])
             for c in range(config.columns):
-                accumulator, total = Signal(signed(32)), Signal(signed(32))
+                accumulator, total = Signal(SUM), Signal(SUM)
                 m.d.comb += total.eq(Mux(first, 0, accumulator) + sums[r][c])
                 with m.If(valid):
                     m.d.sync += accumulator.eq(total)

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.tensorcore.config import GROUP, TensorCoreConfig
-from zeroskip.hw.tensorcore.layouts import Pattern, activation_word_layout, phase, window_layout
+from zeroskip.hw.tensorcore.layouts import Pattern, activation_word_layout, window_layout
 
 
 class Windows(wiring.Component):
@@ -26,7 +26,7 @@ class Windows(wiring.Component):
     def __init__(self, config: TensorCoreConfig):
         self.config = config
         super().__init__({
-            "pattern": In(Pattern), "phase": In(phase(config)),
+            "pattern": In(Pattern), "phase": In(config.phase_width),
             "word": In(activation_word_layout(config)),
             "windows": Out(data.ArrayLayout(window_layout(config), config.lanes))})
 

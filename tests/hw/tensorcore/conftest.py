@@ -15,7 +15,8 @@ from amaranth.hdl import Value
 
 from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
-from zeroskip.hw.tensorcore.layouts import PATTERNS
+from zeroskip.hw.tensorcore.layouts import BOUNDS, PATTERNS
+from zeroskip.hw.tensorcore.loopnest import LoopNest
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
 from zeroskip.sw.engines.wire import streams
 
@@ -252,7 +253,7 @@ def assert_exact(compute):
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes in a command, and the walk through them."""
+    """The sizes in a command, and the turns of the loop nest."""
 
     config: object
     rows: int
@@ -271,14 +272,17 @@ class Sizes:
         return {name: getattr(self, name) for name in names}
 
     async def start(self, ctx, dut):
-        """Gives the command; the walk starts two cycles later."""
-        ctx.set(dut.gemm, {**self.command, "pattern": PATTERNS[self.pattern]})
+        """Gives the command; the loop nest starts two cycles later."""
+        if isinstance(dut, LoopNest):
+            ctx.set(dut.bounds, {name: self.command[name] for name, _ in BOUNDS})
+        else:
+            ctx.set(dut.gemm, {**self.command, "pattern": PATTERNS[self.pattern]})
         ctx.set(dut.start, 1)
         await ctx.tick()
         ctx.set(dut.start, 0)
         await ctx.tick()
 
-    def walk(self, *, panels=True, chunks=True):
+    def turns(self, *, panels=True, chunks=True):
         """(columns, rows, chunk, last panel) of every turn: blocks, panels, chunks."""
         own = range(0, self.rows, self.config.rows) if panels else [0]
         for left in range(self.columns, 0, -self.block):
@@ -289,7 +293,7 @@ class Sizes:
 
 
 @pytest.fixture(scope="session")
-def walk_sizes():
-    """``walk_sizes(config, rows, columns, block, chunks, steps, words, pattern, keep)``:
+def gemm_sizes():
+    """``gemm_sizes(config, rows, columns, block, chunks, steps, words, pattern, keep)``:
     :class:`Sizes`."""
     return Sizes

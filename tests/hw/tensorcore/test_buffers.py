@@ -159,11 +159,11 @@ def check_flow(log, parts, capacity, ready):
 
 # Weights: a part is a chunk of a panel, as long as the steps.
 
-def weights(config, numbers, walk_sizes, seed):
+def weights(config, numbers, gemm_sizes, seed):
     random, dut = Random(seed), WeightBuffer(config)
-    sizes = [walk_sizes(config, *each) for each in numbers]
+    sizes = [gemm_sizes(config, *each) for each in numbers]
     return dut, sizes, [[[payload(random, dut.i) for _ in range(each.steps)]
-                         for _ in each.walk()] for each in sizes]
+                         for _ in each.turns()] for each in sizes]
 
 
 async def use_weights(reader, _sizes, parts):
@@ -175,9 +175,9 @@ async def use_weights(reader, _sizes, parts):
 
 
 @pytest.fixture(scope="session")
-def run_weights(operate, walk_sizes):
+def run_weights(operate, gemm_sizes):
     def run_weights(config, numbers, stalls, seed=0):
-        dut, sizes, parts = weights(config, numbers, walk_sizes, seed)
+        dut, sizes, parts = weights(config, numbers, gemm_sizes, seed)
         log = operate(dut, sizes, parts, use_weights, [dut.ready], stalls)
         check_flow(log, parts, 2, lambda _, whole, released: whole > released)
         return log
@@ -224,18 +224,18 @@ KEPT = {
 
 @pytest.mark.parametrize("gemms", KEPT.values(), ids=KEPT)
 @pytest.mark.parametrize("keeps", [(1, 1), (1, 0), (0, 1)])
-def test_weights_that_are_kept(operate, walk_sizes, gemms, keeps):
+def test_weights_that_are_kept(operate, gemm_sizes, gemms, keeps):
     """They are taken in the first block, two turns ahead at most, and are there in every other."""
     config, numbers = gemms
     random, dut = Random(3), WeightBuffer(config)
-    sizes = [walk_sizes(config, *each, keep=keep) for each in numbers for keep in keeps]
+    sizes = [gemm_sizes(config, *each, keep=keep) for each in numbers for keep in keeps]
     loads = [[[payload(random, dut.i) for _ in range(each.steps)]
-              for columns, *_ in ([*each.walk()][:len([*each.walk()]) // len(
-                  range(0, each.columns, each.block))] if each.keep else each.walk())]
+              for columns, *_ in ([*each.turns()][:len([*each.turns()]) // len(
+                  range(0, each.columns, each.block))] if each.keep else each.turns())]
              for each in sizes]
 
     async def use(reader, own, parts):
-        turns = len([*own.walk()])
+        turns = len([*own.turns()])
         for turn in range(turns):
             words = parts[turn % len(parts)]
             first = turn % len(parts) * own.steps * own.keep
@@ -255,9 +255,9 @@ def test_weights_that_are_kept(operate, walk_sizes, gemms, keeps):
         assert ahead <= 2 * sizes[walks - 1].steps if walks else not ahead
 
 
-def test_kept_weights_cost_no_cycle(operate, walk_sizes):
+def test_kept_weights_cost_no_cycle(operate, gemm_sizes):
     """Every cycle reads a step, from the first block to the last."""
-    dut, size = WeightBuffer(CONFIG), walk_sizes(CONFIG, 5, 60, 2, 1, 2, 1, keep=1)
+    dut, size = WeightBuffer(CONFIG), gemm_sizes(CONFIG, 5, 60, 2, 1, 2, 1, keep=1)
     words = [[payload(Random(turn), dut.i), payload(Random(turn + 9), dut.i)] for turn in range(2)]
 
     async def use(reader, _sizes, parts):
@@ -273,12 +273,12 @@ def test_kept_weights_cost_no_cycle(operate, walk_sizes):
 
 # Activations: a part is a block, or a chunk of it, strip by strip.
 
-def activations(config, numbers, walk_sizes, seed):
+def activations(config, numbers, gemm_sizes, seed):
     random, dut = Random(seed), ActivationBuffer(config)
-    sizes = [walk_sizes(config, *each) for each in numbers]
+    sizes = [gemm_sizes(config, *each) for each in numbers]
     return dut, sizes, [
         [[payload(random, dut.i) for _ in range(each.words * -(-columns // config.columns))]
-         for columns, *_ in each.walk(panels=each.chunks > 1)] for each in sizes]
+         for columns, *_ in each.turns(panels=each.chunks > 1)] for each in sizes]
 
 
 async def use_activations(reader, sizes, parts):
@@ -294,9 +294,9 @@ async def use_activations(reader, sizes, parts):
 
 
 @pytest.fixture(scope="session")
-def run_activations(operate, walk_sizes):
+def run_activations(operate, gemm_sizes):
     def run_activations(config, numbers, stalls, seed=0):
-        dut, sizes, parts = activations(config, numbers, walk_sizes, seed)
+        dut, sizes, parts = activations(config, numbers, gemm_sizes, seed)
         log = operate(dut, sizes, parts, use_activations,
                       [dut.ready, dut.tile_done, dut.block_done], stalls)
         ends, before = [], [0]      # after how many words a strip ends; strips before a part
@@ -359,11 +359,11 @@ def test_strips_are_ready_while_both_halves_hold_as_many_as_they_may(run_activat
 LATE = 5
 
 
-def channels(config, numbers, walk_sizes, seed):
+def channels(config, numbers, gemm_sizes, seed):
     random, dut = Random(seed), ChannelBuffer(config)
-    sizes = [walk_sizes(config, *each) for each in numbers]
+    sizes = [gemm_sizes(config, *each) for each in numbers]
     return dut, sizes, [[[payload(random, dut.i) for _ in range(rows)]
-                         for _, rows, *_ in each.walk(chunks=False)] for each in sizes]
+                         for _, rows, *_ in each.turns(chunks=False)] for each in sizes]
 
 
 class Claims:
@@ -395,9 +395,9 @@ class Claims:
 
 
 @pytest.fixture(scope="session")
-def run_channels(operate, walk_sizes, watch):
+def run_channels(operate, gemm_sizes, watch):
     def run_channels(config, numbers, stalls, seed=0):
-        dut, sizes, parts = channels(config, numbers, walk_sizes, seed)
+        dut, sizes, parts = channels(config, numbers, gemm_sizes, seed)
         claims, outputs = Claims(), []
         claims.left = sum(map(len, parts))
 
@@ -450,9 +450,9 @@ def test_a_bank_has_up_to_2048_words(words, banks):
 
 
 @pytest.mark.parametrize("make", [WeightBuffer, ActivationBuffer, ChannelBuffer])
-def test_a_full_buffer_takes_nothing_and_loses_nothing(make, walk_sizes, watch, flat):
+def test_a_full_buffer_takes_nothing_and_loses_nothing(make, gemm_sizes, watch, flat):
     """Nobody reads: two parts are taken, or four panels of channels, then no word more."""
-    sizes = walk_sizes(CONFIG, 30, 30, 4, 1, 3, 2)
+    sizes = gemm_sizes(CONFIG, 30, 30, 4, 1, 3, 2)
     dut, log = make(CONFIG), []
     parts = {WeightBuffer: 2 * 3, ActivationBuffer: 2 * 4, ChannelBuffer: 4 * 3}[make]
 
@@ -473,14 +473,14 @@ def test_a_full_buffer_takes_nothing_and_loses_nothing(make, walk_sizes, watch, 
 
 
 @pytest.mark.parametrize("make", [WeightBuffer, ActivationBuffer, ChannelBuffer])
-def test_nothing_is_taken_before_the_start_and_after_the_end(make, walk_sizes, watch):
+def test_nothing_is_taken_before_the_start_and_after_the_end(make, gemm_sizes, watch):
     dut, log = make(CONFIG), []
 
     async def bench(ctx):
         ctx.set(dut.i.valid, 1)
         for _ in range(10):
             await ctx.tick()
-        await walk_sizes(CONFIG, 1, 1, 2, 1, 1, 1).start(ctx, dut)
+        await gemm_sizes(CONFIG, 1, 1, 2, 1, 1, 1).start(ctx, dut)
 
     simulate(dut, bench, background=[watch(log, dut.i.ready)])
     assert [cycle for cycle, (ready,) in enumerate(log) if ready] == [12]

@@ -28,7 +28,7 @@ def steps(sizes):
     """What each step of a GEMM shows, and whether it finishes its tile."""
     config, per_word = sizes.config, sizes.config.span // SPEEDUP[sizes.pattern]
     kept = 0        # the address of the turn's first weights
-    for columns, rows, chunk, last_panel in sizes.walk():
+    for columns, rows, chunk, last_panel in sizes.turns():
         tiles = -(-columns // config.columns)
         for tile in range(tiles):
             for at in range(sizes.steps):
@@ -168,15 +168,15 @@ FREE = (1, 1, 1, 1)
 @example((CONFIGS["2:4"], [(7, 7, 2, 1, 2, 2, "2:4", 1), (4, 5, 2, 2, 2, 2, "2:4", 1),
                            (4, 5, 2, 1, 2, 2, "2:4")]), 9, FREE, 0)
 @settings(deadline=None, derandomize=True, max_examples=25)
-def test_every_cycle_is_as_the_model_says(follow, walk_sizes, gemms, spare, chances, seed):
+def test_every_cycle_is_as_the_model_says(follow, gemm_sizes, gemms, spare, chances, seed):
     config, numbers = gemms
-    follow([walk_sizes(config, *each) for each in numbers], config.rows + spare, chances, seed)
+    follow([gemm_sizes(config, *each) for each in numbers], config.rows + spare, chances, seed)
 
 
 @pytest.fixture
-def one(walk_sizes):
+def one(gemm_sizes):
     """``one(config name, ...)``: the sizes of one GEMM."""
-    return lambda name, *numbers: walk_sizes(CONFIGS[name], *numbers)
+    return lambda name, *numbers: gemm_sizes(CONFIGS[name], *numbers)
 
 
 def test_without_a_wait_every_cycle_is_a_step(follow, one):
