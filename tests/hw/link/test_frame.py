@@ -442,3 +442,11 @@ def test_endpoint_that_cannot_be(changed, message):
 def test_the_ends_of_what_identifies_an_endpoint(digest, version):
     endpoint = Endpoint(digest=digest, version=version)
     assert (endpoint.digest, endpoint.version) == (digest, version)
+
+
+def test_numbers_on_the_wire():
+    """As docs/link.md has them; board and model take them from one place."""
+    assert {name: each.value for name, each in Op.__members__.items()} == {
+        "IDENTIFY": 0, "READ": 1, "WRITE": 2}
+    assert {name: each.value for name, each in Answer.__members__.items()} == {
+        "OK": 0, "RANGE": 1, "BUSY": 2, "BAD_OP": 3, "BAD_LENGTH": 4, "SEQUENCE": 5}
