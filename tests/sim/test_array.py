@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.counters import PECounter
 from zeroskip.hw.eie.layouts import (
     LoadTarget,
     descriptor_layout,
@@ -277,6 +278,26 @@ def as_descriptor(part, number, **fields):
               bits >> 32 * k & 0xFFFFFFFF) for k in range(descriptor_words(part.config))]
     return [dict(zip(("target", "pe", "address", "data"), map(int, word), strict=True))
             for word in [*memories, *words]]
+
+
+@pytest.mark.parametrize("latency", [0, 2])
+def test_counters_are_read_one_a_cycle(latency):
+    """Each comes ``stats_latency`` cycles after its address, whatever is asked in between."""
+    rng = np.random.default_rng(6)
+    case = make_case(random_layers(rng, (20, 15), 0.5), rng.integers(1, 9, (1, 20)), pes=3,
+                     broadcast_latency=latency)
+    model, found = AmaranthModel(EIE(case.part.config)), []
+    statistics = eie_host.run(model, case.part, case.inputs).statistics
+    useful = statistics.pe["useful"].tolist()
+    assert len(set(useful)) > 1
+    model.poke("stats__select", PECounter.USEFUL.value)
+    asked = [0, 1, 2, 0, 2, 1, 2, 2, 0]
+    for cycle in range(len(asked) + case.part.config.stats_latency):
+        model.poke("stats__pe", asked[min(cycle, len(asked) - 1)])
+        if cycle >= case.part.config.stats_latency:
+            found.append(model.peek("stats__count"))
+        model.tick()
+    assert found == [useful[pe] for pe in asked]
 
 
 @st.composite

@@ -448,3 +448,11 @@ def test_frames_pass_a_uart_and_those_sent_too_early_do_no_harm():
 def test_endpoint_that_cannot_be(changed, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         Endpoint(**changed)
+
+
+def test_numbers_on_the_wire():
+    """As docs/link.md has them; board and model take them from one place."""
+    assert {name: each.value for name, each in Op.__members__.items()} == {
+        "IDENTIFY": 0, "READ": 1, "WRITE": 2}
+    assert {name: each.value for name, each in Answer.__members__.items()} == {
+        "OK": 0, "RANGE": 1, "BUSY": 2, "BAD_OP": 3, "BAD_LENGTH": 4, "SEQUENCE": 5}

@@ -104,6 +104,25 @@ def test_by_name(iterate, gemm_sizes, numbers, expected):
     assert iterate(sizes) == [expected] == [turns(sizes)]
 
 
+def test_turns_of_two_cycles_follow_without_a_gap(gemm_sizes):
+    """The first is there two cycles after the start, the others in the cycle after ``next``."""
+    sizes, dut, rows = gemm_sizes(CONFIG, 8, 2, 2, 1), LoopNest(CONFIG), []
+
+    async def bench(ctx):
+        await sizes.start(ctx, dut)
+        for _ in range(3):
+            assert ctx.get(dut.active)
+            rows.append(ctx.get(dut.rows))
+            await ctx.tick()
+            ctx.set(dut.next, 1)
+            await ctx.tick()
+            ctx.set(dut.next, 0)
+        assert not ctx.get(dut.busy)
+
+    simulate(dut, bench)
+    assert rows == [3, 3, 2]
+
+
 @pytest.mark.parametrize("sizes", [(0xFFFF, 1, 2, 1), (1, 0xFFFFFF, 0xFFFFF0, 1), (3, 2, 2, 255)],
                          ids=["rows", "columns", "chunks"])
 def test_the_largest_sizes_of_a_command(gemm_sizes, sizes):
