@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore.host import TensorCoreStatistics
 from zeroskip.sw.engines.tensorcore.lower import compile_layer
@@ -63,7 +62,7 @@ def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, bac
     found = {}
     for mode in ("dense", pattern):
         part = TensorCorePart(config, (compile_layer(layer, mode),))
-        program = Program((part,), reference.digest((layer,)))
+        program = Program.chain((part,), (layer,))
         verdict = verify(program, x, (GoldenBackend(program, (layer,)), backend))
         found[mode] = (verdict.results[1][0].statistics, verdict.difference is None)
         if progress:

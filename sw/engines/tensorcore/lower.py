@@ -39,7 +39,8 @@ def compile_layer(layer: Int8Layer, pattern: str) -> TensorCoreLayer:
     return TensorCoreLayer(
         layer.name, pattern, layer.activation, layer.geometry, layer.inputs, layer.outputs,
         layer.input_scale, layer.input_zero_point, layer.output_scale, layer.output_zero_point,
-        layer.raw, values, indices, layer.bias.astype(np.int32), layer.multiplier, layer.shift)
+        layer.raw, values, indices, layer.bias.astype(np.int32), layer.multiplier, layer.shift,
+        layer.ties)
 
 
 def _whole_groups(weight: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from zeroskip.sw.engines.tensorcore.schedule import Schedule
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.nm import Compressed, decompress
 from zeroskip.sw.graph.im2col import Geometry
-from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.graph.types import TensorType
 
 INDEX_BITS = 2
 """Bits of a kept value's position in its group."""
@@ -78,6 +78,8 @@ class TensorCoreLayer:
         At least 0.
     shift : int32 [out]
         24 to 55.
+    ties : str
+        Where a half of the output's unit rounds: ``"away"`` from zero.
     """
 
     name: str
@@ -96,6 +98,7 @@ class TensorCoreLayer:
     bias: np.ndarray
     multiplier: np.ndarray
     shift: np.ndarray
+    ties: str = "away"
 
     @property
     def rows(self) -> int:
@@ -115,15 +118,16 @@ class TensorCoreLayer:
         return 1 if self.geometry is None else self.geometry.positions
 
     @property
-    def input(self) -> Quantity:
+    def input(self) -> TensorType:
         """What one input stands for."""
-        return Quantity(np.dtype(np.int8), self.input_scale, self.input_zero_point)
+        return TensorType((self.inputs,), np.dtype(np.int8), self.input_scale,
+                          self.input_zero_point)
 
     @property
-    def output(self) -> Quantity:
+    def output(self) -> TensorType:
         """What one output stands for."""
-        return Quantity(np.dtype(np.int32 if self.raw else np.int8), self.output_scale,
-                        self.output_zero_point)
+        return TensorType((self.outputs,), np.dtype(np.int32 if self.raw else np.int8),
+                          self.output_scale, self.output_zero_point)
 
     def header(self) -> dict:
         """All fields but the arrays, for JSON."""
@@ -162,7 +166,7 @@ class TensorCoreLayer:
         layer = Int8Layer(
             self.name, weight, self.bias.astype(np.int64), self.multiplier, self.shift,
             self.activation, self.geometry, self.inputs, self.outputs, self.input_scale,
-            self.input_zero_point, self.output_scale, self.output_zero_point, self.raw)
+            self.input_zero_point, self.output_scale, self.output_zero_point, self.raw, self.ties)
         prove(layer)
         return layer
 
@@ -171,6 +175,7 @@ class TensorCoreLayer:
         where = f"layer {self.name}"
         check_choice(f"{where}: pattern", self.pattern, config.patterns)
         check_choice(f"{where}: activation", self.activation, ("none", "relu"))
+        check_choice(f"{where}: ties", self.ties, ("away",))
         if not isinstance(self.raw, bool) or (self.raw and self.activation != "none"):
             raise ValueError(f"{where}: raw is {self.raw!r}, expected true or false, and false "
                              "with an activation")
@@ -268,14 +273,14 @@ class TensorCorePart(Image):
     layers: tuple[TensorCoreLayer, ...]
 
     @property
-    def input(self) -> Quantity:
+    def input(self) -> TensorType:
         """What one input stands for."""
         return self.layers[0].input
 
     @property
-    def output(self) -> Quantity:
-        """What one output stands for."""
-        return self.layers[-1].output
+    def types(self) -> tuple[TensorType, ...]:
+        """Of each layer's outputs."""
+        return tuple(layer.output for layer in self.layers)
 
     def traced(self) -> "TensorCorePart":
         """The same part: every layer's outputs go through the host anyway."""

@@ -18,7 +18,7 @@ from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
-from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range, check_weights, effective_bias, ranges, samples
 
 LOWEST, HIGHEST = -128, 127
@@ -59,6 +59,8 @@ class Int8Layer:
     input_zero_point, output_zero_point : int
     raw : bool
         The output is the int32 sum itself.
+    ties : str
+        Where a half of the output's unit rounds: ``"away"`` from zero.
     """
 
     engine: ClassVar[str] = "tensorcore"
@@ -79,21 +81,24 @@ class Int8Layer:
     output_scale: float
     output_zero_point: int
     raw: bool
+    ties: str = "away"
 
     @property
-    def input(self) -> Quantity:
+    def input(self) -> TensorType:
         """What one input stands for."""
-        return Quantity(np.dtype(np.int8), self.input_scale, self.input_zero_point)
+        return TensorType((self.inputs,), np.dtype(np.int8), self.input_scale,
+                          self.input_zero_point)
 
     @property
-    def output(self) -> Quantity:
+    def output(self) -> TensorType:
         """What one output stands for."""
-        return Quantity(np.dtype(np.int32 if self.raw else np.int8), self.output_scale,
-                        self.output_zero_point)
+        return TensorType((self.outputs,), np.dtype(np.int32 if self.raw else np.int8),
+                          self.output_scale, self.output_zero_point)
 
     def header(self) -> dict:
-        """Whether it is raw, and the geometry of a convolution."""
-        return {"raw": self.raw} | (asdict(self.geometry) if self.geometry else {})
+        """Whether it is raw, how it rounds, and the geometry of a convolution."""
+        own = {"raw": self.raw, "ties": self.ties}
+        return own | (asdict(self.geometry) if self.geometry else {})
 
     @classmethod
     def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "Int8Layer":
@@ -107,7 +112,7 @@ class Int8Layer:
         return cls(**tensors, geometry=geometry, inputs=inputs, outputs=outputs, **{
             name: header[name] for name in (
                 "name", "activation", "input_scale", "input_zero_point", "output_scale",
-                "output_zero_point", "raw")})
+                "output_zero_point", "raw", "ties")})
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_port_that_is_no_board(cli, args, tmp_path, monkeypatch):
 
 
 def test_board_that_answers_zeros(cli, args, compiled, tmp_path):
-    config = Program.load(compiled / "model.zsk").parts[0].config
+    config = Program.load(compiled / "model.zsk").images[0].config
     endpoint = EndpointModel(lambda *_: (Status.OK, 0), digest=SystemConfig((config,)).digest(),
                              version=VERSION)
     master, slave = os.openpty()

@@ -97,7 +97,7 @@ NETWORKS = {
 @pytest.mark.parametrize("case", NETWORKS)
 def test_network_on_the_tensor_core(case):
     layers, patterns = NETWORKS[case]
-    (part,) = compiled_and_exact(Network(tuple(layers)), CORE).program.parts
+    (part,) = compiled_and_exact(Network(tuple(layers)), CORE).program.images
     assert part.config == CORE
     assert [layer.pattern for layer in part.layers] == patterns
 
@@ -107,7 +107,7 @@ def test_network_on_the_array(patterns):
     net = Network(tuple(linear(name, 8, 12 if name == "a" else 8, pattern)
                         for name, pattern in zip("ab", patterns, strict=True)))
     compiled = compiled_and_exact(net, ARRAY)
-    (part,) = compiled.program.parts
+    (part,) = compiled.program.images
     assert part.config == ARRAY
     assert [type(entry) for entry in compiled.report] == [LayerReport, LayerReport]
     # Of 15 centroids each k-means may merge weights, but it neither makes nor loses one.
@@ -127,7 +127,7 @@ def test_a_tensor_that_is_dead_between_two_engines_has_one_range(both):
     *others, c, d = both.layers
     net = Network((*others, replace(c, bias=c.bias - 50), d))
     assert not net.forward(samples(net))[2].any()
-    _, array, core = compile_network(net, samples(net), ARRAY, CORE).program.parts
+    _, array, core = compile_network(net, samples(net), ARRAY, CORE).program.images
     low, high = ranges(net, samples(net).astype(np.float32))[3]
     assert low == 0 < high < 50
     assert array.output.scale * 32767 == pytest.approx(1.1 * high, rel=1e-6)
@@ -139,9 +139,9 @@ def test_a_tensor_that_is_dead_between_two_engines_has_one_range(both):
 def test_network_split_over_both_machines(both, configs):
     compiled = compiled_and_exact(both, *configs)
     assert [(part.engine, [layer.name for layer in part.layers])
-            for part in compiled.program.parts] == [
+            for part in compiled.program.images] == [
         ("tensorcore", ["a", "b"]), ("eie", ["c"]), ("tensorcore", ["d"])]
-    assert [part.config for part in compiled.program.parts] == [CORE, ARRAY, CORE]
+    assert [part.config for part in compiled.program.images] == [CORE, ARRAY, CORE]
     assert [type(layer) for layer in compiled.reference] == [
         Int8Layer, Int8Layer, FixedLayer, Int8Layer]
     assert [(type(entry), entry.name) for entry in compiled.report] == [
@@ -151,7 +151,7 @@ def test_network_split_over_both_machines(both, configs):
 def test_each_part_is_calibrated_by_what_reaches_it(both):
     """Scales of the later parts come from the float outputs of the parts before."""
     x = samples(both)
-    parts = compile_network(both, x, ARRAY, CORE).program.parts
+    parts = compile_network(both, x, ARRAY, CORE).program.images
     _, second, third, _ = both.forward(x)
     assert parts[1].input.scale == pytest.approx(second.max() / 32767)
     assert (parts[2].input.scale, parts[2].input.zero_point) == (
@@ -162,14 +162,14 @@ def test_convolution_before_the_array():
     net = Network((conv("a", 3, "2:4"), linear("b", 9, 36, "unstructured"),
                    linear("c", 5, 9, "unstructured", "none")))
     compiled = compiled_and_exact(net, ARRAY, CORE)
-    assert [(part.engine, len(part.layers)) for part in compiled.program.parts] == [
+    assert [(part.engine, len(part.layers)) for part in compiled.program.images] == [
         ("tensorcore", 1), ("eie", 2)]
 
 
 @pytest.mark.parametrize(("config", "parts"), [(CORE, ["tensorcore"]), (ARRAY, ["eie"])])
 def test_one_machine_takes_every_layer(both, config, parts):
     compiled = compiled_and_exact(both, config)
-    assert [part.engine for part in compiled.program.parts] == parts
+    assert [part.engine for part in compiled.program.images] == parts
     assert [layer.name for layer in compiled.program.layers] == ["a", "b", "c", "d"]
 
 
@@ -205,7 +205,7 @@ def quantised(name, outputs, inputs):
 
 def test_a_quantised_network_needs_no_calibration():
     compiled = compile_network(Network((quantised("a", 5, 8),)), None, ARRAY, CORE)
-    (part,) = compiled.program.parts
+    (part,) = compiled.program.images
     assert (part.engine, part.layers[0].pattern) == ("tensorcore", "2:4")
     assert (part.input.scale, part.input.zero_point, part.output.scale,
             part.output.zero_point) == (0.5, 3, 0.25, -7)
@@ -249,7 +249,7 @@ def test_a_float_network_needs_calibration(both, configs):
 
 def test_storage_of_a_split_network(both):
     program = compile_network(both, samples(both), ARRAY, CORE).program
-    sizes, (first, second, third) = storage(program), [part.storage() for part in program.parts]
+    sizes, (first, second, third) = storage(program), [part.storage() for part in program.images]
     assert sizes["weights"] == first["weights"] + second["weights"] + third["weights"]
     assert sizes["codebooks"] == second["codebooks"]
     assert sizes["shifts"] == 12 + 12 + 5

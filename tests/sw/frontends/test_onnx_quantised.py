@@ -20,7 +20,6 @@ from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import quantize
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import read, to_onnx
-from zeroskip.sw.graph.types import to_integer
 
 node = helper.make_node
 NEAR = Fraction(1, 1000)
@@ -80,8 +79,7 @@ def constants(kind=np.uint8, scale=powers, channels=3):
 def integers(network, x):
     """Outputs of every layer; ``x`` float."""
     layers, _ = quantize(network, None)
-    y, saturated = to_integer(x.reshape(len(x), -1), layers[0].input_scale,
-                              layers[0].input_zero_point, np.int8)
+    y, saturated = layers[0].input.to_integer(x.reshape(len(x), -1))
     assert saturated == 0
     outputs = [y]
     for layer in layers:

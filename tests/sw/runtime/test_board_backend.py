@@ -126,7 +126,7 @@ def eie(case, monkeypatch):
 def run_on(monkeypatch, program, wire, inputs, patience=0.02):
     monkeypatch.setattr(board_backend, "SerialPort", lambda _: wire)
     monkeypatch.setattr(board_backend, "Patience", lambda: Patience(patience))
-    return board_backend.serial(program, "port").run(program.parts[0], inputs)
+    return board_backend.serial(program, "port").run(program.images[0], inputs)
 
 
 def equal(result, expected):
@@ -303,7 +303,7 @@ def core(product, monkeypatch):
             seen.add(name)
             return starts
         bus = Fake(system, sent, ends, fault, counters)
-        program = Program((part,), "")
+        program = Program.chain((part,), ())
         return run_on(monkeypatch, program, Wire(bus, system), inputs)
     return run
 
@@ -336,7 +336,7 @@ def test_a_core_that_stays_busy(product, monkeypatch):
     def keep(address, write, word):
         return (Status.OK, 0) if bus.items[address].name == "reset" else bus(address, write, word)
     with pytest.raises(TimeoutError, match="'busy' was not 0 within 0.02 seconds"):
-        run_on(monkeypatch, Program((part,), ""), Wire(keep, system), inputs)
+        run_on(monkeypatch, Program.chain((part,), ()), Wire(keep, system), inputs)
 
 
 # --- simulators ---

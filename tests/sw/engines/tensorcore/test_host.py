@@ -10,7 +10,6 @@ import pytest
 from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.sim.amaranth_model import AmaranthModel
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore import golden
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
@@ -342,7 +341,7 @@ def verdict_with(number, **arrays):
     """The verdict on PLANT_LAYERS with these arrays of one layer replaced."""
     integers = tuple(each for each, _ in PLANT_LAYERS)
     part = part_of(*PLANT_LAYERS)
-    program = Program((part,), reference.digest(integers))
+    program = Program.chain((part,), integers)
     engine = GoldenBackend(program, integers)
     broken = list(part.layers)
     broken[number] = replace(broken[number], **arrays)

@@ -9,7 +9,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore.part import (
     TensorCoreLayer,
@@ -64,17 +63,17 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("file") / "model.zsk"    # messages must not name the test
 
 
-def digest_of(part):
-    """Of the reference, where there is one."""
+def reference_of(part):
+    """Its layers, where they can be had."""
     try:
-        return reference.digest(part.unpacked())
+        return tuple(part.unpacked())
     except (ValueError, IndexError):
-        return ""
+        return ()
 
 
 def save(path, *layers):
     part = TensorCorePart(CONFIG, layers)
-    Program((part,), digest_of(part)).save(path)
+    Program.chain((part,), reference_of(part)).save(path)
 
 
 def refuse(path, message, *layers):
@@ -89,7 +88,7 @@ def forge(path, change):
     header = json.loads(json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
                         ["__metadata__"]["zeroskip"])
     tensors = load_file(path)
-    change(header["parts"][0], tensors)
+    change(header["steps"][0], tensors)
     header["crc32"] = {name: zlib.crc32(t.tobytes()) for name, t in tensors.items()}
     text = json.dumps(header)
     save_file(tensors, path, {"zeroskip": text, "crc32": str(zlib.crc32(text.encode()))})
@@ -105,7 +104,7 @@ def refuse_forged(path, message, change, *layers):
 @pytest.mark.parametrize("name", PARTS)
 def test_round_trip(path, name):
     save(path, *PARTS[name])
-    (part,) = Program.load(path).parts
+    (part,) = Program.load(path).images
     assert part.config == CONFIG
     for found, expected in zip(part.layers, PARTS[name], strict=True):
         for field, value in vars(expected).items():
@@ -196,7 +195,7 @@ def test_values_of_other_columns(path, pattern):
 
 def test_pattern_that_the_machine_does_not_have(path):
     config = TensorCoreConfig(patterns=("dense",))
-    Program((TensorCorePart(config, (layer(pattern="2:4"),)),), "").save(path)
+    Program.chain((TensorCorePart(config, (layer(pattern="2:4"),)),), ()).save(path)
     with pytest.raises(BadInput, match="layer fc: pattern is '2:4', expected 'dense';"):
         Program.load(path)
 
@@ -235,7 +234,7 @@ def test_weight_behind_the_last_column(path):
 
 def test_metadata_behind_the_last_position(path):
     def change(_, tensors):
-        tensors["part0.layer0.metadata"][4] |= np.uint32(1 << 12)     # six positions a row
+        tensors["step0.layer0.metadata"][4] |= np.uint32(1 << 12)     # six positions a row
     refuse_forged(path, "layer fc, row 4: the metadata goes on behind its 6 positions", change)
 
 
@@ -244,25 +243,25 @@ def test_metadata_behind_the_last_position(path):
     np.zeros(6, np.uint32)], ids=["dtype", "words", "rows", "dimensions"])
 def test_metadata_of_another_kind(path, wrong):
     def change(_, tensors):
-        tensors["part0.layer0.metadata"] = wrong
+        tensors["step0.layer0.metadata"] = wrong
     refuse_forged(path, "layer fc: metadata is u?int32", change)
 
 
 def test_dense_layer_with_metadata(path):
     def change(_, tensors):
-        tensors["part0.layer0.metadata"] = np.zeros((6, 1), np.uint32)
+        tensors["step0.layer0.metadata"] = np.zeros((6, 1), np.uint32)
     refuse_forged(path, r"metadata is uint32 \[6, 1\], expected uint32 \[6, 0\]", change, layer())
 
 
 def test_values_without_rows(path):
     def change(_, tensors):
-        tensors["part0.layer0.values"] = np.zeros(6, np.int8)
+        tensors["step0.layer0.values"] = np.zeros(6, np.int8)
     refuse_forged(path, "layer fc: values have 1 dimensions", change)
 
 
 @pytest.mark.parametrize("name", ["values", "metadata", "bias", "multiplier", "shift"])
 def test_missing_tensor(path, name):
-    refuse_forged(path, f"layer0.{name}", lambda _, t: t.pop(f"part0.layer0.{name}"))
+    refuse_forged(path, f"layer0.{name}", lambda _, t: t.pop(f"step0.layer0.{name}"))
 
 
 @pytest.mark.parametrize("key", ["name", "pattern", "activation", "geometry", "inputs", "outputs",
@@ -347,7 +346,7 @@ def test_what_the_reference_does_not_say(path, change):
 @pytest.mark.parametrize("name", ["values", "bias", "multiplier", "shift"])
 def test_tensor_that_the_reference_does_not_have(path, name):
     def change(_, tensors):
-        tensor = tensors[f"part0.layer0.{name}"]
+        tensor = tensors[f"step0.layer0.{name}"]
         tensor.reshape(-1)[0] = 30
     refuse_forged(path, "not those of the reference", change)
 
@@ -355,7 +354,7 @@ def test_tensor_that_the_reference_does_not_have(path, name):
 def test_type_of_the_input(path):
     """Integers of a model that are taken for real values would be scaled once more."""
     part = TensorCorePart(CONFIG, (layer(),))
-    Program((part,), reference.digest(part.unpacked(), "uint8"), "uint8").save(path)
+    Program.chain((part,), part.unpacked(), "uint8").save(path)
     assert Program.load(path).input_dtype == "uint8"
     content = path.read_bytes()
     for other in ("float32", "int8"):
@@ -402,7 +401,7 @@ def test_overflow_is_proved_again(path):
      "has about 65,536 multipliers, at most 4,096"),
 ])
 def test_core_that_takes_too_long_to_build(path, sizes, message):
-    Program((TensorCorePart(replace(CONFIG, **sizes), (layer(),)),), "").save(path)
+    Program.chain((TensorCorePart(replace(CONFIG, **sizes), (layer(),)),), ()).save(path)
     with pytest.raises(BadInput, match=message):
         Program.load(path)
 

@@ -13,7 +13,6 @@ from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import multiplier_and_shift, quantize
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
-from zeroskip.sw.graph.types import to_integer
 
 
 def linear(name, rows, columns, activation, seed):
@@ -48,8 +47,7 @@ def one_layer(weight, bias, activation="none"):
 
 def run(layers, x):
     """Integer outputs of every layer."""
-    y, _ = to_integer(np.reshape(x, (len(x), -1)), layers[0].input_scale,
-                      layers[0].input_zero_point, np.int8)
+    y, _ = layers[0].input.to_integer(np.reshape(x, (len(x), -1)))
     outputs = []
     for layer in layers:
         y, _ = tensorcore.layer(y, layer)
