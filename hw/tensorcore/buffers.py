@@ -31,6 +31,8 @@ class Ring(wiring.Component):
         The part being filled is complete.
     released : In(1)
         The part being read is not needed any more.
+    stay : In(1)
+        All that is filled and read is one part, whatever is complete and released of it.
     write, read : Out
         Number of the part being filled, and read.
     full : Out(1)
@@ -44,6 +46,7 @@ class Ring(wiring.Component):
         super().__init__({
             "filled": In(1),
             "released": In(1),
+            "stay": In(1),
             "write": Out(exact_log2(parts)),
             "read": Out(exact_log2(parts)),
             "full": Out(1),
@@ -55,8 +58,8 @@ class Ring(wiring.Component):
         count = Signal(bits_for(self.parts))
         m.d.sync += [
             count.eq(count + self.filled - self.released),
-            self.write.eq(self.write + self.filled),
-            self.read.eq(self.read + self.released),
+            self.write.eq(self.write + (self.filled & ~self.stay)),
+            self.read.eq(self.read + (self.released & ~self.stay)),
         ]
         # What is asked of the count is known when the cycle begins.
         m.d.sync += [
@@ -104,7 +107,8 @@ class WeightBuffer(wiring.Component):
     """The weights of a panel of rows, and their metadata.
 
     ``i`` brings, chunk by chunk of the :class:`Walk`, what all rows of the panel multiply in one
-    step after another; rows past the last of A may be anything. Throughput is one step's
+    step after another; rows past the last of A may be anything. With ``keep`` that is the first
+    block alone: its chunks lie one behind another in one half, and stay. Throughput is one step's
     weights a cycle, in and out; out they come ``LATENCY`` cycles after their address.
 
     Members
@@ -114,9 +118,9 @@ class WeightBuffer(wiring.Component):
     ready : Out(1)
         The chunk is complete.
     address : In
-        Number of the step.
+        Number of the step in the chunk, or in the block with ``keep``.
     release : In(1)
-        The chunk is not needed after this cycle's read.
+        The chunk is not needed after this cycle's read, in this block.
     o : Out(``panel``)
     """
 
@@ -138,12 +142,16 @@ class WeightBuffer(wiring.Component):
         m = Module()
         m.submodules.walk = walk = Walk(self.config)
         m.submodules.halves = halves = Ring(2)
-        word, last = Signal(self.config.weight_address), Signal()
-        take, filled = Signal(), Signal()
+        address, word = (Signal(self.config.weight_address) for _ in range(2))
+        last, take, filled, kept = (Signal() for _ in range(4))
+        m.d.comb += walk.gemm.eq(self.gemm)
+        with m.If(self.gemm.keep):      # one block is all there is to load
+            m.d.comb += walk.gemm.columns.eq(self.gemm.block)
+        m.d.sync += kept.eq(self.gemm.keep & ~walk.busy)
         m.d.comb += [
-            walk.gemm.eq(self.gemm), walk.start.eq(self.start), walk.next.eq(filled),
-            halves.filled.eq(filled), halves.released.eq(self.release),
-            self.ready.eq(halves.ready),
+            walk.start.eq(self.start), walk.next.eq(filled), halves.stay.eq(self.gemm.keep),
+            halves.filled.eq(filled), halves.released.eq(self.release & halves.ready),
+            self.ready.eq(halves.ready | kept),
             self.i.ready.eq(walk.active & ~halves.full),
             take.eq(self.i.valid & self.i.ready),
             filled.eq(take & last),
@@ -152,8 +160,12 @@ class WeightBuffer(wiring.Component):
             m.d.sync += [word.eq(0), last.eq(self.gemm.steps == 1)]
         with m.Elif(take):
             m.d.sync += [word.eq(word + 1), last.eq(word + 2 == self.gemm.steps)]
+        with m.If(self.start | (filled & ~self.gemm.keep)):
+            m.d.sync += address.eq(0)
+        with m.Elif(take):
+            m.d.sync += address.eq(address + 1)
 
-        _memory(m, self, halves, take, word)
+        _memory(m, self, halves, take, address)
         return m
 
 

@@ -31,7 +31,8 @@ def gemm(config: TensorCoreConfig) -> data.StructLayout:
     The columns of B are taken in blocks of ``block``, a multiple of the tile's columns. A row
     of A takes ``steps`` words of weights, a column of B ``words`` words of activations. If
     they are more than a buffer holds, K is cut into ``chunks`` of so many each; a block then
-    is one tile wide. ``int4`` takes each byte as a pair of 4-bit numbers.
+    is one tile wide. ``int4`` takes each byte as a pair of 4-bit numbers. With ``keep``, which
+    needs a half of the weight buffer for all of A, the weights come once, not in each block again.
 
     An output is (D + bias) * multiplier / 2^shift + ``zero_point``, saturated to 8 bits and,
     with ``relu``, at least ``zero_point``; all 32 bits of it with ``raw``, zero point included.
@@ -48,6 +49,7 @@ def gemm(config: TensorCoreConfig) -> data.StructLayout:
         "zero_point": signed(8),
         "relu": 1,
         "raw": 1,
+        "keep": 1,
     })
 
 

@@ -83,7 +83,7 @@ class Sequencer(wiring.Component):
             walk.next.eq(self.block_done), self.rows.eq(walk.rows),
         ]
         may_finish, empty = self._room(m)
-        last_step = self._addresses(m)
+        last_step = self._addresses(m, walk.last_panel & walk.last_chunk)
         operands = self.weights_ready & self.channels_ready & self.activations_ready
         m.d.comb += [
             step.last.eq(walk.last_chunk & last_step),
@@ -104,23 +104,32 @@ class Sequencer(wiring.Component):
             m.d.sync += begins.eq(last_step)
         return m
 
-    def _addresses(self, m: Module) -> Value:
+    def _addresses(self, m: Module, block_ends: Value) -> Value:
         """Weights go on with every step, activations after the last phase of a word, which the last
-        step of a tile ends too. Returns whether it is the last step."""
+        step of a tile ends too. The next tile begins with its panel's first weights again: at 0, or
+        behind those of the turn before where they are kept. Returns whether it is the last step."""
         phase, last_phase = (Signal(self.config.phase_width) for _ in range(2))
         with m.Switch(self.gemm.pattern):
             for name in self.config.patterns:
                 with m.Case(PATTERNS[name]):
                     m.d.comb += last_phase.eq(self.config.span // SPEEDUP[name] - 1)
-        last_step = Signal()
+        last_step, number = Signal(), Signal(self.config.weight_address)
         m.d.comb += self.step.payload.phase.eq(phase)
         with m.If(self.start | self.tile_done):
-            m.d.sync += [self.weight_address.eq(0), phase.eq(0),
-                         last_step.eq(self.gemm.steps == 1)]
+            m.d.sync += [number.eq(0), phase.eq(0), last_step.eq(self.gemm.steps == 1)]
         with m.Elif(self.step.valid):
-            m.d.sync += [self.weight_address.eq(self.weight_address + 1),
-                         phase.eq(Mux(phase == last_phase, 0, phase + 1)),
-                         last_step.eq(self.weight_address + 2 == self.gemm.steps)]
+            m.d.sync += [number.eq(number + 1), phase.eq(Mux(phase == last_phase, 0, phase + 1)),
+                         last_step.eq(number + 2 == self.gemm.steps)]
+        first, following = (Signal(self.config.weight_address) for _ in range(2))
+        m.d.comb += following.eq(self.weight_address + 1)
+        with m.If(self.start | (self.block_done & (block_ends | ~self.gemm.keep))):
+            m.d.sync += [self.weight_address.eq(0), first.eq(0)]
+        with m.Elif(self.block_done):
+            m.d.sync += [self.weight_address.eq(following), first.eq(following)]
+        with m.Elif(self.tile_done):
+            m.d.sync += self.weight_address.eq(first)
+        with m.Elif(self.step.valid):
+            m.d.sync += self.weight_address.eq(following)
         with m.If(self.block_done):
             m.d.sync += self.activation_address.eq(0)
         with m.Elif(self.step.valid & (last_step | (phase == last_phase))):

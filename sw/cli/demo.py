@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from zeroskip.sw.cli.report import comparison, write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
 from zeroskip.sw.engines.base import Image
-from zeroskip.sw.engines.tensorcore.lower import compile_layer
+from zeroskip.sw.engines.tensorcore.part import TensorCorePart
 from zeroskip.sw.experiments import digits
 from zeroskip.sw.files import save_array, write
 from zeroskip.sw.frontends.load import to_onnx
@@ -119,7 +119,8 @@ def _run(target: str, train: Callable, dense: Callable, section: Callable, rtl: 
     with screen.progress(f"training and pruning for {target}") as update:
         stages = train(progress=update)
     data, test = digits.load()
-    compiled = compile_network(stages[-1].network, data.x, *targets(None, [target]))
+    compiled = compile_network(stages[-1].network, data.x, *targets(None, [target]),
+                               batch=len(test.x))
     inputs, saturated = compiled.program.input.to_integer(test.x)
     golden = GoldenBackend(compiled.program, compiled.reference)
     with screen.progress(f"{len(inputs)} images through the RTL ({rtl.name})") as update:
@@ -136,8 +137,9 @@ def _dense_eie(compiled: Compiled, _inputs: np.ndarray, _rtl: Backend) -> float:
 
 def _dense_core(compiled: Compiled, inputs: np.ndarray, rtl: Backend) -> float:
     """Cycles per image of the same network in the core's dense mode."""
-    part = replace(compiled.program.images[0], layers=tuple(
-        compile_layer(layer, "dense") for layer in compiled.reference))
+    part = TensorCorePart.packed(
+        compiled.program.images[0].config, *((layer, "dense") for layer in compiled.reference),
+        batch=len(inputs))
     return rtl.run(part, inputs).statistics.cycles / len(inputs)
 
 

@@ -60,7 +60,7 @@ def check_name(path: Path) -> None:
 
 
 def compile_network(network: Network, calibration: np.ndarray | None,
-                    *configs: CoreConfig) -> Compiled:
+                    *configs: CoreConfig, batch: int | None = None) -> Compiled:
     """Quantises and packs ``network``, each layer for the engine that suits it best.
 
     Parameters
@@ -75,6 +75,9 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         whole, so that the engines on both sides of a tensor see the same.
     configs : one of each engine at most
         Of the engines that take a layer; see :func:`zeroskip.sw.compiler.placement.place`.
+    batch : int, optional
+        Samples that go through an engine together, where it has images for a batch size; for a
+        good one and the default see :class:`zeroskip.sw.engines.tensorcore.part.TensorCorePart`.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         end = start + len(list(group))
         section, engine = Network(network.layers[start:end]), registry.of(config)
         quantised, report = engine.quantise(section, x, spans and spans[start:end + 1], config)
-        images.append(engine.lower(quantised, config))
+        images.append(engine.lower(quantised, config, batch))
         layers += quantised
         reports += report
         if x is not None and end < len(placed):

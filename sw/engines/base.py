@@ -297,8 +297,10 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def lower(self, layers: Sequence[ReferenceLayer], config: CoreConfig) -> Image:
-        """The image of quantised layers; ``BadInput`` where they do not fit the core."""
+    def lower(self, layers: Sequence[ReferenceLayer], config: CoreConfig,
+              batch: int | None = None) -> Image:
+        """The image of quantised layers, for a batch size where the engine's images have one;
+        ``BadInput`` where they do not fit the core."""
 
     @abstractmethod
     def golden(self, layer: ReferenceLayer, x: np.ndarray) -> tuple[np.ndarray, int]:

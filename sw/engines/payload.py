@@ -6,6 +6,13 @@ A ``layout`` is an Amaranth ``StructLayout``, whose fields have an offset and a 
 import numpy as np
 
 
+def as_words(payload: np.ndarray) -> np.ndarray:
+    """Bytes uint8 [n, bytes] as whole words uint32 [n, words], zeros behind."""
+    padded = np.zeros((len(payload), -(-payload.shape[1] // 4) * 4), np.uint8)
+    padded[:, :payload.shape[1]] = payload
+    return padded.view("<u4")
+
+
 def pack_fields(layout, values: dict[str, np.ndarray]) -> np.ndarray:
     """Unsigned field values, each [n], as payloads uint32 [n, words].
 

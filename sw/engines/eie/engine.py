@@ -53,7 +53,8 @@ class EIEEngine(Engine):
         fixed = quantize.quantize(section, x, config.acc_width, ranges)
         return fixed.layers, fixed.report
 
-    def lower(self, layers: Sequence[FixedLayer], config: EIEConfig) -> EIEPart:
+    def lower(self, layers: Sequence[FixedLayer], config: EIEConfig,
+              batch: int | None = None) -> EIEPart:     # noqa: ARG002 - samples come one by one
         """See :func:`zeroskip.sw.engines.eie.lower.compile_layers`."""
         from zeroskip.sw.engines.eie.lower import compile_layers
         return compile_layers(tuple(layers), config)

@@ -61,10 +61,11 @@ class TensorCoreEngine(Engine):
         """See :func:`zeroskip.sw.engines.tensorcore.quantize.quantize`."""
         return quantize.quantize(section, x, ranges)
 
-    def lower(self, layers: Sequence[Int8Layer], config: TensorCoreConfig) -> TensorCorePart:
+    def lower(self, layers: Sequence[Int8Layer], config: TensorCoreConfig,
+              batch: int | None = None) -> TensorCorePart:
         """See :func:`zeroskip.sw.engines.tensorcore.lower.compile_layers`."""
         from zeroskip.sw.engines.tensorcore.lower import compile_layers
-        return compile_layers(tuple(layers), config)
+        return compile_layers(tuple(layers), config, batch)
 
     def golden(self, layer: Int8Layer, x: np.ndarray) -> tuple[np.ndarray, int]:
         """See :func:`zeroskip.sw.engines.tensorcore.golden.layer`."""
@@ -80,7 +81,7 @@ class TensorCoreEngine(Engine):
         """Sizes, pattern, and what quantisation did."""
         return {"name": layer.name, "inputs": layer.inputs, "outputs": layer.outputs,
                 "activation": layer.activation, "pattern": layer.pattern,
-                "weights": layer.rows * layer.columns, "kept": layer.values.size,
+                "weights": layer.rows * layer.columns, "kept": layer.kept,
                 "rms": report.rms, "outputs_saturated": report.saturated,
                 "accumulator_bits": report.accumulator_bits}
 

@@ -1,6 +1,7 @@
-"""The host side of a tensor core, for every simulator: patches, streams, outputs."""
+"""The host side of a tensor core, for every simulator: sends what an image says, files outputs."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +9,11 @@ import numpy as np
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.sw.engines.base import Progress, Result
 from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer, TensorCorePart
-from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
+from zeroskip.sw.engines.tensorcore.product import ProductImage
+from zeroskip.sw.engines.tensorcore.schedule import Schedule
+from zeroskip.sw.engines.wire import Record, exchange
 from zeroskip.sw.errors import EngineError
-from zeroskip.sw.graph.im2col import columns, fold
-
-COLUMNS = 4096
-"""Columns of B in one GEMM, at most, where an image has not more of its own."""
+from zeroskip.sw.graph.im2col import fold
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ class TensorCoreStatistics:
         return useful / max(1, self.multipliers * self.cycles)
 
     def shares(self) -> dict[str, float]:
-        """Share of the cycles by what happened in them; they add to 1. ``edges`` are steps'
-        worth of multipliers that had nothing to do: rows, columns and parts of K past the
-        last; ``fill`` is the pipeline filling and emptying at the ends of a GEMM."""
+        """Share of the cycles by what happened in them. ``edges`` are steps' worth of multipliers
+        that had nothing to do: rows, columns and parts of K past the last, and samples that fill
+        the last batch; ``fill`` is the rest, a pipeline that fills and empties at the ends of a
+        GEMM."""
         total = {name: sum(layer[name] for layer in self.layers) for name in self.layers[0]}
         shares = {name: total[name] / max(1, self.cycles) for name in
                   ("steps", "wait_weights", "wait_activations", "wait_outputs")}
@@ -66,58 +67,38 @@ class TensorCoreStatistics:
 
 
 @dataclass(frozen=True)
-class Product:
+class Outputs:
     """One GEMM's outputs int32 [m, n], which were saturated bool [m, n], and the cycle since
     reset in which each left the core, int64 [m, n]."""
 
-    outputs: np.ndarray
+    values: np.ndarray
     saturated: np.ndarray
     times: np.ndarray
 
 
-def multiply(model, schedule: Schedule, values: np.ndarray, indices: np.ndarray, b: np.ndarray,
-             *, bias: np.ndarray | None = None, scale: tuple[np.ndarray, np.ndarray] | None = None,
-             zero_point: int = 0, relu: bool = False, int4: bool = False) -> Product:
+def collect(model, schedule: Schedule, records: Iterable[Record]) -> Outputs:
     """Runs one GEMM; ``EngineError`` if the core sends more outputs than it has.
 
-    Parameters
-    ----------
-    model
-        The core in any simulator, with the interface of :class:`zeroskip.sim.cxxrtl.Model`.
-    schedule : Schedule
-    values, indices : int8, uint8 [m, kept]
-        See :meth:`Schedule.weights`.
-    b : int8 [n, k]
-        The columns of B.
-    bias : int [m], optional
-    scale : multiplier and shift, int [m] each, optional
-        Without them the outputs are the sums.
-    zero_point, relu, int4
-        Of the command.
+    ``model`` is the core in any simulator, with the interface of
+    :class:`zeroskip.sim.cxxrtl.Model`; ``records`` are those of the schedule.
     """
-    m, raw = schedule.m, scale is None
-    multiplier, shift = (np.full(m, value) for value in RAW) if raw else scale
-    senders = {
-        "commands": schedule.command(zero_point=zero_point, relu=relu, raw=raw, int4=int4),
-        "weights": schedule.weights(values, indices),
-        "channels": schedule.channels(np.zeros(m, int) if bias is None else bias,
-                                      multiplier, shift),
-        "activations": schedule.activations(b),
-    }
-    payload, cycles = model.run(senders, {"outputs": schedule.output_rows})["outputs"]
+    payload, cycles = exchange(model, records)["outputs"]
     if model.pending("outputs"):
         raise EngineError(f"the tensor core sent more than the {schedule.output_rows} rows of "
-                          f"outputs of a product of {m} x {schedule.n}")
-    outputs, saturated = schedule.outputs(payload)
+                          f"outputs of a product of {schedule.m} x {schedule.n}")
+    values, saturated = schedule.outputs(payload)
     width = schedule.config.columns
-    return Product(outputs, saturated, schedule.gather(
+    return Outputs(values, saturated, schedule.gather(
         np.repeat(cycles.astype(np.int64)[:, None], width, axis=1)))
 
 
+def multiply(model, image: ProductImage, a: np.ndarray, b: np.ndarray, bias: np.ndarray) -> Outputs:
+    """Runs a product whose operands both come now; see :meth:`ProductImage.records`."""
+    return collect(model, image.schedule, image.records(a, b, bias))
+
+
 def counters(model) -> dict[str, int]:
-    """The core's counters by name (lower case), once it is idle; they start from zero again.
-    ``TimeoutError`` if it does not fall idle."""
-    model.wait("busy", 0)
+    """The idle core's counters by name (lower case); they start from zero again."""
     counts = {}
     for which in CoreCounter:
         model.poke("stats__select", which.value)
@@ -129,41 +110,48 @@ def counters(model) -> dict[str, int]:
     return counts
 
 
-def run(model, part: TensorCorePart, inputs: np.ndarray,
+def run(model, image: TensorCorePart, inputs: np.ndarray,
         progress: Progress | None = None) -> Result:
-    """Runs ``inputs`` (int8 [batch, in]) layer by layer on a core.
+    """Runs ``inputs`` (int8 [samples, in]) on a core, batch by batch, each layer by layer; zeros
+    fill the last batch.
 
-    Its outputs come without a number: ``EngineError`` if they are more than were asked for, or if
+    Outputs come without a number: ``EngineError`` if they are more than were asked for, or if
     the core has not finished one product for each that was sent.
     """
-    x, outputs, times, layers, saturated = inputs, [], [], [], 0
-    batch = len(inputs)
-    for number, layer in enumerate(part.layers):
-        pieces, counts, images = [], Counter(), max(1, COLUMNS // layer.positions)
-        for start in range(0, batch, images):
-            pieces.append(_run_layer(model, part, layer, x[start:start + images]))
-            found = counters(model)
-            if found["gemms"] != 1:
-                raise EngineError(f"the tensor core finished {found['gemms']} products where one "
-                                  f"of layer {layer.name} was sent")
-            counts.update(found)
+    samples, done = len(inputs), 0
+    steps = -(-samples // image.batch) * len(image.layers)
+    outputs = [np.zeros((samples, layer.outputs), layer.output.dtype) for layer in image.layers]
+    times = [np.zeros(y.shape, np.int64) for y in outputs]
+    counts, saturated = [Counter() for _ in image.layers], 0
+    for start in range(0, samples, image.batch):
+        x = np.zeros((image.batch, inputs.shape[1]), np.int8)
+        real = inputs[start:start + image.batch]
+        x[:len(real)] = real
+        for layer, y, when, count in zip(image.layers, outputs, times, counts, strict=True):
+            found = _run_layer(model, image, layer, x)
+            count.update(_one_product(model, layer))
+            x, flags, cycles = (fold(each.T, layer.geometry) for each in (
+                found.values.astype(y.dtype), found.saturated, found.times))
+            y[start:start + len(real)], when[start:start + len(real)] = (
+                x[:len(real)], cycles[:len(real)])
+            saturated += int(flags[:len(real)].sum())
+            done += 1
             if progress:
-                progress(number * batch + min(start + images, batch), len(part.layers) * batch)
-        y = np.concatenate([fold(piece.outputs.T, layer.geometry) for piece in pieces])
-        x = y.astype(layer.output.dtype)
-        outputs.append(x)
-        times.append(np.concatenate([fold(piece.times.T, layer.geometry) for piece in pieces]))
-        saturated += sum(int(piece.saturated.sum()) for piece in pieces)
-        useful = layer.values.size * layer.positions * batch
-        layers.append({**counts, "useful": useful})
+                progress(done * samples // steps, samples)
+    layers = tuple({**count, "useful": layer.kept * layer.positions * samples}
+                   for count, layer in zip(counts, image.layers, strict=True))
     return Result(tuple(outputs), tuple(times), TensorCoreStatistics(
-        batch, part.config.multipliers, tuple(layers), saturated), saturated)
+        samples, image.config.multipliers, layers, saturated), saturated)
 
 
-def _run_layer(model, part: TensorCorePart, layer: TensorCoreLayer, x: np.ndarray) -> Product:
-    b = x if layer.geometry is None else columns(x, layer.geometry, layer.input_zero_point)
-    schedule = Schedule.of(part.config, layer.pattern, layer.rows, b.shape[1], len(b))
-    return multiply(
-        model, schedule, layer.values, layer.indices, b, bias=layer.bias,
-        scale=None if layer.raw else (layer.multiplier, layer.shift),
-        zero_point=0 if layer.raw else layer.output_zero_point, relu=layer.activation == "relu")
+def _run_layer(model, image: TensorCorePart, layer: TensorCoreLayer, x: np.ndarray) -> Outputs:
+    return collect(model, layer.schedule(image.config, len(x)), layer.records(image.config, x))
+
+
+def _one_product(model, layer: TensorCoreLayer) -> dict[str, int]:
+    """The counters after a layer; ``EngineError`` where it was not one product."""
+    found = counters(model)
+    if found["gemms"] != 1:
+        raise EngineError(f"the tensor core finished {found['gemms']} products where one of layer "
+                          f"{layer.name} was sent")
+    return found

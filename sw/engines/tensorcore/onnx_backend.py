@@ -15,8 +15,8 @@ from onnx.backend.base import Backend, BackendRep
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.engines.tensorcore import golden
 from zeroskip.sw.engines.tensorcore.host import multiply
+from zeroskip.sw.engines.tensorcore.product import ProductImage
 from zeroskip.sw.engines.tensorcore.quantize import multiplier_and_shift
-from zeroskip.sw.engines.tensorcore.schedule import Schedule
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry, columns, fold
 
@@ -52,10 +52,9 @@ def core(model, config: TensorCoreConfig) -> Machine:
     """The machine that ``model``, a core in any simulator, is."""
     def run(product: Product) -> np.ndarray:
         m, k = product.weights.shape
-        found = multiply(
-            model, Schedule.of(config, "dense", m, k, len(product.x)), product.weights,
-            np.zeros((m, 0), np.uint8), product.x, bias=product.bias, scale=product.scale,
-            zero_point=product.zero_point).outputs.T
+        image = ProductImage.of(config, m, k, len(product.x), scale=product.scale,
+                                zero_point=product.zero_point)
+        found = multiply(model, image, product.weights, product.x, product.bias).values.T
         return found if product.scale is None else found.astype(np.int8)
     return run
 

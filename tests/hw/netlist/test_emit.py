@@ -26,6 +26,7 @@ from zeroskip.sw.engines.eie.image import load_words
 from zeroskip.sw.engines.payload import pack_fields
 from zeroskip.sw.engines.tensorcore.golden import gemm, requantise
 from zeroskip.sw.engines.tensorcore.schedule import Schedule
+from zeroskip.sw.engines.wire import streams
 from zeroskip.sw.formats import nm
 
 needs_verilator = pytest.mark.skipif(not shutil.which("verilator"), reason="verilator is missing")
@@ -298,10 +299,9 @@ def test_icarus_runs_a_gemm_through_the_verilog(tmp_path, pattern):
     shift = rng.integers(38, 41, 7).astype(np.int32)
     dut = TensorCore(SMALL)
     widths = {port["name"]: port["width"] for port in ports(dut)}
-    items = {"commands": schedule.command(zero_point=3, relu=True),
-             "weights": schedule.weights(values, indices),
-             "channels": schedule.channels(bias, multiplier, shift),
-             "activations": schedule.activations(b)}
+    items, _ = streams(schedule.records(
+        schedule.command(zero_point=3, relu=True), schedule.weights(values, indices),
+        schedule.channels(bias, multiplier, shift), schedule.operands(b)))
     for name, payload in items.items():
         (tmp_path / f"{name}.hex").write_text(hexadecimal(payload))
     (tmp_path / "tensorcore.v").write_text(verilog(dut, "tensorcore"))

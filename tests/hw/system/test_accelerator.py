@@ -10,6 +10,7 @@ from zeroskip.hw.system.registers import Access, Register, Window, addresses
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.bench import checker, receive, send, simulate
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
+from zeroskip.sw.engines.wire import Poll, Write
 
 EIE = zeroskip(1, act_depth=4, bias_depth=4, weight_rows=4, pointers=32)
 CORE = TensorCoreConfig()
@@ -84,11 +85,11 @@ def test_words_pass_the_windows_of_a_core():
     dut, found = Accelerator(SystemConfig((config,))), []
     at, words = addresses(register_map(dut.cores)), item_words(dut.cores["tensorcore"])
     schedule = Schedule.of(config, "dense", 1, 2, 1)
-    streams = {
-        "commands": schedule.command(zero_point=0, relu=False, raw=True),
-        "weights": schedule.weights(np.array([[3, -2]], np.int8), np.zeros((1, 0), np.uint8)),
-        "channels": schedule.channels(np.array([4]), *(np.array([value]) for value in RAW)),
-        "activations": schedule.activations(np.array([[5, 7]], np.int8))}
+    records = schedule.records(
+        schedule.command(zero_point=0, relu=False, raw=True),
+        schedule.weights(np.array([[3, -2]], np.int8), np.zeros((1, 0), np.uint8)),
+        schedule.channels(np.array([4]), *(np.array([value]) for value in RAW)),
+        schedule.operands(np.array([[5, 7]], np.int8)))
 
     async def access(ctx, name, write=None):
         """Again until a window that is busy is not."""
@@ -103,10 +104,16 @@ def test_words_pass_the_windows_of_a_core():
         return response["data"]
 
     async def bench(ctx):
-        for name, items in streams.items():
-            for word in items.ravel().tolist():
-                await access(ctx, name, word)
-        found.extend([await access(ctx, "outputs") for _ in range(words["outputs"])])
+        for record in records:
+            if isinstance(record, Write):
+                for word in record.items.ravel().tolist():
+                    await access(ctx, record.port, word)
+            elif isinstance(record, Poll):
+                while await access(ctx, record.port) != record.value:
+                    pass
+            else:
+                found.extend([await access(ctx, record.port)
+                              for _ in range(record.items * words[record.port])])
 
     simulate(dut, bench, deadline=5_000)
     outputs, saturated = schedule.outputs(np.array([found], np.uint32))

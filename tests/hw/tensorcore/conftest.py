@@ -17,6 +17,7 @@ from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.hw.tensorcore.layouts import PATTERNS
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
+from zeroskip.sw.engines.wire import streams
 
 
 def _requantised(total, multiplier, shift, *, zero_point=0, relu=False):
@@ -122,13 +123,12 @@ class Gemm:
     def streams(self):
         """What the host sends: stream name to uint32 [items, words]."""
         schedule = self.schedule
-        return {
-            "commands": schedule.command(zero_point=self.zero_point, relu=self.relu,
-                                         raw=self.raw, int4=self.int4),
-            "weights": schedule.weights(self.values, self.indices),
-            "channels": schedule.channels(self.bias, self.multiplier, self.shift),
-            "activations": schedule.activations(self.b),
-        }
+        return streams(schedule.records(
+            schedule.command(zero_point=self.zero_point, relu=self.relu, raw=self.raw,
+                             int4=self.int4),
+            schedule.weights(self.values, self.indices),
+            schedule.channels(self.bias, self.multiplier, self.shift),
+            schedule.operands(self.b)))[0]
 
     @property
     def steps(self):
@@ -262,11 +262,12 @@ class Sizes:
     steps: int = 1
     words: int = 1
     pattern: str = "dense"
+    keep: int = 0
 
     @property
     def command(self):
-        """The fields of the command that are sizes."""
-        names = ("rows", "columns", "block", "chunks", "steps", "words")
+        """The fields of the command that are sizes, and whether the weights are kept."""
+        names = ("rows", "columns", "block", "chunks", "steps", "words", "keep")
         return {name: getattr(self, name) for name in names}
 
     async def start(self, ctx, dut):
@@ -289,6 +290,6 @@ class Sizes:
 
 @pytest.fixture(scope="session")
 def walk_sizes():
-    """``walk_sizes(config, rows, columns, block, chunks, steps, words, pattern)``:
+    """``walk_sizes(config, rows, columns, block, chunks, steps, words, pattern, keep)``:
     :class:`Sizes`."""
     return Sizes

@@ -212,6 +212,65 @@ def test_weights_enter_and_leave_one_step_a_cycle(run_weights):
     assert released == list(range(released[0], released[0] + 10 * 5, 5))
 
 
+KEPT = {
+    "a full half": (CONFIG, [(13, 6, 2, 1, 1, 1)]),
+    "several steps a turn": (CONFIG, [(5, 7, 2, 1, 2, 1)]),
+    "chunks": (CONFIG, [(6, 5, 2, 2, 1, 1)]),
+    "one panel": (CONFIG, [(2, 6, 2, 1, 1, 1), (2, 3, 2, 1, 5, 1)]),
+    "one block": (CONFIG, [(5, 2, 2, 1, 2, 1)]),
+    "a bank for each half": (DEEP, [(3, 4, 1, 1, 2, 2), (2, 3, 1, 3, 2, 1)]),
+}
+
+
+@pytest.mark.parametrize("gemms", KEPT.values(), ids=KEPT)
+@pytest.mark.parametrize("keeps", [(1, 1), (1, 0), (0, 1)])
+def test_weights_that_are_kept(operate, walk_sizes, gemms, keeps):
+    """They are taken in the first block, two turns ahead at most, and are there in every other."""
+    config, numbers = gemms
+    random, dut = Random(3), WeightBuffer(config)
+    sizes = [walk_sizes(config, *each, keep=keep) for each in numbers for keep in keeps]
+    loads = [[[payload(random, dut.i) for _ in range(each.steps)]
+              for columns, *_ in ([*each.walk()][:len([*each.walk()]) // len(
+                  range(0, each.columns, each.block))] if each.keep else each.walk())]
+             for each in sizes]
+
+    async def use(reader, own, parts):
+        turns = len([*own.walk()])
+        for turn in range(turns):
+            words = parts[turn % len(parts)]
+            first = turn % len(parts) * own.steps * own.keep
+            await reader.until(reader.dut.ready)
+            for at in range(own.steps):
+                await reader.read(first + at, words[at], release=at == own.steps - 1)
+
+    log = operate(dut, sizes, loads, use, [dut.ready], lambda seed: [Stalls(seed, 0.3)] * 2)
+    assert sum(valid and ready for _, valid, ready, *_ in log) == sum(
+        len(words) for parts in loads for words in parts)
+    ahead = walks = 0
+    for start, valid, ready, release, _ in log:
+        ahead, walks = (0, walks + 1) if start else (ahead, walks)
+        ahead += valid and ready
+        if release and ahead > 0:
+            ahead -= sizes[walks - 1].steps
+        assert ahead <= 2 * sizes[walks - 1].steps if walks else not ahead
+
+
+def test_kept_weights_cost_no_cycle(operate, walk_sizes):
+    """Every cycle reads a step, from the first block to the last."""
+    dut, size = WeightBuffer(CONFIG), walk_sizes(CONFIG, 5, 60, 2, 1, 2, 1, keep=1)
+    words = [[payload(Random(turn), dut.i), payload(Random(turn + 9), dut.i)] for turn in range(2)]
+
+    async def use(reader, _sizes, parts):
+        for turn in range(60):
+            await reader.until(reader.dut.ready)
+            for at in range(2):
+                await reader.read(turn % 2 * 2 + at, parts[turn % 2][at], release=at)
+
+    log = operate(dut, [size], [words], use, [dut.ready], free)
+    released = [cycle for cycle, (*_, release, _) in enumerate(log) if release]
+    assert released == list(range(released[0], released[0] + 60 * 2, 2))
+
+
 # Activations: a part is a block, or a chunk of it, strip by strip.
 
 def activations(config, numbers, walk_sizes, seed):

@@ -25,7 +25,7 @@ DENSE, SPARSE, FINE = (TensorCoreConfig(
 @pytest.mark.parametrize(("layout", "bits"), [
     (gemm(SPARSE), {
         "rows": 16, "columns": 24, "block": 24, "chunks": 8, "steps": 7, "words": 6, "pattern": 2,
-        "int4": 1, "zero_point": 8, "relu": 1, "raw": 1}),
+        "int4": 1, "zero_point": 8, "relu": 1, "raw": 1, "keep": 1}),
     (CHANNEL, {"bias": 32, "multiplier": 31, "shift": 5}),
     (weight_word(DENSE), {"values": 32}),
     (weight_word(SPARSE), {"values": 32, "metadata": 8}),

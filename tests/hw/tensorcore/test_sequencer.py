@@ -27,6 +27,7 @@ READIES = ("weights", "channels", "activations")
 def steps(sizes):
     """What each step of a GEMM shows, and whether it finishes its tile."""
     config, per_word = sizes.config, sizes.config.span // SPEEDUP[sizes.pattern]
+    kept = 0        # the address of the turn's first weights
     for columns, rows, chunk, last_panel in sizes.walk():
         tiles = -(-columns // config.columns)
         for tile in range(tiles):
@@ -36,11 +37,13 @@ def steps(sizes):
                 turn = last_step and tile == tiles - 1
                 yield {
                     "phase": at % per_word, "first": chunk == at == 0,
-                    "last": last_chunk and last_step, "weight_address": at,
+                    "last": last_chunk and last_step, "weight_address": kept + at,
                     "activation_address": tile * sizes.words + at // per_word, "rows": rows,
                     "tile_done": last_step, "block_done": turn,
                     "release_activations": turn and (last_panel or sizes.chunks > 1),
                     "panel_done": turn and last_chunk}
+        ends = last_panel and chunk == sizes.chunks - 1
+        kept = 0 if ends or not sizes.keep else kept + sizes.steps
 
 
 class Model:
@@ -134,7 +137,7 @@ def follow():
 @st.composite
 def gemms(draw):
     """A configuration, and for each of several GEMMs: rows, columns, block, chunks, steps,
-    words, pattern."""
+    words, pattern, and whether the weights are kept."""
     config = CONFIGS[draw(st.sampled_from(sorted(CONFIGS)))]
     numbers = []
     for _ in range(draw(st.integers(1, 3))):
@@ -145,8 +148,10 @@ def gemms(draw):
             count = -(-count // per_word) * per_word
         words = -(-count // per_word)
         tiles = draw(st.integers(1, 32 // words)) if chunks == 1 else 1
-        numbers.append((draw(st.integers(1, 7)), draw(st.integers(1, 7)), tiles * config.columns,
-                        chunks, count, words, pattern))
+        rows = draw(st.integers(1, 7))
+        fits = -(-rows // config.rows) * chunks * count <= config.weight_words
+        numbers.append((rows, draw(st.integers(1, 7)), tiles * config.columns, chunks, count,
+                        words, pattern, int(fits and draw(st.booleans()))))
     return config, numbers
 
 
@@ -160,6 +165,8 @@ FREE = (1, 1, 1, 1)
 @example((CONFIGS["one row"], [(5, 1, 1, 1, 1, 1, "1:4")] * 2), 0, FREE, 0)
 @example((CONFIGS["one row"], [(1, 6, 6, 1, 1, 1, "1:4")]), 1, FREE, 0)
 @example((CONFIGS["2:4"], [(4, 5, 4, 1, 4, 2, "dense"), (4, 5, 2, 3, 4, 2, "dense")]), 3, FREE, 0)
+@example((CONFIGS["2:4"], [(7, 7, 2, 1, 2, 2, "2:4", 1), (4, 5, 2, 2, 2, 2, "2:4", 1),
+                           (4, 5, 2, 1, 2, 2, "2:4")]), 9, FREE, 0)
 @settings(deadline=None, derandomize=True, max_examples=25)
 def test_every_cycle_is_as_the_model_says(follow, walk_sizes, gemms, spare, chances, seed):
     config, numbers = gemms

@@ -20,26 +20,23 @@ from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie import golden as eie
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
-from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer, TensorCorePart
+from zeroskip.sw.engines.tensorcore.part import TensorCorePart
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 
 SMALL = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
 
 
 def core(name, outputs, inputs, **fields):
-    """A dense tensor-core layer: as the machine has it, and its reference."""
+    """The reference of a tensor-core layer."""
     rng = np.random.default_rng(21)
     weight = rng.integers(-128, 128, (outputs, inputs)).astype(np.int8)
     bias = rng.integers(-99, 99, outputs)
-    common = {
+    return Int8Layer(weight=weight, bias=bias, **{
         "name": name, "activation": "none", "geometry": None, "inputs": inputs,
         "outputs": outputs, "input_scale": 64.0, "input_zero_point": 3, "output_scale": 1.0,
         "output_zero_point": 0, "raw": False,
         "multiplier": rng.integers(1 << 24, 1 << 30, outputs).astype(np.int32),
-        "shift": np.full(outputs, 36, np.int32), **fields}
-    layer = TensorCoreLayer(pattern="dense", values=weight, bias=bias.astype(np.int32),
-                            indices=np.zeros((outputs, 0), np.uint8), **common)
-    return layer, Int8Layer(weight=weight, bias=bias, **common)
+        "shift": np.full(outputs, 36, np.int32), **fields})
 
 
 def write(folder, parts, layers):
@@ -51,10 +48,10 @@ def write(folder, parts, layers):
 def split(tmp_path):
     """A folder with a program of an array and a tensor core, and its input; and the layers."""
     (fixed,) = random_layers(np.random.default_rng(5), (7, 6), 0.6)
-    layer, integer = core("core", 5, 6)
-    layers = (fixed, integer)
+    layer = core("core", 5, 6)
+    layers = (fixed, layer)
     write(tmp_path, (compile_layers((fixed,), EIEConfig(pes=2)),
-                     TensorCorePart(SMALL, (layer,))), layers)
+                     TensorCorePart.packed(SMALL, (layer, "dense"))), layers)
     np.save(tmp_path / "x.npy", np.random.default_rng(6).integers(-99, 99, (3, 7)).astype(np.int16))
     return tmp_path, layers
 
@@ -62,8 +59,9 @@ def split(tmp_path):
 @pytest.fixture
 def sums(tmp_path):
     """A folder with a program of one raw layer, and its input; and the layer."""
-    layer, integer = core("sums", 5, 6, raw=True, multiplier=np.zeros(5, np.int32))
-    write(tmp_path, (TensorCorePart(SMALL, (layer,)),), (integer,))
+    integer = core("sums", 5, 6, raw=True, multiplier=np.zeros(5, np.int32),
+                   shift=np.full(5, 24, np.int32))
+    write(tmp_path, (TensorCorePart.packed(SMALL, (integer, "dense")),), (integer,))
     x = np.random.default_rng(7).integers(-128, 128, (3, 6))
     np.save(tmp_path / "x.npy", x.astype(np.int8))
     return tmp_path, integer
@@ -111,9 +109,9 @@ def test_verify_names_the_row_of_the_tile(cli, split):
     folder, _ = split
     program = Program.load(folder / "model.zsk")
     array, part = program.images
-    bias = part.layers[0].bias.copy()
-    bias[3] += 1 << 16
-    broken = TensorCorePart(SMALL, (replace(part.layers[0], bias=bias),))
+    channels = part.layers[0].channels.copy()
+    channels[3, 0] ^= 1 << 16       # the bias
+    broken = replace(part, layers=(replace(part.layers[0], channels=channels),))
     program.with_images(array, broken).save(folder / "model.zsk")
     command = ("verify", folder / "model.zsk", "--input", folder / "x.npy",
                "--backend", "golden,python")

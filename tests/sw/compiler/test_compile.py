@@ -8,15 +8,17 @@ import pytest
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
+from zeroskip.hw.tensorcore.layouts import gemm
 from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.quantize import FixedLayer, LayerReport
-from zeroskip.sw.engines.tensorcore.lower import compile_layer, fastest
+from zeroskip.sw.engines.payload import unpack_fields
 from zeroskip.sw.engines.tensorcore.lower import compile_layers as compile_core
+from zeroskip.sw.engines.tensorcore.lower import fastest
+from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.formats.nm import Compressed, decompress
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
 from zeroskip.sw.quantize.calibration import ranges
@@ -289,31 +291,35 @@ def int8_layer(weight, **fields):
         "output_zero_point": -7, "raw": False, **fields})
 
 
+TWO_BY_TWO = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
+
+
 def test_packed_layer_by_hand():
-    packed = compile_layer(int8_layer([[0, 5, 0, -3, 7], [1, 2, 0, 0, 0]]), "2:4")
-    assert packed.values.tolist() == [[5, -3, 7, 0], [1, 2, 0, 0]]
-    assert packed.indices.tolist() == [[1, 3, 0, 2], [0, 1, 2, 3]]
-    assert (packed.bias.dtype, packed.bias.tolist()) == (np.int32, [-1, 0])
+    """A row is 16 bits of values and 4 of places; two steps."""
+    packed = TensorCoreLayer.packed(
+        int8_layer([[0, 5, 0, -3, 7], [1, 2, 0, 0, 0]]), "2:4", TWO_BY_TWO, 3)
+    assert packed.weights.tolist() == [[0x201DFD05, 0x40], [0x00080007, 0xE0]]
+    assert packed.channels.tolist() == [[0xFFFFFFFF, 0xC0000000, 3], [0, 0xC0000000, 3]]
+    assert packed.places.tolist() == [[0, 1, 2, 3], [4, -1, -1, -1]]
+    fields = unpack_fields(gemm(TWO_BY_TWO), packed.command)
+    assert {name: int(value[0]) for name, value in fields.items()} == {
+        "rows": 2, "columns": 3, "block": 4, "chunks": 1, "steps": 2, "words": 2, "pattern": 1,
+        "int4": 0, "zero_point": 249, "relu": 1, "raw": 0, "keep": 0}
     assert (packed.columns, packed.rows, packed.positions) == (5, 2, 1)
 
 
-def test_a_dense_layer_keeps_its_zeros_and_has_no_places():
-    packed = compile_layer(int8_layer([[0, 5, 0, -3, 7]]), "dense")
-    assert packed.values.tolist() == [[0, 5, 0, -3, 7]]
-    assert packed.indices.shape == (1, 0)
+def test_a_dense_layer_keeps_its_zeros():
+    packed = TensorCoreLayer.packed(int8_layer([[0, 5, 0, -3, 7]]), "dense", TWO_BY_TWO, 1)
+    assert packed.weights.tolist() == [[0x40500, 0], [0xEFD00, 0], [0x40007, 0]]
+    assert packed.places.tolist() == [[0, 1, 2, 3], [4, -1, -1, -1]]
 
 
 @pytest.mark.parametrize("pattern", ["dense", "2:4", "1:4"])
 @pytest.mark.parametrize("columns", [1, 4, 11])
 def test_packed_layer_unpacks_to_its_weights(pattern, columns):
     weight = np.rint(100 * weights(6, columns, pattern)).astype(np.int8)
-    packed = compile_layer(int8_layer(weight), pattern)
-    if pattern == "dense":
-        found = packed.values
-    else:
-        found = decompress(Compressed(packed.values, packed.indices, pattern))
-        assert not found[:, columns:].any()
-    np.testing.assert_array_equal(found[:, :columns], weight)
+    packed = TensorCoreLayer.packed(int8_layer(weight), pattern, CORE, 2)
+    np.testing.assert_array_equal(packed.unpacked(CORE, 2).weight, weight)
 
 
 @pytest.mark.parametrize(("weight", "fields", "said"), [
@@ -335,7 +341,7 @@ def test_layer_of_another_pattern_is_refused():
     for pattern, place in (("2:4", r"row 1, group 1 \(columns 4 to 7\) holds 3"),
                            ("1:4", r"row 1, group 0 \(columns 0 to 3\) holds 2")):
         with pytest.raises(BadInput, match=f"{place} non-zeros, but {pattern} keeps"):
-            compile_layer(layer, pattern)
+            TensorCoreLayer.packed(layer, pattern, CORE, 1)
 
 
 @pytest.mark.parametrize(("config", "said"), [

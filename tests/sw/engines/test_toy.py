@@ -212,7 +212,7 @@ class ScalerEngine(Engine):
             scale = step / factor
         return tuple(layers), (None,) * len(layers)
 
-    def lower(self, layers, config):
+    def lower(self, layers, config, _batch=None):
         return ScalerImage(config, tuple(layers))
 
     def golden(self, layer, x):

@@ -24,7 +24,6 @@ from zeroskip.sim.endpoint_model import EndpointModel
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.payload import pack_fields, unpack_fields
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
-from zeroskip.sw.engines.tensorcore.lower import compile_layer
 from zeroskip.sw.engines.tensorcore.part import TensorCorePart
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import EngineError, LinkError
@@ -276,7 +275,7 @@ def product():
     layer = Int8Layer(
         "fc", weight, rng.integers(-99, 99, 5), np.full(5, 1 << 30, np.int32),
         np.full(5, 38, np.int32), "none", None, 12, 5, 1.0, 0, 1.0, 0, False)
-    part = TensorCorePart(CONFIG, (compile_layer(layer, "dense"),))
+    part = TensorCorePart.packed(CONFIG, (layer, "dense"), batch=IMAGES)
     inputs = rng.integers(-128, 128, (IMAGES, 12)).astype(np.int8)
     model = AmaranthModel(TensorCore(CONFIG))
     sent, simulate = [], model.run

@@ -13,6 +13,7 @@ from zeroskip.sw.engines.eie import quantize as eie_quantize
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
 from zeroskip.sw.engines.tensorcore import quantize as tensorcore_quantize
+from zeroskip.sw.engines.tensorcore.part import FILL, Sample, TensorCoreLayer
 from zeroskip.sw.frontends.chain import Chain
 from zeroskip.sw.frontends.load import read, to_onnx
 from zeroskip.sw.graph import im2col, network
@@ -75,17 +76,21 @@ def test_without_a_fault_nobody_objects(model):
 
 # --- the host's arithmetic: golden has its own ---
 
-def plant_columns(monkeypatch, columns):
-    for module in (tensorcore_host, network):
-        monkeypatch.setattr(module, "columns", columns)
-
-
 def test_im2col_axes_swapped(model, monkeypatch):
-    def swapped(x, geometry, fill):
-        patches = im2col.columns(x, geometry, fill)
+    def swapped(patches, geometry):
         shaped = patches.reshape(len(patches), -1, *geometry.kernel)
         return shaped.swapaxes(2, 3).reshape(patches.shape)
-    plant_columns(monkeypatch, swapped)
+
+    def places(self, schedule):
+        right, found = places_of(self, schedule), np.full(schedule.order.size, FILL, np.int32)
+        found[schedule.order] = right
+        if self.geometry:
+            found[:self.columns] = swapped(found[None, :self.columns], self.geometry)
+        return found[schedule.order]
+    places_of = TensorCoreLayer._places
+    monkeypatch.setattr(TensorCoreLayer, "_places", places)
+    monkeypatch.setattr(network, "columns", lambda x, geometry, fill: swapped(
+        im2col.columns(x, geometry, fill), geometry))
     assert difference(model) == "conv"
 
 
@@ -115,7 +120,10 @@ def test_zero_point_dropped_on_the_way_to_real_values(model, monkeypatch):
 
 def test_padding_that_reads_0(model, monkeypatch):
     """In the host alone the engines differ; in golden too the float model is needed."""
-    plant_columns(monkeypatch, lambda x, geometry, _fill: im2col.columns(x, geometry, 0))
+    padded = Sample.padded
+    monkeypatch.setattr(Sample, "padded", lambda self, x, _zero_point: padded(self, x, 0))
+    monkeypatch.setattr(network, "columns", lambda x, geometry, _fill: im2col.columns(
+        x, geometry, 0))
     assert difference(model) == "conv"
     right = tensorcore.convolve
     monkeypatch.setattr(tensorcore, "convolve", lambda x, weight, geometry, _fill: right(

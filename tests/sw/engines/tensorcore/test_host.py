@@ -1,4 +1,4 @@
-"""The host side of the tensor core: products, layers, batches in pieces, counters; and verify
+"""The host side of the tensor core: products, layers, batches, counters; and verify
 finds a planted change of one bit in anything that the host streams."""
 
 from dataclasses import replace
@@ -12,12 +12,11 @@ from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore import golden
-from zeroskip.sw.engines.tensorcore import host as tensorcore_host
-from zeroskip.sw.engines.tensorcore.host import counters, multiply
-from zeroskip.sw.engines.tensorcore.lower import compile_layer
+from zeroskip.sw.engines.tensorcore.host import collect, counters, multiply
 from zeroskip.sw.engines.tensorcore.part import TensorCorePart, kept_columns
+from zeroskip.sw.engines.tensorcore.product import ProductImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
-from zeroskip.sw.engines.tensorcore.schedule import Schedule
+from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
 from zeroskip.sw.formats.nm import compress, mask
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.runtime import backends
@@ -67,26 +66,35 @@ def operands(pattern, m=5, k=12, n=7, seed=0):
     return values, indices, a, int8(rng, n, k)
 
 
+def product(model, pattern, values, indices, b, *, bias=None, scale=None, **modes):
+    """The product of 5 rows, 12 along K and 7 columns on the core."""
+    schedule = Schedule.of(CONFIG, pattern, 5, 12, 7)
+    channels = schedule.channels(np.zeros(5, int) if bias is None else bias,
+                                 *(scale or (np.full(5, value) for value in RAW)))
+    return collect(model, schedule, schedule.records(
+        schedule.command(raw=scale is None, **modes), schedule.weights(values, indices), channels,
+        schedule.operands(b)))
+
+
 PATTERNS = pytest.mark.parametrize("pattern", ["dense", "2:4", "1:4"])
 
 
 @PATTERNS
 def test_sums(model, pattern):
     values, indices, a, b = operands(pattern)
-    schedule = Schedule.of(CONFIG, pattern, 5, 12, 7)
-    found = multiply(model, schedule, values, indices, b)
-    assert found.outputs.dtype == np.int32
-    np.testing.assert_array_equal(found.outputs, golden.gemm(a, b.T))
+    found = product(model, pattern, values, indices, b)
+    assert found.values.dtype == np.int32
+    np.testing.assert_array_equal(found.values, golden.gemm(a, b.T))
     assert not found.saturated.any()
 
 
 def test_bias_wraps_like_int32(model):
     values, indices, a, b = operands("2:4")
     bias = np.array([0, 1, -1, (1 << 31) - 1, -1 << 31])
-    found = multiply(model, Schedule.of(CONFIG, "2:4", 5, 12, 7), values, indices, b, bias=bias)
+    found = product(model, "2:4", values, indices, b, bias=bias)
     exact = golden.gemm(a, b.T).astype(np.int64) + bias[:, None]
     assert np.any(exact > (1 << 31) - 1)
-    np.testing.assert_array_equal(found.outputs, exact.astype(np.int32))
+    np.testing.assert_array_equal(found.values, exact.astype(np.int32))
 
 
 @PATTERNS
@@ -99,14 +107,14 @@ def test_requantised_outputs(model, pattern, relu, zero_point):
     # Sums have about 15 bits: the outputs reach from small ones to beyond both ends.
     multiplier = np.minimum((1 << 31) - 1, np.int64(1) << shift - 7).astype(np.int32)
     multiplier -= rng.integers(0, 1 << 16, 5).astype(np.int32)
-    found = multiply(model, Schedule.of(CONFIG, pattern, 5, 12, 7), values, indices, b, bias=bias,
-                     scale=(multiplier, shift), zero_point=zero_point, relu=relu)
+    found = product(model, pattern, values, indices, b, bias=bias, scale=(multiplier, shift),
+                    zero_point=zero_point, relu=relu)
     sums = (golden.gemm(a, b.T).T + bias).astype(np.int32)
     expected, saturated = golden.requantise(sums, multiplier, shift, zero_point, relu)
-    np.testing.assert_array_equal(found.outputs, expected.T)
+    np.testing.assert_array_equal(found.values, expected.T)
     assert np.count_nonzero(found.saturated) == saturated
     # Where something saturated the output is at an end.
-    assert np.isin(found.outputs[found.saturated], (-128, 127)).all()
+    assert np.isin(found.values[found.saturated], (-128, 127)).all()
 
 
 @pytest.mark.parametrize("pattern", ["dense", "2:4"])
@@ -115,17 +123,16 @@ def test_pairs_of_4_bit_numbers(model, pattern):
     wide_a, wide_b = (np.stack([(x.astype(int) & 15 ^ 8) - 8, x >> 4], axis=-1)
                       .reshape(len(x), -1) for x in (a, b))
     scale = (np.full(5, 1 << 30, np.int32), np.full(5, 34, np.int32))
-    found = multiply(model, Schedule.of(CONFIG, pattern, 5, 12, 7), values, indices, b,
-                     scale=scale, zero_point=3, int4=True)
+    found = product(model, pattern, values, indices, b, scale=scale, zero_point=3, int4=True)
     expected, _ = golden.requantise((wide_b @ wide_a.T).astype(np.int32), *scale, 3, False)
-    np.testing.assert_array_equal(found.outputs, expected.T)
+    np.testing.assert_array_equal(found.values, expected.T)
     assert len(np.unique(expected)) > 8
 
 
 def test_times_are_those_of_the_rows_of_each_tile(model):
     values, indices, _, b = operands("dense")
     schedule = Schedule.of(CONFIG, "dense", 5, 12, 7)
-    times = multiply(model, schedule, values, indices, b).times
+    times = product(model, "dense", values, indices, b).times
     assert times.shape == (5, 7)
     assert len(np.unique(times)) == schedule.output_rows == 5 * 4
     for left in (0, 2, 4):      # the columns of one tile leave together
@@ -133,18 +140,37 @@ def test_times_are_those_of_the_rows_of_each_tile(model):
     panels = [times[rows] for rows in schedule.panels]
     assert all(before.max() < after.min()
                for before, after in pairwise(panels))
-    later = multiply(model, schedule, values, indices, b).times
+    later = product(model, "dense", values, indices, b).times
     assert later.min() > times.max()
+
+
+@pytest.mark.parametrize(("sizes", "scaled"), [
+    ((5, 12, 7), True), ((2, 3, 30), False), ((3, 150, 4), True), ((7, 1, 1), False)],
+    ids=["requantised", "many columns", "chunks of K", "K of one"])
+def test_product_of_two_operands_that_come_at_run_time(model, sizes, scaled):
+    """One image, several operands; their zero points are folded into what is added."""
+    m, k, n = sizes
+    rng, zero_point = np.random.default_rng(m), 7
+    scale = (rng.integers(1 << 29, 1 << 30, m, np.int32), np.full(m, 38, np.int32))
+    image = ProductImage.of(CONFIG, m, k, n, scale=scale if scaled else None,
+                            zero_point=-3 * scaled, relu=scaled)
+    for _ in range(2):
+        a, b = int8(rng, m, k), int8(rng, n, k)
+        bias = -zero_point * a.sum(axis=1, dtype=np.int32)
+        found = multiply(model, image, a, b, bias)
+        sums = (b.astype(np.int32) - zero_point) @ a.T.astype(np.int32)
+        expected = golden.requantise(sums, *scale, -3, True)[0] if scaled else sums
+        np.testing.assert_array_equal(found.values, expected.T)
+    assert len(np.unique(found.values)) > 1
 
 
 # --- counters ---
 
 def test_counters_start_again(model):
     values, indices, _, b = operands("2:4")
-    schedule = Schedule.of(CONFIG, "2:4", 5, 12, 7)
     found = []
     for _ in range(2):
-        multiply(model, schedule, values, indices, b)
+        product(model, "2:4", values, indices, b)
         found.append(counters(model))
     assert found[0] == found[1]
     assert list(found[0]) == [counter.name.lower() for counter in CoreCounter]
@@ -155,7 +181,7 @@ def test_counters_by_hand(model):
     """Three panels and four tiles of columns; twelve columns are three words in 2:4."""
     values, indices, _, b = operands("2:4")
     for _ in range(3):
-        multiply(model, Schedule.of(CONFIG, "2:4", 5, 12, 7), values, indices, b)
+        product(model, "2:4", values, indices, b)
     counts = counters(model)
     assert counts["gemms"] == 3
     assert counts["steps"] == 3 * 3 * 4 * 3
@@ -179,8 +205,8 @@ def layer(name="a", outputs=6, inputs=12, pattern="2:4", geometry=None, seed=0, 
         "raw": False, **fields}), pattern
 
 
-def part_of(*layers, config=CONFIG):
-    return TensorCorePart(config, tuple(compile_layer(*each) for each in layers))
+def part_of(*layers, config=CONFIG, batch=5):
+    return TensorCorePart.packed(config, *layers, batch=batch)
 
 
 def golden_of(layers, x):
@@ -193,9 +219,9 @@ def golden_of(layers, x):
     return outputs, total
 
 
-def run(layers, x, progress=None):
+def run(layers, x, progress=None, batch=5):
     """The layers on a core of CONFIG; every output is the reference's."""
-    result = backends.rtl("python").run(part_of(*layers), x, progress)
+    result = backends.rtl("python").run(part_of(*layers, batch=batch), x, progress)
     expected, saturated = golden_of(layers, x)
     for found, wanted in zip(result.outputs, expected, strict=True):
         assert found.dtype == wanted.dtype
@@ -272,8 +298,12 @@ def test_shares_of_the_cycles(case):
     shares = statistics.shares()
     assert list(shares) == ["useful", "edges", "wait_weights", "wait_activations",
                             "wait_outputs", "fill"]
-    assert sum(shares.values()) == pytest.approx(1)
     assert min(shares.values()) >= 0
+    # Of each product: the cycle of the start, the way to the output queue and through it, and
+    # the rows of the last tile.
+    filling = [3 + TensorCore.latency(CONFIG) + (len(each.weight) - 1) % 2 + 1
+               for each, _ in layers]
+    assert shares["fill"] == pytest.approx(sum(filling) / statistics.cycles)
     assert shares["useful"] == statistics.utilisation > 0.2
     total = {name: sum(own[name] for own in statistics.layers) for name in statistics.layers[0]}
     assert shares["wait_weights"] == total["wait_weights"] / total["cycles"]
@@ -282,7 +312,7 @@ def test_shares_of_the_cycles(case):
 
 def test_no_edges_where_the_sizes_fit():
     layers = [layer(outputs=4, inputs=16)]
-    assert run(layers, inputs_of(layers, 6)).statistics.shares()["edges"] == 0
+    assert run(layers, inputs_of(layers, 6), batch=6).statistics.shares()["edges"] == 0
 
 
 def test_statistics_as_json():
@@ -295,33 +325,58 @@ def test_statistics_as_json():
         "cycles", "steps", "wait_weights", "wait_activations", "wait_outputs", "gemms", "useful"}
 
 
-# --- batches in pieces ---
+# --- batches ---
 
-@pytest.mark.parametrize(("case", "columns", "gemms"), [
-    ("one layer", 5, [3]),                      # of 12 images: 5, 5 and 2
-    ("one layer", 12, [1]),
-    ("one layer", 11, [2]),
-    ("convolution", 40, [4]),                   # 12 positions an image: three images each
-    ("convolution", 11, [12]),                  # an image is not cut
-    ("convolution and linear", 24, [6, 1]),
-    ("convolution and linear", 1, [12, 12]),
+@pytest.mark.parametrize(("case", "batch", "products"), [
+    ("one layer", 5, 3),                        # of 12 samples: 5, 5, and 2 that are filled up
+    ("one layer", 12, 1),
+    ("one layer", 100, 1),
+    ("convolution", 3, 4),
+    ("convolution and linear", 1, 12),
+    ("convolution and linear", 8, 2),
 ])
-def test_batch_in_pieces(monkeypatch, case, columns, gemms):
+def test_batches(case, batch, products):
     layers, seen = NETWORKS[case], []
-    monkeypatch.setattr(tensorcore_host, "COLUMNS", columns)
-    statistics = run(layers, inputs_of(layers, 12), lambda *step: seen.append(step)).statistics
-    assert [own["gemms"] for own in statistics.layers] == gemms
+    statistics = run(layers, inputs_of(layers, 12), lambda *step: seen.append(step),
+                     batch).statistics
+    assert statistics.images == 12
+    assert [own["gemms"] for own in statistics.layers] == [products] * len(layers)
     assert [own["useful"] for own in statistics.layers] == [
         12 * each.outputs * kept_columns(each.weight.shape[1], pattern)
         for each, pattern in layers]
-    assert len(seen) == sum(gemms)
+    steps = [-(-len(each.weight) // 2) * -(-batch * each.outputs // len(each.weight) // 2)
+             * -(-each.weight.shape[1] // {"dense": 2, "2:4": 4, "1:4": 8}[pattern])
+             for each, pattern in layers]
+    assert [own["steps"] for own in statistics.layers] == [products * each for each in steps]
+    assert len(seen) == products * len(layers)
     assert seen == sorted(seen)
-    assert seen[-1] == (12 * len(layers), 12 * len(layers))
+    assert seen[-1] == (12, 12)
+
+
+def test_what_fills_the_last_batch_does_not_count_as_saturated():
+    """Outputs of zeros saturate, those of the sample do not."""
+    weight = np.full((2, 4), 1, np.int8)
+    own = Int8Layer("a", weight, np.full(2, 500), np.full(2, 1 << 30, np.int32),
+                    np.full(2, 30, np.int32), "none", None, 4, 2, 1.0, 0, 1.0, 0, False)
+    x = np.full((1, 4), -120, np.int8)
+    assert golden.layer(x, own)[1] == 0
+    assert golden.layer(0 * x, own)[1] == 2
+    assert run([(own, "dense")], x, batch=4).statistics.saturated == 0
+
+
+def test_an_image_for_another_batch_size():
+    layers = NETWORKS["convolution and linear"]
+    image, other = part_of(*layers, batch=3), part_of(*layers, batch=40)
+    found = image.for_batch(40)
+    assert found.batch == 40
+    for own, wanted in zip(found.layers, other.layers, strict=True):
+        for name, array in wanted.tensors().items():
+            np.testing.assert_array_equal(getattr(own, name), array)
 
 
 def test_compiled_simulation_gives_the_same_in_the_same_cycles():
     layers = [layer(outputs=9, geometry=GEOMETRY), layer("b", 5, 108, activation="relu")]
-    part, x = part_of(*layers, config=CONFIGS["tc-8"]), inputs_of(layers)
+    part, x = part_of(*layers, config=CONFIGS["tc-8"], batch=2), inputs_of(layers)
     slow, fast = (backends.rtl(name).run(part, x) for name in ("python", "cxxrtl"))
     for a, b, wanted in zip(slow.outputs, fast.outputs, golden_of(layers, x)[0], strict=True):
         np.testing.assert_array_equal(a, wanted)
@@ -346,7 +401,7 @@ def verdict_with(number, **arrays):
     broken = list(part.layers)
     broken[number] = replace(broken[number], **arrays)
     # The golden engine knows the part by its layers: its own goes in beside the broken one.
-    changed = TensorCorePart(CONFIG, tuple(broken))
+    changed = replace(part, layers=tuple(broken))
     return verify(program, inputs_of(PLANT_LAYERS), (engine, _Only(changed)))
 
 
@@ -375,17 +430,18 @@ def test_an_intact_part_is_equal():
     assert verdict.compared == 5 * (60 + 4)
 
 
+# The row's values begin at bit 20 of an item of weights, its places 16 bits behind them.
 @pytest.mark.parametrize(("number", "array", "place", "bit"), [
-    (0, "values", (3, 2), 4),
-    (1, "values", (2, 17), 6),
-    (0, "indices", (1, 3), 0),
-    (1, "indices", (0, 9), 1),
-    (0, "multiplier", 4, 24),
-    (1, "multiplier", 1, 27),
-    (0, "shift", 2, 0),
-    (1, "shift", 3, 2),
-    (0, "bias", 0, 10),
-    (1, "bias", 3, 31),
+    (0, "weights", (4, 0), 20 + 4),             # rows 2 and 3, second of three steps
+    (1, "weights", (8, 0), 6),
+    (0, "weights", (4, 0), 17),                 # 2 of (2, 3) becomes 0
+    (1, "weights", (20, 1), 4),
+    (0, "channels", (4, 1), 24),
+    (1, "channels", (1, 1), 27),
+    (0, "channels", (2, 1), 31),
+    (1, "channels", (3, 2), 1),
+    (0, "channels", (0, 0), 10),
+    (1, "channels", (3, 0), 28),
 ])
 def test_a_change_of_one_bit_is_found(number, array, place, bit):
     integer, pattern = PLANT_LAYERS[number]
@@ -394,15 +450,10 @@ def test_a_change_of_one_bit_is_found(number, array, place, bit):
     found = verdict_with(number, **{array: changed}).difference
 
     # What the reference makes of the same change, layer by layer.
-    if array in ("values", "indices"):
-        packed = {"values": own.values, "indices": own.indices, array: changed}
-        weight = np.zeros((own.rows, -(-own.columns // 4), 4), np.int8)
-        each = own.values.shape[1] // weight.shape[1]
-        np.put_along_axis(weight, packed["indices"].reshape(*weight.shape[:2], each).astype(int),
-                          packed["values"].reshape(*weight.shape[:2], each), axis=2)
-        wrong = replace(integer, weight=weight.reshape(own.rows, -1)[:, :own.columns])
-    else:
-        wrong = replace(integer, **{array: changed.astype(getattr(integer, array).dtype)})
+    wrong = replace(own, **{array: changed}).unpacked(CONFIG, 5)
+    rows = np.flatnonzero([
+        any(np.any(getattr(wrong, name)[row] != getattr(integer, name)[row])
+            for name in ("weight", "bias", "multiplier", "shift")) for row in range(own.rows)])
     layers = list(PLANT_LAYERS)
     layers[number] = wrong, pattern
     x = inputs_of(PLANT_LAYERS)
@@ -414,7 +465,9 @@ def test_a_change_of_one_bit_is_found(number, array, place, bit):
     assert (found.image, found.layer, found.row) == (image, ["first", "second"][at], row)
     assert at == number
     channel = row // own.positions
-    assert channel == (place if isinstance(place, int) else place[0])
+    assert [channel] == rows.tolist()
+    if array == "channels":
+        assert channel == place[0]
     assert (found.unit, found.pe) == ("tile row", channel % 2)
     assert found.cycle > 0
     assert found.values == (good[at][image, row], bad[at][image, row])
@@ -423,7 +476,7 @@ def test_a_change_of_one_bit_is_found(number, array, place, bit):
 
 def test_cycle_is_when_the_output_left():
     own = part_of(*PLANT_LAYERS).layers[1]
-    verdict = verdict_with(1, bias=flipped(own.bias, 2, 20))
+    verdict = verdict_with(1, channels=flipped(own.channels, (2, 0), 20))
     found = verdict.difference
     ((result,), times) = verdict.results[1], verdict.results[1][0].times
     assert (found.layer, found.row) == ("second", 2)

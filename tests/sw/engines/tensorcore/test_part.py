@@ -1,4 +1,4 @@
-"""A tensor core's part of a program: what is written is read, and each misfit is refused."""
+"""A tensor core's image in a program: what is written is read, and each misfit is refused."""
 
 import json
 import zlib
@@ -11,40 +11,45 @@ from safetensors.numpy import load_file, save_file
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore.part import (
+    FILL,
+    Sample,
     TensorCoreLayer,
     TensorCorePart,
     kept_columns,
-    pack_indices,
 )
+from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.graph.im2col import Geometry
+from zeroskip.sw.formats.nm import mask
+from zeroskip.sw.graph.im2col import Geometry, columns
 
 CONFIG = TensorCoreConfig(rows=4, patterns=("dense", "2:4", "1:4"))
 GEOMETRY = Geometry((2, 5, 4), (3, 2), (2, 1), (1, 0, 1, 1), (1, 1))
 """K = 12; 3 x 4 positions."""
+BATCH = 3
+
+
+def integer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, **fields):
+    """A random layer whose weights are of a pattern."""
+    rng = np.random.default_rng(3)
+    k = 12 if geometry else inputs
+    weight = rng.integers(-128, 128, (rows, -(-k // 4) * 4)).astype(np.int8)
+    if pattern != "dense":
+        weight = np.where(mask(weight, pattern), weight, 0).astype(np.int8)
+    raw = fields.get("raw", False)
+    return Int8Layer(**{
+        "name": name, "weight": np.ascontiguousarray(weight[:, :k]),
+        "bias": rng.integers(-9999, 9999, rows),
+        "multiplier": np.where(raw, 0, rng.integers(0, 2**31, rows)).astype(np.int32),
+        "shift": np.where(raw, 24, rng.integers(24, 56, rows)).astype(np.int32),
+        "activation": "relu", "geometry": geometry, "inputs": 40 if geometry else inputs,
+        "outputs": rows * (12 if geometry else 1), "input_scale": 0.25, "input_zero_point": -3,
+        "output_scale": 0.25, "output_zero_point": -3, "raw": False, **fields})
 
 
 def layer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, **fields):
-    """A random layer; a group keeps random places."""
-    rng = np.random.default_rng(3)
-    columns = 12 if geometry else inputs
-    kept = kept_columns(columns, pattern)
-    each = {"dense": 0, "2:4": 2, "1:4": 1}[pattern]
-    groups = -(-columns // 4)
-    places = np.sort(rng.random((rows, groups, 4)).argsort(axis=2)[..., :each], axis=2)
-    values = rng.integers(-128, 128, (rows, kept)).astype(np.int8)
-    if each:
-        behind = (np.arange(groups)[:, None] * 4 + places >= columns).reshape(rows, kept)
-        values[behind] = 0
-    return TensorCoreLayer(**{
-        "name": name, "pattern": pattern, "activation": "relu", "geometry": geometry,
-        "inputs": 40 if geometry else inputs, "outputs": rows * (12 if geometry else 1),
-        "input_scale": 0.25, "input_zero_point": -3, "output_scale": 0.25,
-        "output_zero_point": -3, "raw": False, "values": values,
-        "indices": places.astype(np.uint8).reshape(rows, -1),
-        "bias": rng.integers(-9999, 9999, rows).astype(np.int32),
-        "multiplier": rng.integers(0, 2**31, rows).astype(np.int32),
-        "shift": rng.integers(24, 56, rows).astype(np.int32), **fields})
+    """The same, packed."""
+    own = integer(name, pattern, inputs, rows, geometry, **fields)
+    return TensorCoreLayer.packed(own, pattern, CONFIG, BATCH)
 
 
 PARTS = {
@@ -52,7 +57,7 @@ PARTS = {
     "2:4": (layer(pattern="2:4"),),
     "1:4": (layer(pattern="1:4"),),
     "K no multiple of four": (layer(pattern="2:4", inputs=13), layer("b", "1:4", 6, 5)),
-    "several words of metadata": (layer(pattern="2:4", inputs=200),),
+    "many steps": (layer(pattern="2:4", inputs=200),),
     "convolution": (layer("conv", "2:4", geometry=GEOMETRY), layer("fc", inputs=72)),
     "raw": (layer(), layer("last", inputs=6, activation="none", raw=True)),
 }
@@ -67,12 +72,12 @@ def reference_of(part):
     """Its layers, where they can be had."""
     try:
         return tuple(part.unpacked())
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, TypeError, KeyError):
         return ()
 
 
 def save(path, *layers):
-    part = TensorCorePart(CONFIG, layers)
+    part = TensorCorePart(CONFIG, layers, BATCH)
     Program.chain((part,), reference_of(part)).save(path)
 
 
@@ -105,7 +110,7 @@ def refuse_forged(path, message, change, *layers):
 def test_round_trip(path, name):
     save(path, *PARTS[name])
     (part,) = Program.load(path).images
-    assert part.config == CONFIG
+    assert (part.config, part.batch) == (CONFIG, BATCH)
     for found, expected in zip(part.layers, PARTS[name], strict=True):
         for field, value in vars(expected).items():
             loaded = getattr(found, field)
@@ -117,23 +122,24 @@ def test_round_trip(path, name):
 
 
 def test_what_goes_in_and_out():
-    part = TensorCorePart(CONFIG, PARTS["convolution"])
+    part = TensorCorePart(CONFIG, PARTS["convolution"], BATCH)
     assert (part.inputs, part.outputs) == (40, 6)
     assert (part.input.dtype, part.input.scale, part.input.zero_point) == (np.int8, 0.25, -3)
     assert part.output.dtype == np.int8
-    assert TensorCorePart(CONFIG, PARTS["raw"]).output.dtype == np.int32
+    assert TensorCorePart(CONFIG, PARTS["raw"], BATCH).output.dtype == np.int32
     assert part.traced() is part
 
 
 def test_owner_of_an_output():
-    part = TensorCorePart(CONFIG, PARTS["convolution"])
+    part = TensorCorePart(CONFIG, PARTS["convolution"], BATCH)
     owners = [part.owner(part.layers[0], output) for output in range(72)]
     assert owners == [channel % 4 for channel in range(6) for _ in range(12)]
     assert [part.owner(part.layers[1], output) for output in range(6)] == [0, 1, 2, 3, 0, 1]
 
 
 def test_storage_by_hand():
-    part = TensorCorePart(CONFIG, (layer(pattern="2:4", inputs=13),))   # four groups of 6 rows
+    """Four groups of six rows."""
+    part = TensorCorePart(CONFIG, (layer(pattern="2:4", inputs=13),), BATCH)
     assert part.storage() == {"weights": 48, "indices": 12, "biases": 24, "multipliers": 24,
                               "shifts": 6, "float32": 4 * 6 * 14}
 
@@ -144,15 +150,49 @@ def test_kept_columns(columns, pattern, kept):
     assert kept_columns(columns, pattern) == kept
 
 
-def test_indices_in_words_by_hand():
-    indices = np.array([[0, 3, 1, 2] * 4 + [1, 2]], np.uint8)
-    assert pack_indices(indices).tolist() == [[0b10011100 * 0x01010101, 0b1001]]
-    assert pack_indices(indices).dtype == np.uint32
+# --- where values lie ---
+
+@pytest.mark.parametrize("geometry", [
+    GEOMETRY, Geometry((3, 4, 6), (2, 3), (1, 2), (0, 2, 3, 1), (2, 1)),
+    Geometry((1, 1, 1), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))], ids=str)
+@pytest.mark.parametrize("pattern", ["dense", "2:4", "1:4"])
+def test_places_are_those_of_the_patches(geometry, pattern):
+    """Every byte of every word, from im2col's patches; rows behind K are zeros."""
+    k, batch = geometry.input_shape[0] * geometry.kernel[0] * geometry.kernel[1], 3
+    own = replace(integer(geometry=geometry, weight=np.zeros((2, k), np.int8), rows=2),
+                  inputs=int(np.prod(geometry.input_shape)), outputs=2 * geometry.positions)
+    packed = TensorCoreLayer.packed(own, pattern, CONFIG, batch)
+    x = np.random.default_rng(4).integers(-128, 128, (batch, packed.inputs)).astype(np.int8)
+    schedule, sample = packed.schedule(CONFIG, batch), Sample.of(geometry, packed.inputs)
+    values = sample.padded(x, -3)
+    assert len(values) == batch * sample.size + 1
+    starts = sample.starts(np.arange(schedule.n))[:, None, None]
+    found = values[np.where(packed.places == FILL, FILL, starts + packed.places)]
+    expected = np.zeros((schedule.n, schedule.order.size), np.int8)
+    expected[:, :k] = columns(x, geometry, -3)
+    np.testing.assert_array_equal(found, expected[:, schedule.order])
 
 
-def test_indices_of_a_dense_matrix_take_no_word():
-    assert pack_indices(np.zeros((3, 0), np.uint8)).shape == (3, 0)
+def test_a_flat_sample_lies_as_it_is():
+    sample = Sample.of(None, 12)
+    assert sample.size == 12
+    assert sample.starts(np.arange(3)).tolist() == [0, 12, 24]
+    assert sample.padded(np.arange(24, dtype=np.int8).reshape(2, 12), 5).tolist() == [
+        *range(24), 0]
 
+
+def test_the_batch_of_an_image_that_is_given_none():
+    def batch(*layers):
+        return TensorCorePart.packed(CONFIG, *((own, "dense") for own in layers)).batch
+    assert batch(integer()) == 8
+    wide = Geometry((1, 32, 32), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+    conv = integer(geometry=wide, weight=np.ones((1, 1), np.int8), rows=1, outputs=1024)
+    assert batch(replace(conv, inputs=1024)) == 4
+    large = replace(wide, input_shape=(1, 70, 70))
+    assert batch(replace(conv, geometry=large, inputs=4900, outputs=4900)) == 1
+
+
+# --- what is refused ---
 
 @pytest.mark.parametrize(("fields", "message"), [
     ({"pattern": "4:8"}, "pattern is '4:8', expected 'dense' or '2:4' or '1:4'"),
@@ -173,93 +213,94 @@ def test_field_out_of_range(path, fields, message):
     refuse(path, f"layer fc: {message}", replace(layer(), **fields))
 
 
-@pytest.mark.parametrize("array", ["values", "bias", "multiplier", "shift"])
-def test_wrong_dtype(path, array):
-    wrong = getattr(layer(), array).astype(np.int64)
-    refuse(path, f"layer fc: {array} is int64", replace(layer(), **{array: wrong}))
+TENSORS = pytest.mark.parametrize("name", ["command", "weights", "channels", "places"])
 
 
-@pytest.mark.parametrize("array", ["bias", "multiplier", "shift"])
-def test_wrong_length(path, array):
-    short = getattr(layer(), array)[:5]
-    refuse(path, f"layer fc: {array} is int32 .5., expected int32 .6.",
-           replace(layer(), **{array: short}))
+@TENSORS
+def test_wrong_dtype(path, name):
+    wrong = getattr(layer(), name).astype(np.int64)
+    refuse(path, f"layer fc: {name} is int64", replace(layer(), **{name: wrong}))
 
 
-@pytest.mark.parametrize("pattern", ["dense", "2:4", "1:4"])
-def test_values_of_other_columns(path, pattern):
-    whole = layer(pattern=pattern)
-    refuse(path, r"layer fc: values is int8 \[6, \d+\], expected int8 \[6, ",
-           replace(whole, values=whole.values[:, 1:], indices=whole.indices[:, 1:]))
+@TENSORS
+def test_wrong_shape(path, name):
+    whole = getattr(layer(), name)
+    for wrong in (whole[:, 1:], np.concatenate([whole, whole[:1]]), whole[0]):
+        refuse(path, rf"layer fc: {name} is u?int32 \[.*\], expected u?int32 ",
+               replace(layer(), **{name: wrong}))
+
+
+@TENSORS
+def test_no_word_may_differ(path, name):
+    """Also where the core would compute the same: what fills words up, spare bits, rows behind
+    the last."""
+    for pattern, inputs in (("2:4", 13), ("1:4", 6), ("dense", 9)):
+        whole = getattr(layer(pattern=pattern, inputs=inputs), name)
+        for place in {(0, 0), (len(whole) - 1, whole.shape[1] - 1), (len(whole) // 2, 0)}:
+            for bit in (0, 5, 31):
+                wrong = whole.copy()
+                wrong.view(np.uint32)[place] ^= np.uint32(1 << bit)
+                own = replace(layer(pattern=pattern, inputs=inputs), **{name: wrong})
+                save(path, layer(pattern=pattern, inputs=inputs))
+                good = Program.load(path)
+                part = TensorCorePart(CONFIG, (own,), BATCH)
+                good.with_images(part).save(path)
+                with pytest.raises(BadInput, match="layer fc|not those of the reference"):
+                    Program.load(path)
+
+
+@pytest.mark.parametrize("value", [-2, 40, 1 << 30, -(1 << 31)])
+def test_place_outside_of_the_sample(path, value):
+    wrong = layer().places.copy()
+    wrong[0, 3] = value
+    refuse(path, "layer fc: item 0 of its places, word 3, is not that of its geometry",
+           replace(layer(), places=wrong))
+
+
+def test_places_of_another_geometry(path):
+    other = layer(geometry=replace(GEOMETRY, dilation=(1, 2), padding=(1, 1, 1, 1)))
+    refuse(path, "layer conv: item 0 of its places, word ., is not that of its geometry",
+           replace(layer("conv", geometry=GEOMETRY), places=other.places))
+
+
+def test_another_batch(path):
+    refuse_forged(path, "layer fc: item 0 of its command, word 0, is not that of its sizes",
+                  lambda part, _: part.update(batch=4))
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.0, "8", None, 1 << 40])
+def test_batch_that_is_none(path, batch):
+    refuse_forged(path, "batch is", lambda part, _: part.update(batch=batch))
+
+
+def test_batch_that_is_not_one_command(path):
+    refuse_forged(path, "layer fc: a GEMM with 16777216 columns is not one command",
+                  lambda part, _: part.update(batch=1 << 24))
 
 
 def test_pattern_that_the_machine_does_not_have(path):
     config = TensorCoreConfig(patterns=("dense",))
-    Program.chain((TensorCorePart(config, (layer(pattern="2:4"),)),), ()).save(path)
+    Program.chain((TensorCorePart(config, (layer(pattern="2:4"),), BATCH),), ()).save(path)
     with pytest.raises(BadInput, match="layer fc: pattern is '2:4', expected 'dense';"):
         Program.load(path)
 
 
-@pytest.mark.parametrize(("array", "value", "expected"), [
-    ("shift", 23, "24 to 55"), ("shift", 56, "24 to 55"), ("multiplier", -1, "0 to 2147483647")])
-def test_value_out_of_range_names_its_row(path, array, value, expected):
-    wrong = getattr(layer(), array).copy()
-    wrong[4] = value
-    refuse(path, f"layer fc, row 4: {array} is {value}, expected {expected}",
-           replace(layer(), **{array: wrong}))
+def two_places(first, second):
+    """A 2:4 layer whose third row has these places in its first group."""
+    own, wrong = layer(pattern="2:4"), layer(pattern="2:4").weights.copy()
+    bits = np.unpackbits(wrong[:1].view(np.uint8), bitorder="little")
+    bits[2 * 40 + 32:2 * 40 + 36] = first & 1, first >> 1, second & 1, second >> 1
+    wrong[0] = np.packbits(bits, bitorder="little").view("<u4")
+    return replace(own, weights=wrong)
 
 
 @pytest.mark.parametrize("places", [(2, 2), (3, 1)])
-def test_positions_that_do_not_ascend(path, places):
-    wrong = layer(pattern="2:4").indices.copy()
-    wrong[3, 2:4] = places
-    refuse(path, rf"layer fc, row 3, group 1: positions \[{places[0]}, {places[1]}\] do not",
-           replace(layer(pattern="2:4"), indices=wrong))
+def test_places_that_do_not_ascend(path, places):
+    refuse(path, r"layer fc: item 0 of its weights, word \d, is not that of its weights",
+           two_places(*places))
 
 
-def test_position_beyond_its_group():
-    wrong = layer(pattern="1:4").indices.copy()
-    wrong[5, 2] = 4                 # a file cannot hold it
-    with pytest.raises(ValueError, match="layer fc, row 5, group 2: a position is 4"):
-        replace(layer(pattern="1:4"), indices=wrong).check(CONFIG)
-
-
-def test_weight_behind_the_last_column(path):
-    whole = layer(pattern="1:4", inputs=5)
-    indices, values = whole.indices.copy(), whole.values.copy()
-    indices[2, 1], values[2, 1] = 1, 7
-    refuse(path, "layer fc, row 2, group 1: a weight stands behind the last of 5 columns",
-           replace(whole, indices=indices, values=values))
-
-
-def test_metadata_behind_the_last_position(path):
-    def change(_, tensors):
-        tensors["step0.layer0.metadata"][4] |= np.uint32(1 << 12)     # six positions a row
-    refuse_forged(path, "layer fc, row 4: the metadata goes on behind its 6 positions", change)
-
-
-@pytest.mark.parametrize("wrong", [
-    np.zeros((6, 1), np.int32), np.zeros((6, 2), np.uint32), np.zeros((5, 1), np.uint32),
-    np.zeros(6, np.uint32)], ids=["dtype", "words", "rows", "dimensions"])
-def test_metadata_of_another_kind(path, wrong):
-    def change(_, tensors):
-        tensors["step0.layer0.metadata"] = wrong
-    refuse_forged(path, "layer fc: metadata is u?int32", change)
-
-
-def test_dense_layer_with_metadata(path):
-    def change(_, tensors):
-        tensors["step0.layer0.metadata"] = np.zeros((6, 1), np.uint32)
-    refuse_forged(path, r"metadata is uint32 \[6, 1\], expected uint32 \[6, 0\]", change, layer())
-
-
-def test_values_without_rows(path):
-    def change(_, tensors):
-        tensors["step0.layer0.values"] = np.zeros(6, np.int8)
-    refuse_forged(path, "layer fc: values have 1 dimensions", change)
-
-
-@pytest.mark.parametrize("name", ["values", "metadata", "bias", "multiplier", "shift"])
+@TENSORS
 def test_missing_tensor(path, name):
     refuse_forged(path, f"layer0.{name}", lambda _, t: t.pop(f"step0.layer0.{name}"))
 
@@ -281,7 +322,8 @@ def test_missing_key(path, key):
     ({"kernel": 3}, "layer conv: .*iterable"),
     ({"input_shape": [2, 5, 5]}, "layer conv: inputs is 40, expected 50"),
     ({"stride": [1, 1]}, "layer conv: outputs is 72, expected a multiple of its 20 positions"),
-    ({"kernel": [3, 1], "padding": [1, 0, 1, 0]}, r"layer conv: values is int8 \[6, 6\], expected"),
+    ({"kernel": [3, 1], "padding": [1, 0, 1, 0]},
+     r"layer conv: weights is uint32 \[4, 5\], expected uint32 \[2, 5\]"),
 ])
 def test_geometry_that_does_not_fit(path, change, message):
     refuse_forged(path, message, lambda part, _: part["layers"][0]["geometry"].update(change),
@@ -316,13 +358,13 @@ LARGE = Geometry((1, 4096, 4096), (4, 3), (1, 1), (2, 1, 1, 1), (1, 1))
 """K = 12; 2^24 positions."""
 
 
-@pytest.mark.parametrize(("large", "said"), [
-    (layer(rows=1 << 16, inputs=1), "65536 rows"),
-    (layer(rows=1, inputs=4 * 1024 * 255 + 1), "256 chunks of K"),
-    (replace(layer(rows=1, geometry=LARGE), inputs=1 << 24, outputs=1 << 24), "16777216 columns"),
+@pytest.mark.parametrize(("fields", "said"), [
+    ({"outputs": 1 << 16}, "65536 rows"),
+    ({"inputs": 4 * 1024 * 255 + 1}, "256 chunks of K"),
+    ({"geometry": LARGE, "inputs": 1 << 24, "outputs": 1 << 24}, "50331648 columns"),
 ], ids=["rows", "chunks", "positions"])
-def test_layer_that_is_not_one_command(path, large, said):
-    refuse(path, f"layer fc: a GEMM with {said} is not one command", large)
+def test_layer_that_is_not_one_command(path, fields, said):
+    refuse(path, f"layer fc: a GEMM with {said} is not one command", replace(layer(), **fields))
 
 
 def test_unknown_field_of_the_configuration(path):
@@ -336,24 +378,29 @@ def test_configuration_changed_under_its_digest(path):
 # --- bound to the reference, and within memory ---
 
 @pytest.mark.parametrize("change", [
-    {"input_scale": 0.5}, {"output_scale": 0.5}, {"input_zero_point": 4}, {"output_zero_point": 4},
-    {"name": "other"}, {"activation": "none"}], ids=str)
+    {"input_scale": 0.5}, {"output_scale": 0.5}, {"input_zero_point": 4}, {"name": "other"}],
+    ids=str)
 def test_what_the_reference_does_not_say(path, change):
     refuse_forged(path, "not those of the reference",
                   lambda part, _: part["layers"][0].update(change))
 
 
-@pytest.mark.parametrize("name", ["values", "bias", "multiplier", "shift"])
+@pytest.mark.parametrize("change", [{"output_zero_point": 4}, {"activation": "none"}], ids=str)
+def test_what_the_command_does_not_say(path, change):
+    refuse_forged(path, "item 0 of its command, word .*, is not that of its sizes",
+                  lambda part, _: part["layers"][0].update(change))
+
+
+@pytest.mark.parametrize("name", ["weights", "channels"])
 def test_tensor_that_the_reference_does_not_have(path, name):
     def change(_, tensors):
-        tensor = tensors[f"step0.layer0.{name}"]
-        tensor.reshape(-1)[0] = 30
+        tensors[f"step0.layer0.{name}"][1, 0] ^= 4
     refuse_forged(path, "not those of the reference", change)
 
 
 def test_type_of_the_input(path):
     """Integers of a model that are taken for real values would be scaled once more."""
-    part = TensorCorePart(CONFIG, (layer(),))
+    part = TensorCorePart(CONFIG, (layer(),), BATCH)
     Program.chain((part,), part.unpacked(), "uint8").save(path)
     assert Program.load(path).input_dtype == "uint8"
     content = path.read_bytes()
@@ -374,25 +421,25 @@ def load_header(path):
         "__metadata__"]["zeroskip"]
 
 
-def test_unpacked_is_what_was_packed():
-    for name, layers in PARTS.items():
-        for own in layers:
-            weight = own.unpacked().weight
-            assert weight.shape == (own.rows, own.columns), name
-            for row in range(own.rows):
-                dense, each = np.zeros(-(-own.columns // 4) * 4, np.int8), own.values.shape[1]
-                places = np.arange(each)
-                if own.pattern != "dense":
-                    groups = each // (len(dense) // 4)
-                    places = places // groups * 4 + own.indices[row]
-                dense[places] = own.values[row]
-                assert weight[row].tolist() == dense[:own.columns].tolist(), name
+@pytest.mark.parametrize("fields", [
+    {"pattern": "dense"}, {"pattern": "2:4"}, {"pattern": "1:4"}, {"pattern": "2:4", "inputs": 13},
+    {"pattern": "1:4", "inputs": 200}, {"pattern": "2:4", "geometry": GEOMETRY},
+    {"activation": "none", "raw": True}], ids=str)
+def test_unpacked_is_what_was_packed(fields):
+    own = integer(**fields)
+    found = layer(**fields).unpacked(CONFIG, BATCH)
+    for name, value in vars(own).items():
+        loaded = getattr(found, name)
+        if isinstance(value, np.ndarray):
+            assert (loaded.dtype, loaded.tolist()) == (value.dtype, value.tolist()), name
+        else:
+            assert loaded == value, name
 
 
 def test_overflow_is_proved_again(path):
-    bias = np.full(6, (1 << 31) - 9, np.int32)
+    bias = np.full(6, (1 << 31) - 9)
     refuse(path, "layer fc, row .: a sum can reach 2147.*, which int32 does not hold",
-           replace(layer(), bias=bias))
+           layer(bias=bias))
 
 
 @pytest.mark.parametrize(("sizes", "message"), [
@@ -401,7 +448,7 @@ def test_overflow_is_proved_again(path):
      "has about 65,536 multipliers, at most 4,096"),
 ])
 def test_core_that_takes_too_long_to_build(path, sizes, message):
-    Program.chain((TensorCorePart(replace(CONFIG, **sizes), (layer(),)),), ()).save(path)
+    Program.chain((TensorCorePart(replace(CONFIG, **sizes), (layer(),), BATCH),), ()).save(path)
     with pytest.raises(BadInput, match=message):
         Program.load(path)
 
@@ -421,21 +468,35 @@ def test_padding_that_fills_the_memory(path, padding, message):
     refuse_forged(path, message, change, layer(geometry=GEOMETRY))
 
 
-def test_sample_that_fills_the_memory():
-    large = layer(geometry=Geometry((2, 2000, 2000), (3, 2), (1, 1), (0, 0, 0, 0), (1, 1)))
-    many = replace(large, inputs=8_000_000, outputs=6 * large.positions)
-    many.check_size(CONFIG)
+def test_batch_that_fills_the_memory():
+    image = Geometry((2, 2000, 2000), (3, 2), (1, 1), (0, 0, 0, 0), (1, 1))
+    many = replace(layer(), geometry=image, inputs=8_000_000, outputs=6 * image.positions)
+    many.check_size(CONFIG, 1)
+    with pytest.raises(BadInput, match="a batch of 4 takes about .* bytes of memory, at most 4,29"):
+        many.check_size(CONFIG, 4)
     outputs = replace(many, outputs=600 * many.positions)
-    with pytest.raises(BadInput, match="a sample takes about .* bytes of memory, at most 4,294"):
-        outputs.check_size(CONFIG)
-    with pytest.raises(BadInput, match="a sample takes about .* multiplications, at most 68,7"):
-        replace(many, outputs=6000 * many.positions).check_size(CONFIG)
+    with pytest.raises(BadInput, match="a batch of 1 takes about .* bytes of memory, at most 4,29"):
+        outputs.check_size(CONFIG, 1)
+    with pytest.raises(BadInput, match="a batch of 1 takes about .* multiplications, at most 68,7"):
+        replace(many, outputs=6000 * many.positions).check_size(CONFIG, 1)
 
 
-def test_weights_streamed_for_every_block_by_hand():
-    """A column of tiles takes the whole buffer, so 899 positions make 225 blocks."""
+def test_bytes_of_a_batch_by_hand():
+    """A column of tiles takes the whole buffer, so 899 positions make 225 blocks, each with all
+    weights: 250 panels of 250 steps do not stay."""
     image = Geometry((1000, 29, 31), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    wide = replace(layer(geometry=image), inputs=899_000, outputs=899_000)
-    taken = 20 * (225 * 1000 * 1000 + 225 * 4 * 63 * 16) + 40 * 899_000
-    with pytest.raises(BadInput, match=f"a sample takes about {taken:,} bytes of memory"):
-        wide.check_size(replace(CONFIG, activation_words=63))
+    wide = replace(layer(), geometry=image, inputs=899_000, outputs=899_000)
+    taken = 20 * (225 * 1000 * 1000 + 225 * 4 * 63 * 16) + 40 * 899_000 + 2 * 899_000
+    with pytest.raises(BadInput, match=f"a batch of 1 takes about {taken:,} bytes of memory"):
+        wide.check_size(replace(CONFIG, activation_words=63), 1)
+
+
+def test_bytes_of_a_batch_whose_weights_stay():
+    """Two panels of one step: one load for 6 blocks of columns."""
+    image = Geometry((1, 400, 400), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+    own = replace(layer(), geometry=image, inputs=160_000, outputs=960_000)
+    schedule = own.schedule(replace(CONFIG, activation_words=16), 90)
+    assert schedule.keep
+    taken = 20 * (2 * 4 * 1 * 4 + 14_400_000 * 16) + 40 * 6 * 14_400_000 + 2 * 14_400_000
+    with pytest.raises(BadInput, match=f"a batch of 90 takes about {taken:,} bytes of memory"):
+        own.check_size(replace(CONFIG, activation_words=16), 90)

@@ -12,6 +12,7 @@ from zeroskip.hw.tensorcore import layouts
 from zeroskip.hw.tensorcore.config import CONFIGS, SPEEDUP, TensorCoreConfig
 from zeroskip.sw.engines.payload import unpack_fields
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
+from zeroskip.sw.engines.wire import Poll, Read, Write, streams
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats import nm
 
@@ -125,7 +126,7 @@ def test_the_command_holds_the_sizes_and_the_modes():
         zero_point=-128, relu=True, int4=True))
     assert {name: int(value[0]) for name, value in fields.items()} == {
         "rows": 5, "columns": 9, "block": 12, "chunks": 1, "steps": 5, "words": 5, "pattern": 2,
-        "int4": 1, "zero_point": 128, "relu": 1, "raw": 0}
+        "int4": 1, "zero_point": 128, "relu": 1, "raw": 0, "keep": 0}
     plain = unpack_fields(layouts.gemm(schedule.config), schedule.command(raw=True))
     assert [int(plain[name][0]) for name in ("int4", "zero_point", "relu", "raw")] == [0, 0, 0, 1]
 
@@ -173,10 +174,13 @@ def machine(schedule, weights, activations, channels):
     words = iter(read_activations(config, activations))
     biases = iter(unpack_fields(layouts.CHANNEL, channels)["bias"].astype(np.uint32)
                   .view(np.int32).tolist())
-    rows = []
+    rows, kept = [], []
     for columns in range(schedule.n, 0, -schedule.block):
         tiles = -(-min(columns, schedule.block) // config.columns)
         block = [next(words) for _ in range(tiles * schedule.words)] if schedule.chunks == 1 else 0
+        if schedule.keep:
+            kept = kept or [*steps]     # all came in the first block
+            steps = iter(kept)
         for left in range(schedule.m, 0, -config.rows):
             sums = np.zeros((tiles, config.rows, config.columns), np.int64)
             for _ in range(schedule.chunks):
@@ -219,8 +223,16 @@ def test_a_machine_that_reads_the_streams_gets_the_product(problem, seed):
     values, indices, a = random_matrix(rng, pattern, m, k)
     b = rng.integers(-128, 128, (n, k), np.int8)
     bias = rng.integers(-(1 << 31), 1 << 31, m)
-    payload = machine(schedule, schedule.weights(values, indices), schedule.activations(b),
-                      schedule.channels(bias, *(np.full(m, each) for each in RAW)))
+    weights = schedule.weights(values, indices)
+    assert len(weights) == schedule.turns * schedule.steps
+    dense = schedule.matrix(weights)
+    np.testing.assert_array_equal(dense[:, :k], a)
+    assert not dense[:, k:].any()
+    sent, received = streams(schedule.records(
+        schedule.command(raw=True), weights,
+        schedule.channels(bias, *(np.full(m, each) for each in RAW)), schedule.operands(b)))
+    assert received == {"outputs": schedule.output_rows}
+    payload = machine(schedule, sent["weights"], sent["activations"], sent["channels"])
     assert len(payload) == schedule.output_rows
     outputs, saturated = schedule.outputs(payload)
     expected = a.astype(np.int64) @ b.T.astype(np.int64) + bias[:, None]
@@ -258,15 +270,54 @@ def test_dense_metadata_are_the_two_halves_of_every_group_in_turn(k, chunks):
         [2, 3, 2, 3], places[..., 1::2, :].shape).tolist()
 
 
-def test_channels_hold_any_numbers_and_come_again_with_each_block():
+def test_channels_hold_any_numbers():
     schedule = Schedule.of(TINY, "2:4", 3, 4, 25)
-    assert len(schedule.blocks) == 3
     bias = np.array([-(1 << 31), -1, (1 << 31) - 1])
     multiplier, shift = np.array([0, 1, (1 << 31) - 1], np.int32), np.array([24, 40, 55], np.int32)
     fields = unpack_fields(layouts.CHANNEL, schedule.channels(bias, multiplier, shift))
-    assert fields["bias"].astype(np.uint32).view(np.int32).tolist() == [*bias] * 3
-    assert fields["multiplier"].tolist() == [*multiplier] * 3
-    assert fields["shift"].tolist() == [0, 16, 31] * 3
+    assert fields["bias"].astype(np.uint32).view(np.int32).tolist() == [*bias]
+    assert fields["multiplier"].tolist() == [*multiplier]
+    assert fields["shift"].tolist() == [0, 16, 31]
+
+
+def order_of(schedule):
+    """Port and number of items of every record, for numbers in place of operands."""
+    m = schedule.m
+    records = [*schedule.records(
+        schedule.command(), schedule.weights(np.zeros((m, 1), np.int8), np.zeros((m, 0), np.uint8)),
+        schedule.channels(np.arange(m), *(np.full(m, each) for each in RAW)),
+        schedule.operands(np.zeros((schedule.n, 1), np.int8)))]
+    assert records.pop() == Poll("busy", 0)
+    assert records[0].port == "commands"
+    assert all(isinstance(record, Read) == (record.port == "outputs") for record in records)
+    return [(record.port[0], len(record.items) if isinstance(record, Write) else record.items)
+            for record in records[1:]]
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [
+    # Two panels of three rows; three blocks of at most ten columns: weights once.
+    ((5, 4, 25), [("c", 3), ("w", 1), ("a", 5), ("o", 15), ("c", 2), ("w", 1), ("o", 10),
+                  ("c", 3), ("a", 5), ("o", 15), ("c", 2), ("o", 10),
+                  ("c", 3), ("a", 3), ("o", 9), ("c", 2), ("o", 6)]),
+    # Twelve steps are more than half of the buffer: weights in each block.
+    ((8, 16, 3), 2 * [("c", 3), ("w", 4), ("a", 4), ("o", 3), ("c", 3), ("w", 4), ("o", 3),
+                      ("c", 2), ("w", 4), ("o", 2)]),
+    # Chunks: each panel needs the columns again.
+    ((4, 30, 2), [("c", 3), ("w", 4), ("a", 4), ("w", 4), ("a", 4), ("o", 3),
+                  ("c", 1), ("w", 4), ("a", 4), ("w", 4), ("a", 4), ("o", 1)]),
+], ids=["kept", "not kept", "chunks"])
+def test_records_never_wait_for_a_later_one(sizes, expected):
+    """What a panel needs before what it gives, and no more than the buffers hold of it."""
+    m, k, n = sizes
+    assert order_of(Schedule.of(TINY, "2:4", m, k, n)) == expected
+
+
+def test_weights_are_kept_where_half_of_the_buffer_holds_them():
+    config = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=6, activation_words=8)
+    for rows, blocks, keep in ((6, 2, True), (7, 2, False), (6, 1, False)):
+        schedule = Schedule.of(config, "2:4", rows, 8, 8 * blocks)      # two steps a panel
+        assert (len(schedule.blocks), schedule.keep) == (blocks, keep)
+        assert schedule.loads == (1 if keep else blocks)
 
 
 def test_raw_hands_a_sum_on():

@@ -1,0 +1,66 @@
+"""What a host exchanges with a core, as data: an ordered list of records.
+
+A record writes words into a port of the core, reads items of a stream, or polls a port until it has
+a value. Done one after another, the records of an image never wait for one that comes later, so
+that a program without threads can send them; :func:`exchange` lets all streams flow at the same
+time, each in its own order.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Write:
+    """Items for a stream of the core, uint32 [items, words]."""
+
+    port: str
+    items: np.ndarray
+
+
+@dataclass(frozen=True)
+class Read:
+    """So many items of a stream of the core."""
+
+    port: str
+    items: int
+
+
+@dataclass(frozen=True)
+class Poll:
+    """A control port is read until it has this value."""
+
+    port: str
+    value: int
+
+
+Record = Write | Read | Poll
+
+
+def streams(records: Iterable[Record]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """What records write, uint32 [items, words] by stream, and how many items they read by
+    stream."""
+    send, receive = defaultdict(list), defaultdict(int)
+    for record in records:
+        if isinstance(record, Write):
+            send[record.port].append(record.items)
+        elif isinstance(record, Read):
+            receive[record.port] += record.items
+    return {port: np.concatenate(items) for port, items in send.items()}, dict(receive)
+
+
+def exchange(device, records: Iterable[Record]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Does what records say, those that poll at the end; the items of each stream that is read, and
+    their times.
+
+    ``device`` has the interface of :class:`zeroskip.sim.compiled.Model`.
+    """
+    records = list(records)
+    found = device.run(*streams(records))
+    for record in records:
+        if isinstance(record, Poll):
+            device.wait(record.port, record.value)
+    return found
