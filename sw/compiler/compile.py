@@ -117,8 +117,7 @@ def _real(network: Network, calibration: np.ndarray) -> np.ndarray:
     if network.input_dtype == "float32":
         return calibration
     integers = as_int8("the calibration array", calibration, network.input_dtype)
-    first = network.layers[0].quantised
-    return (integers.astype(np.float64) - first.input_zero_point) * first.input_scale
+    return network.layers[0].quantised.input.to_float(integers)
 
 
 def storage(program: Program) -> dict[str, int]:

@@ -197,11 +197,11 @@ def _grids(network: Network, x: np.ndarray | None,
         if own.raw and i + 1 < len(network.layers):
             raise BadInput(f"layer {layer.name}: an int32 output can only be the network's last; "
                            "requantise it to int8")
-        before, grids[i] = grids[i], (own.input_scale, own.input_zero_point)
+        before, grids[i] = grids[i], (own.input.scale, own.input.zero_point)
         if before not in (None, grids[i]):
             raise BadInput(f"layer {layer.name} takes scale and zero point {grids[i]}, but "
                            f"{before} reach it; quantise the model again")
-        grids[i + 1] = own.output_scale, own.output_zero_point
+        grids[i + 1] = own.output.scale, own.output.zero_point
     if None in grids:
         if x is None:
             raise BadInput("the network holds layers that are not quantised; give samples to "
@@ -226,11 +226,11 @@ def _layer(layer: Linear | Conv2d, input_grid: tuple[float, int],
     multiplier, shift = _requantiser(layer.name, own)
     integers = Int8Layer(
         name=layer.name, weight=own.weight,
-        bias=own.bias - own.input_zero_point * weight.sum(axis=1),
+        bias=own.bias - own.input.zero_point * weight.sum(axis=1),
         multiplier=multiplier, shift=shift, activation=layer.activation,
         geometry=layer.geometry, inputs=layer.inputs, outputs=layer.outputs,
-        input_scale=own.input_scale, input_zero_point=own.input_zero_point,
-        output_scale=own.output_scale, output_zero_point=own.output_zero_point, raw=own.raw)
+        input_scale=own.input.scale, input_zero_point=own.input.zero_point,
+        output_scale=own.output.scale, output_zero_point=own.output.zero_point, raw=own.raw)
     if layer.quantised:
         return integers, 0.0
     exact = layer.matrix.astype(np.float64)
@@ -246,8 +246,8 @@ def _from_float(layer: Linear | Conv2d, input_grid: tuple[float, int],
     return Quantised(
         weight=np.rint(layer.matrix / scale[:, None]).astype(np.int8), weight_scale=scale,
         bias=np.rint(_bias(layer, input_grid[0]) / (input_grid[0] * scale)).astype(np.int64),
-        input_scale=input_grid[0], input_zero_point=input_grid[1],
-        output_scale=output_grid[0], output_zero_point=output_grid[1], raw=False)
+        input=TensorType((layer.inputs,), np.dtype(np.int8), *input_grid),
+        output=TensorType((layer.outputs,), np.dtype(np.int8), *output_grid))
 
 
 def _weight_scale(layer: Linear | Conv2d, input_scale: float, output_scale: float) -> np.ndarray:
@@ -284,7 +284,7 @@ def _requantiser(name: str, own: Quantised) -> tuple[np.ndarray, np.ndarray]:
     if own.raw:
         return np.zeros(len(own.bias), np.int32), np.full(len(own.bias), LEAST_SHIFT, np.int32)
     pairs = []
-    for channel, scale in enumerate(own.input_scale * own.weight_scale / own.output_scale):
+    for channel, scale in enumerate(own.input.scale * own.weight_scale / own.output.scale):
         try:
             pairs.append(multiplier_and_shift(float(scale)))
         except BadInput as error:

@@ -21,6 +21,7 @@ from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import ranges
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -200,7 +201,9 @@ def quantised(name, outputs, inputs):
     """A layer of a quantised model: scales 0.5 and 0.25, weights 2:4."""
     integers = np.where(weights(outputs, inputs, "2:4"), 3, 0).astype(np.int8)
     scale = np.full(outputs, 0.125)
-    own = Quantised(integers, scale, np.arange(outputs), 0.5, 3, 0.25, -7, raw=False)
+    own = Quantised(integers, scale, np.arange(outputs),
+                    TensorType((inputs,), np.dtype(np.int8), 0.5, 3),
+                    TensorType((outputs,), np.dtype(np.int8), 0.25, -7))
     return Linear(name, (integers * scale[:, None]).astype(np.float32),
                   (np.arange(outputs) * 0.5 * 0.125).astype(np.float32), "none", own)
 

@@ -310,8 +310,9 @@ def test_refuses_a_convolution(calibration):
 
 
 def test_refuses_a_layer_of_a_quantised_model(calibration):
-    own = Quantised(np.ones((1, 64), np.int8), np.ones(1), np.zeros(1, np.int64), 1.0, 0, 1.0, 0,
-                    False)
+    own = Quantised(np.ones((1, 64), np.int8), np.ones(1), np.zeros(1, np.int64),
+                    TensorType((64,), np.dtype(np.int8), 1.0),
+                    TensorType((1,), np.dtype(np.int8), 1.0))
     layer = Linear("fc", np.ones((1, 64), np.float32), np.zeros(1, np.float32), "none", own)
     with pytest.raises(BadInput, match="layer fc is quantised to int8, and the EIE array takes"):
         quantize(Network((layer,)), calibration)
