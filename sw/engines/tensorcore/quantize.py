@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
+from zeroskip.sw.engines.tensorcore.layer import LayerKind
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
@@ -34,13 +35,12 @@ BATCH = 64
 """Samples of the calibration set that run at a time."""
 
 
-@dataclass(frozen=True, eq=False)
-class Int8Layer:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Int8Layer(LayerKind):
     """One layer in integers, as ``zeroskip.sw.engines.tensorcore.golden.layer`` takes it.
 
     Attributes
     ----------
-    name : str
     weight : int8 array [out, K]
     bias : int64 array [out]
         In accumulator units, the input's zero point folded in; an int32.
@@ -48,52 +48,16 @@ class Int8Layer:
         0 to 2^31 - 1; zeros where ``raw``.
     shift : int32 array [out]
         24 to 55; 24 where ``raw``.
-    activation : str
-        ``"none"`` or ``"relu"``.
-    geometry : Geometry or None
-        Of a convolution.
-    inputs, outputs : int
-        Lengths of flat samples.
-    input_scale, output_scale : float
-        Real value of one unit; the output's is 1.0 where ``raw``.
-    input_zero_point, output_zero_point : int
-    raw : bool
-        The output is the int32 sum itself.
-    ties : str
-        Where a half of the output's unit rounds: ``"away"`` from zero.
     """
 
     engine: ClassVar[str] = "tensorcore"
     TENSORS: ClassVar[dict[str, type]] = {
         "weight": np.int8, "bias": np.int64, "multiplier": np.int32, "shift": np.int32}
 
-    name: str
     weight: np.ndarray
     bias: np.ndarray
     multiplier: np.ndarray
     shift: np.ndarray
-    activation: str
-    geometry: Geometry | None
-    inputs: int
-    outputs: int
-    input_scale: float
-    input_zero_point: int
-    output_scale: float
-    output_zero_point: int
-    raw: bool
-    ties: str = "away"
-
-    @property
-    def input(self) -> TensorType:
-        """What one input stands for."""
-        return TensorType((self.inputs,), np.dtype(np.int8), self.input_scale,
-                          self.input_zero_point)
-
-    @property
-    def output(self) -> TensorType:
-        """What one output stands for."""
-        return TensorType((self.outputs,), np.dtype(np.int32 if self.raw else np.int8),
-                          self.output_scale, self.output_zero_point)
 
     def header(self) -> dict:
         """Whether it is raw, how it rounds, and the geometry of a convolution."""

@@ -376,7 +376,7 @@ def test_parts_that_do_not_follow_one_another(path):
 
 def test_misfit_names_its_part(path):
     compiled(FIRST, second_part(5, 0.0)).save(path)
-    with pytest.raises(BadInput, match=r"buffer 'fc2:eie': scale is 0\.0"):
+    with pytest.raises(BadInput, match=r"step 2 \(eie\): input_scale is 0\.0"):
         Program.load(path)
 
 
@@ -425,7 +425,9 @@ def test_what_buffers_say_is_bound_to_the_reference(path, change):
     (lambda header: header["buffers"].pop(), r"buffers are \['input'\], but its steps .* 'fc2'"),
     (lambda header: header["buffers"].reverse(), r"buffers are \['fc2', 'input'\]"),
     (lambda header: header["buffers"][0].update(dtype="int8"), "'input' is int8 .* has int16"),
-    (lambda header: header["buffers"][0].update(dtype="float32"), "dtype is 'float32', expected"),
+    (lambda header: header["buffers"][0].update(dtype="float32"), "'input' is float32 .* int16"),
+    (lambda header: header["buffers"][0].update(dtype="thing"), "does not hold together .*thing"),
+    (lambda header: header["buffers"][1].update(scale="1"), "'fc2' is int16 .* scale '1' and"),
     (lambda header: header["buffers"][0].update(zero_point=3), "'input' is .* zero point 3, but"),
     (lambda header: header["buffers"][0].update(shape=[4]), r"'input' is \[4\], expected the size"),
     (lambda header: header["buffers"][0].update(shape=7), "does not hold together"),

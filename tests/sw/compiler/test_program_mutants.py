@@ -36,9 +36,11 @@ def content(tmp_path_factory):
     weight = rng.integers(-128, 128, (3, 8)).astype(np.int8)
     weight[:, 1::2] = 0
     conv = Int8Layer(
-        "conv", weight, rng.integers(-999, 999, 3), np.full(3, 1 << 30, np.int32),
-        np.full(3, 38, np.int32), "relu", Geometry((2, 4, 4), (2, 2), (1, 2), (0, 1, 1, 0), (1, 1)),
-        32, 24, 0.5, 3, 0.25, -5, False)
+        name="conv", weight=weight, bias=rng.integers(-999, 999, 3),
+        multiplier=np.full(3, 1 << 30, np.int32), shift=np.full(3, 38, np.int32),
+        activation="relu", geometry=Geometry((2, 4, 4), (2, 2), (1, 2), (0, 1, 1, 0), (1, 1)),
+        inputs=32, outputs=24, input_scale=0.5, input_zero_point=3, output_scale=0.25,
+        output_zero_point=-5, raw=False)
     layers = random_layers(rng, (24, 9, 5), 0.4)
     core = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
     parts = (tensorcore.compile_layers((conv,), core), eie.compile_layers(layers, EIEConfig(pes=2)))

@@ -273,8 +273,10 @@ def product():
     rng = np.random.default_rng(6)
     weight = rng.integers(-128, 128, (5, 12)).astype(np.int8)
     layer = Int8Layer(
-        "fc", weight, rng.integers(-99, 99, 5), np.full(5, 1 << 30, np.int32),
-        np.full(5, 38, np.int32), "none", None, 12, 5, 1.0, 0, 1.0, 0, False)
+        name="fc", weight=weight, bias=rng.integers(-99, 99, 5),
+        multiplier=np.full(5, 1 << 30, np.int32), shift=np.full(5, 38, np.int32),
+        activation="none", geometry=None, inputs=12, outputs=5, input_scale=1.0,
+        input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
     part = TensorCorePart.packed(CONFIG, (layer, "dense"), batch=IMAGES)
     inputs = rng.integers(-128, 128, (IMAGES, 12)).astype(np.int8)
     model = AmaranthModel(TensorCore(CONFIG))
