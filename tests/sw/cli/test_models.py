@@ -199,7 +199,7 @@ def test_a_quantised_model_for_the_array_alone(refused, folder):
 def raw_input(folder, x):
     """The model's inputs in integers, as ``raw.npy``; and the integers."""
     program = Program.load(folder / "model.zsk")
-    values = np.load(folder / f"{x}.npy").reshape(-1, program.inputs)
+    values = np.load(folder / f"{x}.npy").reshape(-1, program.input.size)
     integers = np.rint(values.astype(np.float64) / program.input.scale) + program.input.zero_point
     np.save(folder / "raw.npy", integers.astype(program.input.dtype))
     return integers.astype(int)
