@@ -10,145 +10,186 @@ extern "C" {
 #include <stdint.h>
 #include <assert.h>
 
-// reg - accelerator::reset
-#define ACCELERATOR__RESET__EIE_bm 0x1
-#define ACCELERATOR__RESET__EIE_bp 0
-#define ACCELERATOR__RESET__EIE_bw 1
-#define ACCELERATOR__RESET__EIE_reset 0x0
-#define ACCELERATOR__RESET__TENSORCORE_bm 0x2
-#define ACCELERATOR__RESET__TENSORCORE_bp 1
-#define ACCELERATOR__RESET__TENSORCORE_bw 1
-#define ACCELERATOR__RESET__TENSORCORE_reset 0x0
+// reg - accelerator::system::magic
+#define ACCELERATOR__SYSTEM__MAGIC__VALUE_bm 0xffffffff
+#define ACCELERATOR__SYSTEM__MAGIC__VALUE_bp 0
+#define ACCELERATOR__SYSTEM__MAGIC__VALUE_bw 32
 
-// reg - accelerator::done
-#define ACCELERATOR__DONE__EIE_bm 0x1
-#define ACCELERATOR__DONE__EIE_bp 0
-#define ACCELERATOR__DONE__EIE_bw 1
-#define ACCELERATOR__DONE__EIE_reset 0x0
-#define ACCELERATOR__DONE__TENSORCORE_bm 0x2
-#define ACCELERATOR__DONE__TENSORCORE_bp 1
-#define ACCELERATOR__DONE__TENSORCORE_bw 1
-#define ACCELERATOR__DONE__TENSORCORE_reset 0x0
+// reg - accelerator::system::version
+#define ACCELERATOR__SYSTEM__VERSION__VALUE_bm 0xffffffff
+#define ACCELERATOR__SYSTEM__VERSION__VALUE_bp 0
+#define ACCELERATOR__SYSTEM__VERSION__VALUE_bw 32
 
-// reg - accelerator::enable
-#define ACCELERATOR__ENABLE__EIE_bm 0x1
-#define ACCELERATOR__ENABLE__EIE_bp 0
-#define ACCELERATOR__ENABLE__EIE_bw 1
-#define ACCELERATOR__ENABLE__EIE_reset 0x0
-#define ACCELERATOR__ENABLE__TENSORCORE_bm 0x2
-#define ACCELERATOR__ENABLE__TENSORCORE_bp 1
-#define ACCELERATOR__ENABLE__TENSORCORE_bw 1
-#define ACCELERATOR__ENABLE__TENSORCORE_reset 0x0
+// reg - accelerator::system::digest_low
+#define ACCELERATOR__SYSTEM__DIGEST_LOW__VALUE_bm 0xffffffff
+#define ACCELERATOR__SYSTEM__DIGEST_LOW__VALUE_bp 0
+#define ACCELERATOR__SYSTEM__DIGEST_LOW__VALUE_bw 32
 
-// reg - accelerator::eie_busy
-#define ACCELERATOR__EIE_BUSY__VALUE_bm 0x1
-#define ACCELERATOR__EIE_BUSY__VALUE_bp 0
-#define ACCELERATOR__EIE_BUSY__VALUE_bw 1
+// reg - accelerator::system::digest_high
+#define ACCELERATOR__SYSTEM__DIGEST_HIGH__VALUE_bm 0xffffffff
+#define ACCELERATOR__SYSTEM__DIGEST_HIGH__VALUE_bp 0
+#define ACCELERATOR__SYSTEM__DIGEST_HIGH__VALUE_bw 32
 
-// reg - accelerator::eie_stats__pe
-#define ACCELERATOR__EIE_STATS__PE__VALUE_bm 0x7
-#define ACCELERATOR__EIE_STATS__PE__VALUE_bp 0
-#define ACCELERATOR__EIE_STATS__PE__VALUE_bw 3
-#define ACCELERATOR__EIE_STATS__PE__VALUE_reset 0x0
+// reg - accelerator::system::reset
+#define ACCELERATOR__SYSTEM__RESET__EIE_bm 0x1
+#define ACCELERATOR__SYSTEM__RESET__EIE_bp 0
+#define ACCELERATOR__SYSTEM__RESET__EIE_bw 1
+#define ACCELERATOR__SYSTEM__RESET__EIE_reset 0x0
+#define ACCELERATOR__SYSTEM__RESET__TENSORCORE_bm 0x2
+#define ACCELERATOR__SYSTEM__RESET__TENSORCORE_bp 1
+#define ACCELERATOR__SYSTEM__RESET__TENSORCORE_bw 1
+#define ACCELERATOR__SYSTEM__RESET__TENSORCORE_reset 0x0
 
-// reg - accelerator::eie_stats__select
-#define ACCELERATOR__EIE_STATS__SELECT__VALUE_bm 0xf
-#define ACCELERATOR__EIE_STATS__SELECT__VALUE_bp 0
-#define ACCELERATOR__EIE_STATS__SELECT__VALUE_bw 4
-#define ACCELERATOR__EIE_STATS__SELECT__VALUE_reset 0x0
+// reg - accelerator::system::done
+#define ACCELERATOR__SYSTEM__DONE__EIE_bm 0x1
+#define ACCELERATOR__SYSTEM__DONE__EIE_bp 0
+#define ACCELERATOR__SYSTEM__DONE__EIE_bw 1
+#define ACCELERATOR__SYSTEM__DONE__EIE_reset 0x0
+#define ACCELERATOR__SYSTEM__DONE__TENSORCORE_bm 0x2
+#define ACCELERATOR__SYSTEM__DONE__TENSORCORE_bp 1
+#define ACCELERATOR__SYSTEM__DONE__TENSORCORE_bw 1
+#define ACCELERATOR__SYSTEM__DONE__TENSORCORE_reset 0x0
 
-// reg - accelerator::eie_stats__count
-#define ACCELERATOR__EIE_STATS__COUNT__VALUE_bm 0xffffffff
-#define ACCELERATOR__EIE_STATS__COUNT__VALUE_bp 0
-#define ACCELERATOR__EIE_STATS__COUNT__VALUE_bw 32
+// reg - accelerator::system::enable
+#define ACCELERATOR__SYSTEM__ENABLE__EIE_bm 0x1
+#define ACCELERATOR__SYSTEM__ENABLE__EIE_bp 0
+#define ACCELERATOR__SYSTEM__ENABLE__EIE_bw 1
+#define ACCELERATOR__SYSTEM__ENABLE__EIE_reset 0x0
+#define ACCELERATOR__SYSTEM__ENABLE__TENSORCORE_bm 0x2
+#define ACCELERATOR__SYSTEM__ENABLE__TENSORCORE_bp 1
+#define ACCELERATOR__SYSTEM__ENABLE__TENSORCORE_bw 1
+#define ACCELERATOR__SYSTEM__ENABLE__TENSORCORE_reset 0x0
 
-// reg - accelerator::eie_load
-#define ACCELERATOR__EIE_LOAD__WORD_bm 0xffffffff
-#define ACCELERATOR__EIE_LOAD__WORD_bp 0
-#define ACCELERATOR__EIE_LOAD__WORD_bw 32
-
-// reg - accelerator::eie_inputs
-#define ACCELERATOR__EIE_INPUTS__WORD_bm 0xffffffff
-#define ACCELERATOR__EIE_INPUTS__WORD_bp 0
-#define ACCELERATOR__EIE_INPUTS__WORD_bw 32
-
-// reg - accelerator::eie_outputs
-#define ACCELERATOR__EIE_OUTPUTS__WORD_bm 0xffffffff
-#define ACCELERATOR__EIE_OUTPUTS__WORD_bp 0
-#define ACCELERATOR__EIE_OUTPUTS__WORD_bw 32
-
-// reg - accelerator::tensorcore_busy
-#define ACCELERATOR__TENSORCORE_BUSY__VALUE_bm 0x1
-#define ACCELERATOR__TENSORCORE_BUSY__VALUE_bp 0
-#define ACCELERATOR__TENSORCORE_BUSY__VALUE_bw 1
-
-// reg - accelerator::tensorcore_stats__clear
-#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_bm 0x1
-#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_bp 0
-#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_bw 1
-#define ACCELERATOR__TENSORCORE_STATS__CLEAR__VALUE_reset 0x0
-
-// reg - accelerator::tensorcore_stats__select
-#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_bm 0xf
-#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_bp 0
-#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_bw 4
-#define ACCELERATOR__TENSORCORE_STATS__SELECT__VALUE_reset 0x0
-
-// reg - accelerator::tensorcore_stats__count
-#define ACCELERATOR__TENSORCORE_STATS__COUNT__VALUE_bm 0xffffffff
-#define ACCELERATOR__TENSORCORE_STATS__COUNT__VALUE_bp 0
-#define ACCELERATOR__TENSORCORE_STATS__COUNT__VALUE_bw 32
-
-// reg - accelerator::tensorcore_commands
-#define ACCELERATOR__TENSORCORE_COMMANDS__WORD_bm 0xffffffff
-#define ACCELERATOR__TENSORCORE_COMMANDS__WORD_bp 0
-#define ACCELERATOR__TENSORCORE_COMMANDS__WORD_bw 32
-
-// reg - accelerator::tensorcore_weights
-#define ACCELERATOR__TENSORCORE_WEIGHTS__WORD_bm 0xffffffff
-#define ACCELERATOR__TENSORCORE_WEIGHTS__WORD_bp 0
-#define ACCELERATOR__TENSORCORE_WEIGHTS__WORD_bw 32
-
-// reg - accelerator::tensorcore_channels
-#define ACCELERATOR__TENSORCORE_CHANNELS__WORD_bm 0xffffffff
-#define ACCELERATOR__TENSORCORE_CHANNELS__WORD_bp 0
-#define ACCELERATOR__TENSORCORE_CHANNELS__WORD_bw 32
-
-// reg - accelerator::tensorcore_activations
-#define ACCELERATOR__TENSORCORE_ACTIVATIONS__WORD_bm 0xffffffff
-#define ACCELERATOR__TENSORCORE_ACTIVATIONS__WORD_bp 0
-#define ACCELERATOR__TENSORCORE_ACTIVATIONS__WORD_bw 32
-
-// reg - accelerator::tensorcore_outputs
-#define ACCELERATOR__TENSORCORE_OUTPUTS__WORD_bm 0xffffffff
-#define ACCELERATOR__TENSORCORE_OUTPUTS__WORD_bp 0
-#define ACCELERATOR__TENSORCORE_OUTPUTS__WORD_bw 32
-
-// addrmap - accelerator
+// regfile - accelerator::system
 typedef struct __attribute__ ((__packed__)) {
+    uint32_t magic;
+    uint32_t version;
+    uint32_t digest_low;
+    uint32_t digest_high;
     uint32_t reset;
     uint32_t done;
     uint32_t enable;
-    uint32_t eie_busy;
-    uint32_t eie_stats__pe;
-    uint32_t eie_stats__select;
-    uint32_t eie_stats__count;
-    uint32_t eie_load;
-    uint32_t eie_inputs;
-    uint32_t eie_outputs;
-    uint32_t tensorcore_busy;
-    uint32_t tensorcore_stats__clear;
-    uint32_t tensorcore_stats__select;
-    uint32_t tensorcore_stats__count;
-    uint32_t tensorcore_commands;
-    uint32_t tensorcore_weights;
-    uint32_t tensorcore_channels;
-    uint32_t tensorcore_activations;
-    uint32_t tensorcore_outputs;
+} accelerator__system_t;
+
+// reg - accelerator::eie::busy
+#define ACCELERATOR__EIE__BUSY__VALUE_bm 0x1
+#define ACCELERATOR__EIE__BUSY__VALUE_bp 0
+#define ACCELERATOR__EIE__BUSY__VALUE_bw 1
+
+// reg - accelerator::eie::stats__pe
+#define ACCELERATOR__EIE__STATS__PE__VALUE_bm 0x7
+#define ACCELERATOR__EIE__STATS__PE__VALUE_bp 0
+#define ACCELERATOR__EIE__STATS__PE__VALUE_bw 3
+#define ACCELERATOR__EIE__STATS__PE__VALUE_reset 0x0
+
+// reg - accelerator::eie::stats__select
+#define ACCELERATOR__EIE__STATS__SELECT__VALUE_bm 0xf
+#define ACCELERATOR__EIE__STATS__SELECT__VALUE_bp 0
+#define ACCELERATOR__EIE__STATS__SELECT__VALUE_bw 4
+#define ACCELERATOR__EIE__STATS__SELECT__VALUE_reset 0x0
+
+// reg - accelerator::eie::stats__count
+#define ACCELERATOR__EIE__STATS__COUNT__VALUE_bm 0xffffffff
+#define ACCELERATOR__EIE__STATS__COUNT__VALUE_bp 0
+#define ACCELERATOR__EIE__STATS__COUNT__VALUE_bw 32
+
+// reg - accelerator::eie::load
+#define ACCELERATOR__EIE__LOAD__WORD_bm 0xffffffff
+#define ACCELERATOR__EIE__LOAD__WORD_bp 0
+#define ACCELERATOR__EIE__LOAD__WORD_bw 32
+
+// reg - accelerator::eie::inputs
+#define ACCELERATOR__EIE__INPUTS__WORD_bm 0xffffffff
+#define ACCELERATOR__EIE__INPUTS__WORD_bp 0
+#define ACCELERATOR__EIE__INPUTS__WORD_bw 32
+
+// reg - accelerator::eie::outputs
+#define ACCELERATOR__EIE__OUTPUTS__WORD_bm 0xffffffff
+#define ACCELERATOR__EIE__OUTPUTS__WORD_bp 0
+#define ACCELERATOR__EIE__OUTPUTS__WORD_bw 32
+
+// regfile - accelerator::eie
+typedef struct __attribute__ ((__packed__)) {
+    uint32_t busy;
+    uint32_t stats__pe;
+    uint32_t stats__select;
+    uint32_t stats__count;
+    uint32_t load;
+    uint32_t inputs;
+    uint32_t outputs;
+} accelerator__eie_t;
+
+// reg - accelerator::tensorcore::busy
+#define ACCELERATOR__TENSORCORE__BUSY__VALUE_bm 0x1
+#define ACCELERATOR__TENSORCORE__BUSY__VALUE_bp 0
+#define ACCELERATOR__TENSORCORE__BUSY__VALUE_bw 1
+
+// reg - accelerator::tensorcore::stats__clear
+#define ACCELERATOR__TENSORCORE__STATS__CLEAR__VALUE_bm 0x1
+#define ACCELERATOR__TENSORCORE__STATS__CLEAR__VALUE_bp 0
+#define ACCELERATOR__TENSORCORE__STATS__CLEAR__VALUE_bw 1
+#define ACCELERATOR__TENSORCORE__STATS__CLEAR__VALUE_reset 0x0
+
+// reg - accelerator::tensorcore::stats__select
+#define ACCELERATOR__TENSORCORE__STATS__SELECT__VALUE_bm 0xf
+#define ACCELERATOR__TENSORCORE__STATS__SELECT__VALUE_bp 0
+#define ACCELERATOR__TENSORCORE__STATS__SELECT__VALUE_bw 4
+#define ACCELERATOR__TENSORCORE__STATS__SELECT__VALUE_reset 0x0
+
+// reg - accelerator::tensorcore::stats__count
+#define ACCELERATOR__TENSORCORE__STATS__COUNT__VALUE_bm 0xffffffff
+#define ACCELERATOR__TENSORCORE__STATS__COUNT__VALUE_bp 0
+#define ACCELERATOR__TENSORCORE__STATS__COUNT__VALUE_bw 32
+
+// reg - accelerator::tensorcore::commands
+#define ACCELERATOR__TENSORCORE__COMMANDS__WORD_bm 0xffffffff
+#define ACCELERATOR__TENSORCORE__COMMANDS__WORD_bp 0
+#define ACCELERATOR__TENSORCORE__COMMANDS__WORD_bw 32
+
+// reg - accelerator::tensorcore::weights
+#define ACCELERATOR__TENSORCORE__WEIGHTS__WORD_bm 0xffffffff
+#define ACCELERATOR__TENSORCORE__WEIGHTS__WORD_bp 0
+#define ACCELERATOR__TENSORCORE__WEIGHTS__WORD_bw 32
+
+// reg - accelerator::tensorcore::channels
+#define ACCELERATOR__TENSORCORE__CHANNELS__WORD_bm 0xffffffff
+#define ACCELERATOR__TENSORCORE__CHANNELS__WORD_bp 0
+#define ACCELERATOR__TENSORCORE__CHANNELS__WORD_bw 32
+
+// reg - accelerator::tensorcore::activations
+#define ACCELERATOR__TENSORCORE__ACTIVATIONS__WORD_bm 0xffffffff
+#define ACCELERATOR__TENSORCORE__ACTIVATIONS__WORD_bp 0
+#define ACCELERATOR__TENSORCORE__ACTIVATIONS__WORD_bw 32
+
+// reg - accelerator::tensorcore::outputs
+#define ACCELERATOR__TENSORCORE__OUTPUTS__WORD_bm 0xffffffff
+#define ACCELERATOR__TENSORCORE__OUTPUTS__WORD_bp 0
+#define ACCELERATOR__TENSORCORE__OUTPUTS__WORD_bw 32
+
+// regfile - accelerator::tensorcore
+typedef struct __attribute__ ((__packed__)) {
+    uint32_t busy;
+    uint32_t stats__clear;
+    uint32_t stats__select;
+    uint32_t stats__count;
+    uint32_t commands;
+    uint32_t weights;
+    uint32_t channels;
+    uint32_t activations;
+    uint32_t outputs;
+} accelerator__tensorcore_t;
+
+// addrmap - accelerator
+typedef struct __attribute__ ((__packed__)) {
+    accelerator__system_t system;
+    uint8_t RESERVED_1c_fff[0xfe4];
+    accelerator__eie_t eie;
+    uint8_t RESERVED_101c_1fff[0xfe4];
+    accelerator__tensorcore_t tensorcore;
 } accelerator_t;
 
 
-static_assert(sizeof(accelerator_t) == 0x4c, "Packing error");
+static_assert(sizeof(accelerator_t) == 0x2024, "Packing error");
 
 #ifdef __cplusplus
 }

@@ -32,8 +32,8 @@ SEEDS = 3
 
 _USED = re.compile(r"Info:\s+(\w+):\s*(\d+)/\s*(\d+)\s+\d+%")
 _SPRAM = Path(__file__).with_name("spram.v")
-_MACHINES = f"*.accelerator.eie *.accelerator.tensorcore {CLUSTERS}"
-"""The machines' modules, in Yosys."""
+_CORES = f"*.accelerator.*.core {CLUSTERS}"
+"""The cores' modules, in Yosys."""
 _WEIGHTS = "c:*.spmat.half_*.memory"
 """The weight memories of an EIE array, in Yosys."""
 
@@ -212,8 +212,8 @@ def synthesise(top: wiring.Component, board: Board, folder: Path) -> None:
     steps = [synthesis]
     if board.family == "ecp5":
         # Yosys 0.70 stops at an assertion in abc9 where the tensor core's borders are gone.
-        steps = [f"setattr -mod -set keep_hierarchy 1 {_MACHINES}", synthesis,
-                 f"setattr -mod -unset keep_hierarchy {_MACHINES}", "flatten", "clean"]
+        steps = [f"setattr -mod -set keep_hierarchy 1 {_CORES}", synthesis,
+                 f"setattr -mod -unset keep_hierarchy {_CORES}", "flatten", "clean"]
     elif board.family == "ice40":
         steps = [f"{synthesis} -run begin:map_ram",
                  f"techmap -map {_SPRAM} {_WEIGHTS} t:$mem_v2 %i", f"{synthesis} -run map_ram:"]

@@ -9,11 +9,11 @@ reply     seq u8 | op + 0x80 u8 | answer u8 | 0 u8 | count u16 | expected u8 | 0
           words read
 ========  ==================================================================================
 
-``address`` and ``count`` (0 to 256) are in words of 32 bits. The address grows by one from word to
-word, modulo 2^16, or stays if bit 0 of ``flags`` is set; the other bits have no meaning. The
-``count`` of a reply says how many words were done, and ``expected`` which ``seq`` comes next.
-``IDENTIFY`` has a count of 0; its reply has one of 4 and as payload ``ZSK1``, the version u32
-and the digest u64.
+``address`` is in bytes, ``count`` (0 to 256) in words of 32 bits. From word to word the address
+grows by four, modulo 2^16, or stays if bit 0 of ``flags`` is set; the other bits have no meaning.
+The ``count`` of a reply says how many words were done, and ``expected`` which ``seq`` comes next.
+``IDENTIFY`` is a ``READ`` of the four words at address 0, whatever its own address, count and flags
+are: a system has ``ZSK1`` there, the version u32 and the digest u64.
 
 A frame with wrong stuffing or CRC, of less than 12 bytes or more than 1036, gets no reply and
 changes nothing; a stray zero byte does no harm. Any other is told by its ``seq``:
@@ -33,7 +33,6 @@ from zeroskip.hw.bus import BUS, Status
 from zeroskip.hw.fronts.cobs import Decoder, Encoder
 from zeroskip.hw.memory import BlockRAM
 
-MAGIC = b"ZSK1"
 WORDS = 256
 """Words that a frame carries at most."""
 
@@ -77,10 +76,6 @@ class Endpoint(wiring.Component):
 
     Parameters
     ----------
-    digest : int
-        64 bits that tell the configuration.
-    version : int
-        32 bits.
     patience : int
         A power of two: times that a word is tried again, while a window is busy, before the
         frame ends with ``BUSY``.
@@ -92,11 +87,8 @@ class Endpoint(wiring.Component):
     bus : Out(BUS)
     """
 
-    def __init__(self, *, digest: int, version: int, patience: int = 256):
-        self.digest, self.version, self.patience = digest, version, patience
-        for name, value, bits in (("digest", digest, 64), ("version", version, 32)):
-            if not 0 <= value < 1 << bits:
-                raise ValueError(f"{name} must have {bits} bits, not be {value}")
+    def __init__(self, *, patience: int = 256):
+        self.patience = patience
         if patience < 1 or patience & patience - 1:
             raise ValueError(f"patience must be a power of two, not {patience}")
         super().__init__({"i": In(stream.Signature(8)), "o": Out(stream.Signature(8)),
@@ -192,10 +184,12 @@ class Endpoint(wiring.Component):
                 good = answer == Answer.OK
                 m.d.sync += [
                     self._known.eq(1), self._expected.eq(following), self._refused.eq(0),
-                    kept.op.eq(op), kept.answer.eq(answer), kept.count.eq(4 * (identify & good)),
+                    kept.op.eq(op), kept.answer.eq(answer), kept.count.eq(0),
                     kept.words.eq(good & (op != Op.WRITE)),
                 ]
-                with m.If(good & ~identify):
+                with m.If(identify):
+                    m.d.sync += [header.address.eq(0), header.count.eq(4), header.flags.eq(0)]
+                with m.If(good):
                     m.d.sync += self._index.eq(0)
                     m.next = "FETCH"
 
@@ -205,7 +199,7 @@ class Endpoint(wiring.Component):
         tries = Signal(self.patience.bit_length())
         m.d.comb += [
             bus.request.p.address.eq(header.address),
-            bus.request.p.write.eq(header.op == Op.WRITE),
+            bus.request.p.write.eq(header.op == Op.WRITE), bus.request.p.strobes.eq(0b1111),
             bus.request.p.data.eq(words.data),
         ]
         with m.State("FETCH"):
@@ -228,7 +222,7 @@ class Endpoint(wiring.Component):
                 m.next = "FETCH"
                 with m.If(bus.response.p.status == Status.OK):
                     m.d.comb += [words.write.en.eq(1), self._next_word.eq(1)]
-                    m.d.sync += header.address.eq(header.address + ~header.flags[0])
+                    m.d.sync += header.address.eq(header.address + Mux(header.flags[0], 0, 4))
                 with m.Elif((bus.response.p.status == Status.BUSY) & ~tries[-1]):
                     m.d.sync += tries.eq(tries + 1)
                     m.next = "REQUEST"
@@ -281,13 +275,9 @@ class Endpoint(wiring.Component):
             Mux(refused, Answer.SEQUENCE, kept.answer), 0,
             Mux(refused, 0, kept.count[:8]), kept.count[8] & ~refused, self._expected, 0,
         ])
-        identity = Array(MAGIC + self.version.to_bytes(4, "little")
-                         + self.digest.to_bytes(8, "little"))
         with m.If(self._index[9]):
             m.d.comb += selected.eq(first[Cat(byte, self._index[0])])
         with m.Elif(self._tail):
             m.d.comb += selected.eq(self._crc.crc)
-        with m.Elif(kept.op == Op.IDENTIFY):
-            m.d.comb += selected.eq(identity[Cat(byte, self._index[:2])])
         with m.Else():
             m.d.comb += selected.eq(self._loaded)

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from zeroskip.hw.core import CoreConfig
 
+MAGIC = b"ZSK1"
+"""The first word of every system's registers, in the order of the bytes."""
+
+VERSION = 2
+"""Of the registers and windows, as the host is told."""
+
 MOST = 15
 """Cores in a system, as many as have a page of addresses."""
 
@@ -19,9 +25,9 @@ class SystemConfig:
     def __post_init__(self):
         if not 1 <= len(self.cores) <= MOST:
             raise ValueError(f"a system must have 1 to {MOST} cores, not {len(self.cores)}")
-        if len(set(self.names)) < len(self.names):
-            raise ValueError(f"names of cores must differ, not be {', '.join(self.names)}; call "
-                             "no engine like a further core of another")
+        if len({"system", *self.names}) <= len(self.names):
+            raise ValueError("names of cores, and 'system', must differ, and not be "
+                             f"{', '.join(self.names)}; call the engine otherwise")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Registers as SystemRDL, from which PeakRDL makes documents, C headers and IP-XACT."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from zeroskip.hw.system.registers import WIDTH, Access, Item, Window, addresses
+from zeroskip.hw.system.registers import WIDTH, Access, Item, Page, Window
 
 _RULES = {
     Access.READ: "sw = r; hw = w;",
@@ -15,19 +15,21 @@ _RULES = {
 """What software and hardware do with a field; a window takes or gives a word each time."""
 
 
-def systemrdl(name: str, items: Sequence[Item]) -> str:
-    """An address map of ``items``, which is called ``name``.
+def systemrdl(name: str, pages: Iterable[Page]) -> str:
+    """An address map of ``pages``, which is called ``name``.
 
-    Addresses are those of :class:`~zeroskip.hw.system.registers.RegisterFile`, in bytes. Names
-    are escaped, so that none is a keyword. SystemRDL knows single pulses only for fields of
-    one bit; wider ones are write-only there.
+    Addresses are those of the bus, in bytes. Names are escaped, so that none is a keyword.
+    SystemRDL knows single pulses only for fields of one bit; wider ones are write-only there.
     """
     lines = [f"addrmap \\{name} {{", f"    default regwidth = {WIDTH};"]
-    for item, address in zip(items, addresses(items).values(), strict=True):
-        kind = "external reg" if isinstance(item, Window) else "reg"
-        lines += [f"    {kind} {{", f"        desc = {_text(item.doc)};",
-                  *(f"        {field}" for field in _fields(item)),
-                  f"    }} \\{item.name} @ {4 * address:#x};"]
+    for page in pages:
+        lines.append("    regfile {")
+        for item in page.items:
+            kind = "external reg" if isinstance(item, Window) else "reg"
+            lines += [f"        {kind} {{", f"            desc = {_text(item.doc)};",
+                      *(f"            {field}" for field in _fields(item)),
+                      f"        }} \\{item.name} @ {page.addresses[item.name] - page.base:#x};"]
+        lines.append(f"    }} \\{page.name} @ {page.base:#x};")
     return "\n".join([*lines, "};", ""])
 
 

@@ -1,4 +1,4 @@
-"""Registers and windows of a machine, from one description."""
+"""Registers and windows, from one description."""
 
 import keyword
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from enum import Enum
 from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for
 
 from zeroskip.hw.bus import BUS, Status
 
@@ -19,11 +20,11 @@ class Access(Enum):
     """What a host can do with a register."""
 
     READ = "read"
-    """The host reads what the machine drives."""
+    """The host reads what the hardware drives."""
     WRITE = "write"
     """The host writes, and reads back what it wrote; zero after reset."""
     CLEAR = "clear"
-    """The machine sets bits, the host reads them and clears those where it writes 1. A bit that
+    """The hardware sets bits, the host reads them and clears those where it writes 1. A bit that
     is set and cleared in the same cycle is set."""
     PULSE = "pulse"
     """A bit where the host writes 1 is high for one cycle; it reads as zero."""
@@ -105,24 +106,34 @@ class Window:
 Item = Register | Window
 
 
-def addresses(items: Sequence[Item]) -> dict[str, int]:
-    """Name of each item: its address, in words."""
-    return {item.name: address for address, item in enumerate(items)}
+@dataclass(frozen=True)
+class Page:
+    """Registers and windows side by side, in their order, from the byte address ``base`` on."""
+
+    name: str
+    base: int
+    items: tuple[Item, ...]
+
+    @property
+    def addresses(self) -> dict[str, int]:
+        """Name of each item: its byte address."""
+        return {item.name: self.base + WIDTH // 8 * k for k, item in enumerate(self.items)}
 
 
 class RegisterFile(wiring.Component):
-    """The registers and windows of a machine, at addresses from 0 in the order given.
+    """Registers and windows, at addresses from 0 in the order given, four bytes each.
 
     A response comes one cycle after its request; a request is taken every second cycle. A
     register changes, and a pulse is high, in the cycle of the response. A window to be written
     holds one word, and one to be read none: a write to one that still holds a word, and a read
-    while none is offered, answer :attr:`~zeroskip.hw.bus.Status.BUSY`.
+    while none is offered, answer :attr:`~zeroskip.hw.bus.Status.BUSY`. A window takes whole words,
+    a register whichever bytes are written.
 
     Members
     -------
     bus : In(BUS)
     *one by the name of each register* : In or Out
-        The value: from the machine for ``READ``, otherwise to it.
+        The value: from the hardware for ``READ``, otherwise to it.
     *name*\\ ``_set`` : In
         Of a ``CLEAR`` register: the bits to set.
     *one by the name of each window* : stream of 32
@@ -131,8 +142,8 @@ class RegisterFile(wiring.Component):
 
     def __init__(self, items: Sequence[Item]):
         self.items = tuple(items)
-        if len(self.items) > 1 << 16:
-            raise ValueError(f"items must be at most {1 << 16}, not {len(self.items)}")
+        if len(self.items) > 1 << 14:
+            raise ValueError(f"items must be at most {1 << 14}, not {len(self.items)}")
         names = [name for item in self.items for name in item.members]
         _check_unique("ports of the registers", names)
         for name in names:
@@ -145,19 +156,21 @@ class RegisterFile(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         request, response = self.bus.request, self.bus.response
-        hit = Signal(len(self.items))
+        place, width = request.p.address[2:], bits_for(max(1, len(self.items)) - 1)
         m.d.comb += request.ready.eq(~response.valid)
         with m.If(response.valid & response.ready):
-            m.d.sync += response.valid.eq(0)
+            m.d.sync += [response.valid.eq(0), response.payload.eq(0)]
+        for item in self.items:
+            self._rest(m, item)
         with m.If(request.valid & request.ready):
             m.d.sync += response.valid.eq(1)
             self._answer(m, Status.RANGE)
-        for address, item in enumerate(self.items):
-            m.d.comb += hit[address].eq(request.valid & request.ready
-                                        & (request.p.address == address))
-            write, read = hit[address] & request.p.write, hit[address] & ~request.p.write
-            build = self._window if isinstance(item, Window) else self._register
-            build(m, item, write, read)
+            # What lies above the places is compared once.
+            with m.If(~request.p.address[:2].any() & ~place[width:].any()), \
+                    m.Switch(place[:width]):
+                for number, item in enumerate(self.items):
+                    with m.Case(number):
+                        self._access(m, item)
         return m
 
     def _answer(self, m, status, word=0):
@@ -165,35 +178,61 @@ class RegisterFile(wiring.Component):
         response = self.bus.response.p
         m.d.sync += [response.status.eq(status), response.data.eq(word)]
 
-    def _register(self, m, item, write, read):
-        value, written = getattr(self, item.name), self.bus.request.p.data
-        if item.access is Access.PULSE:
-            m.d.sync += value.eq(0)
-        if item.access is Access.CLEAR:
-            events = getattr(self, f"{item.name}_set")
-            m.d.sync += value.eq(value & ~Mux(write, written, 0) | events)
-        with m.If(read):
-            self._answer(m, Status.OK, 0 if item.access is Access.PULSE else value)
-        if item.access is not Access.READ:
-            with m.If(write):
-                self._answer(m, Status.OK)
-                if item.access is not Access.CLEAR:
-                    m.d.sync += value.eq(written)
+    def _rest(self, m, item):
+        """What happens without a request too."""
+        value = getattr(self, item.name)
+        match item:
+            case Register(access=Access.PULSE):
+                m.d.sync += value.eq(0)
+            case Register(access=Access.CLEAR):
+                m.d.sync += value.eq(value | getattr(self, f"{item.name}_set"))
+            case Window(direction="in"):
+                with m.If(value.valid & value.ready):
+                    m.d.sync += value.valid.eq(0)
 
-    def _window(self, m, item, write, read):
-        port = getattr(self, item.name)
-        if item.direction == "in":
-            with m.If(port.valid & port.ready):
-                m.d.sync += port.valid.eq(0)
-            with m.If(write):
-                self._answer(m, Mux(port.valid, Status.BUSY, Status.OK))
-                with m.If(~port.valid):
-                    m.d.sync += [port.valid.eq(1), port.payload.eq(self.bus.request.p.data)]
+    def _access(self, m, item):
+        """What a request for the item does, and its answer."""
+        read, write = (self._read, self._write) if isinstance(item, Register) else (
+            self._take, self._give)
+        with m.If(~self.bus.request.p.write):
+            read(m, item)
+        with m.Else():
+            write(m, item)
+
+    def _read(self, m, item):
+        self._answer(m, Status.OK, 0 if item.access is Access.PULSE else getattr(self, item.name))
+
+    def _write(self, m, item):
+        if item.access is Access.READ:
             return
-        m.d.comb += port.ready.eq(read)
-        with m.If(read):
+        value, request = getattr(self, item.name), self.bus.request.p
+        mask = Cat(strobe.replicate(8) for strobe in request.strobes)
+        self._answer(m, Status.OK)
+        match item.access:
+            case Access.WRITE:
+                m.d.sync += value.eq(value & ~mask | request.data & mask)
+            case Access.CLEAR:
+                events = getattr(self, f"{item.name}_set")
+                m.d.sync += value.eq(value & ~(request.data & mask) | events)
+            case Access.PULSE:
+                m.d.sync += value.eq(request.data & mask)
+
+    def _take(self, m, item):
+        """Reads a window."""
+        port = getattr(self, item.name)
+        if item.direction == "out":
+            m.d.comb += port.ready.eq(1)
             self._answer(m, Mux(port.valid, Status.OK, Status.BUSY),
                          Mux(port.valid, port.payload, 0))
+
+    def _give(self, m, item):
+        """Writes a window."""
+        port, request = getattr(self, item.name), self.bus.request.p
+        if item.direction == "in":
+            with m.If(request.strobes.all()):
+                self._answer(m, Mux(port.valid, Status.BUSY, Status.OK))
+                with m.If(~port.valid):
+                    m.d.sync += [port.valid.eq(1), port.payload.eq(request.data)]
 
 
 def _check_name(what: str, name: str):

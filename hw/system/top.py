@@ -9,9 +9,6 @@ from zeroskip.hw.fronts.uart import Receiver, Transmitter
 from zeroskip.hw.system.accelerator import Accelerator
 from zeroskip.hw.system.config import SystemConfig
 
-VERSION = 1
-"""Of the registers and windows, as the host is told."""
-
 
 class Top(wiring.Component):
     """An accelerator on a UART.
@@ -38,8 +35,7 @@ class Top(wiring.Component):
         m = Module()
         m.submodules.receiver = receiver = Receiver(divisor=self.divisor)
         m.submodules.transmitter = transmitter = Transmitter(divisor=self.divisor)
-        m.submodules.endpoint = endpoint = Endpoint(
-            digest=self.system.digest(), version=VERSION)
+        m.submodules.endpoint = endpoint = Endpoint()
         m.submodules.accelerator = accelerator = Accelerator(self.system)
         wiring.connect(m, receiver.o, endpoint.i)
         wiring.connect(m, endpoint.o, transmitter.i)

@@ -30,9 +30,8 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
     """See ``zeroskip verilog --help``."""
     from zeroskip.hw.netlist import emit
     from zeroskip.hw.system.accelerator import Accelerator, register_map
-    from zeroskip.hw.system.config import SystemConfig
+    from zeroskip.hw.system.config import MAGIC, MOST, VERSION, SystemConfig
     from zeroskip.hw.system.rdl import systemrdl
-    from zeroskip.hw.system.registers import addresses
 
     known = (*registry.names(), "accelerator")
     if machine not in known:
@@ -47,9 +46,14 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
     if machine == "accelerator":
         names = config.split(",") if config else []
         cores = [each for name in names for each in targets(None, [name.strip()])]
+        if len(cores) > MOST:
+            raise BadInput(f"--config names {len(cores)} configurations, and an accelerator has "
+                           f"{MOST} cores at most; name fewer")
         dut = Accelerator(SystemConfig(tuple(cores or targets(None, []))))
         facts = {"config": [name_of(each) for each in dut.system.cores],
-                 "digest": [each.digest() for each in dut.system.cores]}
+                 "digest": [each.digest() for each in dut.system.cores],
+                 "identity": {"magic": MAGIC.decode(), "version": VERSION,
+                              "digest": f"{dut.system.digest():016x}"}}
     else:
         made = configuration(config, machine)
         dut = made.component()
@@ -61,9 +65,10 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
     described = {"machine": machine, **facts, "ports": ports}
     contents = {out: text, waived_in: emit.waivers()}
     if machine == "accelerator":
-        items = register_map(dut.cores)
-        contents[registers_in] = systemrdl("accelerator", items)
-        described["registers"] = {name: 4 * address for name, address in addresses(items).items()}
+        pages = register_map(dut.system).values()
+        contents[registers_in] = systemrdl("accelerator", pages)
+        described["registers"] = {f"{page.name}.{name}": address for page in pages
+                                  for name, address in page.addresses.items()}
     contents[described_in] = json.dumps(described, indent=2) + "\n"
     write_all(contents)
     screen.text(f"{out}: {len(text.splitlines()):,} lines, {len(ports)} ports; beside it "

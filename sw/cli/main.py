@@ -127,6 +127,15 @@ def compile_(model: Model,
     run(model, calibration, out, engine, target or [], Screen(json, quiet))
 
 
+@app.command("export-c")
+def export_c(program: ProgramFile,
+             out: Annotated[Path, output("The header, .h; its name is that of the image.")],
+             json: Json = False, quiet: Quiet = False) -> None:
+    """Write a program as constants for a C program on its host; see examples/c."""
+    from zeroskip.sw.cli.programs import export_c as run
+    run(program, out, Screen(json, quiet))
+
+
 @app.command()
 def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called --input
         out: Annotated[Path, output("The outputs, .npy.")],

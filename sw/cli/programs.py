@@ -1,4 +1,4 @@
-"""Commands on programs: ``run`` and ``verify``."""
+"""Commands on programs: ``run``, ``verify`` and ``export-c``."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.base import ReferenceLayer, Result
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.files import save_array
+from zeroskip.sw.files import save_array, write
 from zeroskip.sw.runtime import backends, board_backend
 from zeroskip.sw.runtime.backend import Backend
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -55,6 +55,20 @@ def run(path: Path, input_path: Path, output: Path, backend: str | None, device:
     counted = [result.statistics and result.statistics.as_json() for result in results]
     screen.result({**facts, "input_range": limits,
                    "statistics": counted if len(counted) > 1 else counted[0]})
+
+
+def export_c(path: Path, output: Path, screen: Screen) -> None:
+    """See ``zeroskip export-c --help``."""
+    from zeroskip.sw.runtime.export_c import c_header
+
+    if output.suffix != ".h":
+        raise BadInput(f"{output}: a program is written as a C header; give a name that ends in .h")
+    check_writable(output)
+    header = c_header(Program.load(path), output.stem)
+    write(output, header)
+    facts = {"image": output.stem, "bytes": len(header)}
+    screen.table(str(output), list(facts), [list(facts.values())])
+    screen.result(facts)
 
 
 def _inputs(path: Path, program: Program, raw: bool,

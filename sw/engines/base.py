@@ -302,6 +302,12 @@ class Engine(ABC):
         """The image of quantised layers, for a batch size where the engine's images have one;
         ``BadInput`` where they do not fit the core."""
 
+    def c_source(self, image: Image, name: str, addresses: dict[str, int]) -> str:   # noqa: ARG002
+        """An image as C definitions of ``name``, for a core whose ports are at ``addresses``, in
+        bytes from its page; ``BadInput`` where the engine has none."""
+        raise BadInput(f"images of the engine {self.name} are not written as C; compile the model "
+                       "for another engine")
+
     @abstractmethod
     def golden(self, layer: ReferenceLayer, x: np.ndarray) -> tuple[np.ndarray, int]:
         """Outputs of a layer on integers [batch, inputs], and how many had to be saturated; from

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.fronts.frame import WORDS
-from zeroskip.hw.system.accelerator import components, item_words, ports, register_map
-from zeroskip.hw.system.config import SystemConfig
-from zeroskip.hw.system.registers import addresses
-from zeroskip.hw.system.top import VERSION
+from zeroskip.hw.system.accelerator import register_map
+from zeroskip.hw.system.config import VERSION, SystemConfig
+from zeroskip.hw.system.core import item_words
 from zeroskip.sw.runtime.link import Link, Refused
 
 PATTERNS = (0b0101, 0b1010)
@@ -53,18 +52,17 @@ class Board:
                           f"{systems[0].digest():016x}; compile the program for the board's "
                           "target, or load the bitstream of its own")
         self.system = known[found.digest]
-        self._cores = components(self.system)
-        self._addresses = addresses(register_map(self._cores))
+        self._pages = register_map(self.system)
 
     def device(self, name: str) -> "Device":
         """The core called ``name`` in the system, just after a reset.
 
         Raises LinkError where its registers do not hold what is written to them.
         """
-        bit = 1 << self.system.names.index(name)
-        self.link.write(self._addresses["reset"], np.array([bit]))
-        own = {port: self._addresses[f"{name}_{port}"] for port in ports(self._cores[name])}
-        device = Device(self.link, own, item_words(self._cores[name]), self._patience)
+        number = self.system.names.index(name)
+        self.link.write(self._pages["system"].addresses["reset"], np.array([1 << number]))
+        words = item_words(self.system.cores[number].component())
+        device = Device(self.link, self._pages[name].addresses, words, self._patience)
         device.check()
         return device
 

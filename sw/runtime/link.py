@@ -15,7 +15,8 @@ from typing import Protocol
 import numpy as np
 from cobs import cobs
 
-from zeroskip.hw.fronts.frame import MAGIC, WORDS, Answer, Op
+from zeroskip.hw.fronts.frame import WORDS, Answer, Op
+from zeroskip.hw.system.config import MAGIC
 from zeroskip.sw.errors import LinkError
 
 _HEADER = struct.Struct("<BBHHH")
@@ -141,14 +142,14 @@ class Link:
         return Identity(*identity)
 
     def write(self, address: int, words: np.ndarray, *, fixed: bool = False) -> int:
-        """Writes ``words`` from ``address`` on, or all to it if it is ``fixed``.
+        """Writes ``words`` from ``address``, in bytes, on, or all to it if it is ``fixed``.
 
         Returns how many were written: fewer than all if a window has no room now.
         """
         words, done = np.asarray(words).astype("<u4"), 0
         while done < len(words):
             chunk = words[done:done + WORDS]
-            reply = self._exchange(Op.WRITE, address + done * (not fixed), len(chunk),
+            reply = self._exchange(Op.WRITE, address + 4 * done * (not fixed), len(chunk),
                                    fixed=fixed, payload=chunk.tobytes())
             done += reply.count
             if reply.count < len(chunk):
@@ -156,14 +157,14 @@ class Link:
         return done
 
     def read(self, address: int, count: int, *, fixed: bool = False) -> np.ndarray:
-        """The words from ``address`` on, or all from it if it is ``fixed``.
+        """The words from ``address``, in bytes, on, or all from it if it is ``fixed``.
 
         They are fewer than ``count`` if a window has no more to give now.
         """
         payload = b""
         while (done := len(payload) // 4) < count:
             asked = min(WORDS, count - done)
-            reply = self._exchange(Op.READ, address + done * (not fixed), asked, fixed=fixed)
+            reply = self._exchange(Op.READ, address + 4 * done * (not fixed), asked, fixed=fixed)
             payload += reply.payload
             if reply.count < asked:
                 break
@@ -204,7 +205,7 @@ def _judged(reply: Reply, address: int, fixed: bool) -> Reply:
         case Answer.OK | Answer.BUSY:
             return reply
         case Answer.RANGE:
-            place = address + reply.count * (not fixed)
+            place = address + 4 * reply.count * (not fixed)
             raise OutOfRange(f"the board cannot {Op(reply.op).name.lower()} address {place:#x}; "
                              "check that its design is the one that this program expects")
         case Answer.SEQUENCE:

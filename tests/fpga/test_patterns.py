@@ -33,9 +33,8 @@ def found(tmp_path, component, name, *selections):
 
 def test_modules_that_keep_their_borders(tmp_path):
     top = BoardTop(BOARDS["ulx3s-85f"], Top(SystemConfig((ARRAY, CORE)), divisor=8), 50)
-    patterns = build._MACHINES.split()
-    found(tmp_path, top, "board", *(("mod-count", 1, pattern) for pattern in patterns))
-    assert len(patterns) == 3
+    cores, clusters = build._CORES.split()
+    found(tmp_path, top, "board", ("mod-count", 2, cores), ("mod-count", 1, clusters))
     found(tmp_path, Shell(EIE(ARRAY)), "shell", ("mod-count", 1, "shell.component"),
           ("mod-count", 1, place.CLUSTERS))
 
@@ -70,7 +69,7 @@ def test_memories_and_multipliers_of_each_cluster_are_placed(flow):
         placed = [name for name, cell in of_type(flow, kind).items() if "BEL" in cell["attributes"]]
         assert len(placed) == 2 * len(names)
         assert {name for name in names for cluster in range(2)
-                if any(f"eie.cluster_{cluster}.{name}." in each for each in placed)} == names
+                if any(f"eie.core.cluster_{cluster}.{name}." in each for each in placed)} == names
 
 
 def test_their_registers_are_packed_into_them(flow):
@@ -88,7 +87,7 @@ def test_the_array_is_reset_by_a_buffer_and_each_clusters_logic_by_a_copy(flow):
                for bits in [cell["connections"]["Q"]]}
     (buffer,) = [name for name, cell in of_type(flow, "DCCA").items()
                  if drivers.get(cell["connections"]["CLKI"][0], "").startswith(
-                     "top.accelerator.eie_reset_TRELLIS_FF")]
+                     "top.accelerator.eie.core_reset_TRELLIS_FF")]
     for cluster in range(2):
         (made,) = cells[f"{buffer}_cluster_{cluster}"]["connections"]["Q"]
         readers = [name for name, cell in cells.items() for port, bits in
@@ -102,8 +101,8 @@ def test_blocks_of_the_floor_plan(flow):
     scopes = {name for name, cell in flow["cells"].items() if cell["type"] == "$scopeinfo"}
     shown = set(floor.blocks([floor._scope(name, scopes) for name in flow["cells"]]).values())
     assert "endpoint" in shown
-    assert {name[:len("eie.cluster_0")] for name in shown if "cluster" in name} == {
-        "eie.cluster_0", "eie.cluster_1"}
+    assert {name[:len("eie.core.cluster_0")] for name in shown if "cluster" in name} == {
+        "eie.core.cluster_0", "eie.core.cluster_1"}
 
 
 @pytest.mark.parametrize("pattern", [place._SUFFIX, build._LEAF], ids=["place", "build"])

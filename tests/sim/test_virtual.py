@@ -68,8 +68,7 @@ def test_another_configuration_is_refused_and_named(board, digits_like):
 
 def test_the_plug_is_pulled_in_the_middle_and_another_board_goes_on(board, digits_like):
     port = SerialPort(board.port)
-    device = Board(Link(port, timeout=0.05, retries=1), system(digits_like)
-                    ).device("eie")
+    device = Board(Link(port, timeout=1, retries=1), system(digits_like)).device("eie")
     board.close()
     with pytest.raises(LinkError):
         device.run({"load": np.zeros((600, 2), np.uint32)}, {})

@@ -59,6 +59,11 @@ class EIEEngine(Engine):
         from zeroskip.sw.engines.eie.lower import compile_layers
         return compile_layers(tuple(layers), config)
 
+    def c_source(self, image: EIEPart, name: str, addresses: dict[str, int]) -> str:
+        """See :func:`zeroskip.sw.engines.eie.export.c_source`."""
+        from zeroskip.sw.engines.eie.export import c_source
+        return c_source(image, name, addresses)
+
     def golden(self, layer: EIELayer, x: np.ndarray) -> tuple[np.ndarray, int]:
         """See :func:`zeroskip.sw.engines.eie.golden.layer`."""
         return golden.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.control import INPUT, output
+from zeroskip.hw.eie.control import output
 from zeroskip.hw.eie.counters import ControlCounter, PECounter
-from zeroskip.hw.eie.layouts import load_word
 from zeroskip.sw.engines.base import Progress, Result
-from zeroskip.sw.engines.eie.image import load_words
+from zeroskip.sw.engines.eie.image import load_items, records
 from zeroskip.sw.engines.eie.part import EIEPart
-from zeroskip.sw.engines.payload import pack_fields, unpack_fields
+from zeroskip.sw.engines.payload import unpack_fields
+from zeroskip.sw.engines.wire import Write, exchange
 from zeroskip.sw.errors import EngineError
 
 BATCH = 16
@@ -84,11 +84,7 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
     :class:`zeroskip.sim.cxxrtl.Model`. ``EngineError`` where not every output of every image came
     just once.
     """
-    words = load_words(part)
-    fields = ("target", "pe", "address", "data")
-    model.run({"load": pack_fields(
-        load_word(part.config), dict(zip(fields, words.T, strict=True)))}, {})
-
+    exchange(model, [Write("load", load_items(part))])
     shapes = [(len(inputs), segment.outputs) for segment in part.segments if segment.outputs]
     outputs = tuple(np.zeros(shape, np.int16) for shape in shapes)
     times = tuple(np.zeros(shape, np.int64) for shape in shapes)
@@ -113,12 +109,8 @@ def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarra
 
     ``names`` are those of the layers that send, ``first`` is the number of the first image.
     """
-    batch, length = inputs.shape
-    items = pack_fields(INPUT, {
-        "value": np.ascontiguousarray(inputs).view(np.uint16).reshape(-1),
-        "last": np.tile(np.arange(length) == length - 1, batch)})
-    wanted = sum(layer.shape[1] for layer in outputs)
-    payload, cycles = model.run({"inputs": items}, {"outputs": batch * wanted})["outputs"]
+    batch, wanted = len(inputs), sum(layer.shape[1] for layer in outputs)
+    payload, cycles = exchange(model, records(part, inputs))["outputs"]
     found = unpack_fields(output(part.config), payload)
     index = found["index"].astype(np.int64).reshape(batch, wanted)
     value = found["value"].astype(np.uint16).view(np.int16).reshape(batch, wanted)

@@ -1,17 +1,23 @@
-"""What a host writes into an EIE array before it can run."""
+"""What a host exchanges with an EIE array: what it writes before the array can run, and what each
+sample takes."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import numpy as np
 
+from zeroskip.hw.eie.control import INPUT
 from zeroskip.hw.eie.layouts import (
     LoadTarget,
     descriptor,
     descriptor_stride,
     descriptor_words,
+    load_word,
 )
 from zeroskip.sw.engines.eie.directory import WORDS
 from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.payload import pack_fields
+from zeroskip.sw.engines.wire import Read, Record, Write
 
 
 def load_words(part: EIEPart) -> np.ndarray:
@@ -40,6 +46,21 @@ def load_words(part: EIEPart) -> np.ndarray:
         data = [bits >> 32 * k & 0xFFFFFFFF for k in range(words)]
         writes.append(_writes(LoadTarget.DESCRIPTORS, 0, stride * at + np.arange(words), data))
     return np.concatenate(writes)
+
+
+def load_items(part: EIEPart) -> np.ndarray:
+    """The same as items of the stream ``load``, uint32 [n, words]."""
+    fields = ("target", "pe", "address", "data")
+    return pack_fields(load_word(part.config), dict(zip(fields, load_words(part).T, strict=True)))
+
+
+def records(part: EIEPart, inputs: np.ndarray) -> Iterator[Record]:
+    """What the host exchanges with a loaded array for ``inputs`` int16 [batch, in]."""
+    wanted = sum(segment.outputs for segment in part.segments)
+    last = np.arange(part.inputs) == part.inputs - 1
+    for sample in np.ascontiguousarray(inputs).view(np.uint16):
+        yield Write("inputs", pack_fields(INPUT, {"value": sample, "last": last}))
+        yield Read("outputs", wanted)
 
 
 def _writes(target: LoadTarget, pe: int, address: np.ndarray, data) -> np.ndarray:

@@ -67,6 +67,11 @@ class TensorCoreEngine(Engine):
         from zeroskip.sw.engines.tensorcore.lower import compile_layers
         return compile_layers(tuple(layers), config, batch)
 
+    def c_source(self, image: TensorCorePart, name: str, addresses: dict[str, int]) -> str:
+        """See :func:`zeroskip.sw.engines.tensorcore.export.c_source`."""
+        from zeroskip.sw.engines.tensorcore.export import c_source
+        return c_source(image, name, addresses)
+
     def golden(self, layer: Int8Layer, x: np.ndarray) -> tuple[np.ndarray, int]:
         """See :func:`zeroskip.sw.engines.tensorcore.golden.layer`."""
         return golden.layer(x, layer)

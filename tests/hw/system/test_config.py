@@ -35,7 +35,7 @@ def test_number_of_cores(count):
     assert len(SystemConfig((CORE,) * 15).names) == 15
 
 
-def test_a_kind_that_is_called_like_a_further_core():
+def test_kinds_that_are_called_like_a_further_core_or_the_system():
     @dataclass(frozen=True)
     class Config(CoreConfig):
         kind = "eie_1"
@@ -43,5 +43,8 @@ def test_a_kind_that_is_called_like_a_further_core():
         def component(self):
             raise NotImplementedError
 
-    with pytest.raises(ValueError, match="^names of cores must differ, not be eie, eie_1, eie_1;"):
+    with pytest.raises(ValueError, match="'system', must differ, and not be eie, eie_1, eie_1; "):
         SystemConfig((EIE, EIE, Config()))
+    Config.kind = "system"
+    with pytest.raises(ValueError, match="'system', must differ, and not be system; call the"):
+        SystemConfig((Config(),))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.bus import Status
-from zeroskip.hw.system.registers import Access, Field, Register, RegisterFile, Window, addresses
+from zeroskip.hw.system.registers import Access, Field, Page, Register, RegisterFile, Window
 from zeroskip.sim.bench import Stalls, checker, receive, send, simulate
 
 
@@ -23,13 +23,14 @@ ITEMS = [
     Window("words", "in", "To the machine."),
     Window("results", "out", "From the machine."),
 ]
-LEVEL, MODE, EVENTS, START, WORDS, RESULTS = range(len(ITEMS))
+LEVEL, MODE, EVENTS, START, WORDS, RESULTS, END = range(0, 4 * len(ITEMS) + 4, 4)
 
 
-async def access(ctx, dut, address, data=None):
-    """Reads, or writes ``data``: the status, and the word read."""
-    await send(ctx, dut.bus.request,
-               [{"address": address, "write": data is not None, "data": data or 0}])
+async def access(ctx, dut, address, data=None, strobes=None):
+    """Reads, or writes ``data``: the status, and the word read. A read has no strobes."""
+    strobes = 15 * (data is not None) if strobes is None else strobes
+    await send(ctx, dut.bus.request, [{"address": address, "write": data is not None,
+                                       "strobes": strobes, "data": data or 0}])
     (response,) = await receive(ctx, dut.bus.response, 1)
     return Status(response["status"]), response["data"]
 
@@ -40,8 +41,9 @@ def run(bench, **kinds):
 
 
 def test_addresses_count_in_the_order_of_the_description():
-    assert list(addresses(ITEMS).items()) == [
-        ("level", 0), ("mode", 1), ("events", 2), ("start", 3), ("words", 4), ("results", 5)]
+    assert list(Page("page", 0x3000, ITEMS).addresses.items()) == [
+        ("level", 0x3000), ("mode", 0x3004), ("events", 0x3008), ("start", 0x300C),
+        ("words", 0x3010), ("results", 0x3014)]
 
 
 def test_read_register_gives_what_the_machine_drives_and_cannot_be_written():
@@ -79,7 +81,8 @@ def test_an_event_of_one_cycle_is_lost_only_if_it_came_before_its_clear(after):
     """The write is executed in the cycle in which its request is taken."""
     async def bench(ctx, dut):
         ctx.set(dut.bus.response.ready, 1)
-        ctx.set(dut.bus.request.payload, {"address": EVENTS, "write": 1, "data": 0b0110})
+        ctx.set(dut.bus.request.payload,
+                {"address": EVENTS, "write": 1, "strobes": 15, "data": 0b0110})
         for cycle in range(-2, 6):
             ctx.set(dut.bus.request.valid, cycle == 0)
             ctx.set(dut.events_set, 0b0101 if cycle == after else 0)
@@ -102,17 +105,69 @@ def test_pulse_is_high_for_one_cycle_and_reads_zero(watch):
 def test_writes_elsewhere_change_nothing():
     async def bench(ctx, dut):
         await access(ctx, dut, MODE, 7)
-        for address in (LEVEL, EVENTS, START, WORDS, RESULTS, len(ITEMS), 0x8001, 0xFFFF):
+        for address in (LEVEL, EVENTS, START, WORDS, RESULTS, END, 0x8004, 0xFFFC,
+                        *range(MODE + 1, MODE + 4)):
             await access(ctx, dut, address, 0xFFFFFFFF)
         assert await access(ctx, dut, MODE) == (Status.OK, 7)
     run(bench)
 
 
-@pytest.mark.parametrize("address", [len(ITEMS), 0x100 + MODE, 0x8000 + MODE, 0xFFFF])
+@pytest.mark.parametrize("address", [END, 0x20 + MODE, 0x100 + MODE, 0x8000 + MODE, 0xFFFC,
+                                     *(place + k for place in (LEVEL, MODE, EVENTS, START, WORDS,
+                                                               RESULTS) for k in (1, 2, 3))])
 @pytest.mark.parametrize("data", [None, 1])
-def test_address_beyond_the_last_is_out_of_range(address, data):
+def test_address_beyond_the_last_or_not_of_a_word_is_out_of_range(address, data):
     async def bench(ctx, dut):
         assert await access(ctx, dut, address, data) == (Status.RANGE, 0)
+    run(bench)
+
+
+@pytest.mark.parametrize("strobes", range(16))
+def test_bytes_that_are_written(strobes):
+    """``mode`` has twelve bits and ``events`` eight."""
+    mask = sum(0xFF << 8 * k for k in range(4) if strobes >> k & 1)
+
+    async def bench(ctx, dut):
+        await access(ctx, dut, MODE, 0xA5C)
+        assert await access(ctx, dut, MODE, 0xFFFFF3A3, strobes) == (Status.OK, 0)
+        assert ctx.get(dut.mode) == (0xA5C & ~mask | 0x3A3 & mask)
+        ctx.set(dut.events_set, 0b1011)
+        await ctx.tick()
+        ctx.set(dut.events_set, 0)
+        assert await access(ctx, dut, EVENTS, 0xFFFFFF06, strobes) == (Status.OK, 0)
+        assert ctx.get(dut.events) == (0b1001 if strobes & 1 else 0b1011)
+    run(bench)
+
+
+@pytest.mark.parametrize(("strobes", "pulses"), [(0b1110, [(0,)]), (0b0001, [(0,), (0b10,)])])
+def test_pulse_of_bytes_that_are_written(watch, strobes, pulses):
+    log, dut = [], RegisterFile(ITEMS)
+
+    async def bench(ctx):
+        assert await access(ctx, dut, START, 0xFE, strobes) == (Status.OK, 0)
+
+    simulate(dut, bench, background=[watch(log, dut.start)])
+    assert sorted({*log}) == pulses
+
+
+@pytest.mark.parametrize("strobes", range(15))
+def test_a_window_takes_whole_words(strobes):
+    async def bench(ctx, dut):
+        assert await access(ctx, dut, WORDS, 11, strobes) == (Status.RANGE, 0)
+        assert not ctx.get(dut.words.valid)
+        assert await access(ctx, dut, WORDS, 12) == (Status.OK, 0)
+        assert await access(ctx, dut, WORDS, 13, strobes) == (Status.RANGE, 0)
+        assert await receive(ctx, dut.words, 1) == [12]
+    run(bench)
+
+
+def test_a_response_that_is_not_there_is_zero():
+    """So that those of several can be added."""
+    async def bench(ctx, dut):
+        ctx.set(dut.level, 0xFFFFFFFF)
+        for address in (LEVEL, 0x8000, RESULTS):
+            await access(ctx, dut, address)
+            assert ctx.get(dut.bus.response.payload.as_value()) == 0
     run(bench)
 
 
@@ -176,7 +231,8 @@ def test_words_pass_the_windows_in_order_and_none_is_lost(stalls, words, seed):
 
 def test_response_comes_one_cycle_after_its_request_and_waits(record):
     dut, asked, answered = RegisterFile(ITEMS), [], []
-    requests = [{"address": address, "write": 0, "data": 0} for address in (0, 9, 5, 1)]
+    requests = [{"address": address, "write": 0, "strobes": 0, "data": 0}
+                for address in (LEVEL, 0x24, RESULTS, MODE)]
     simulate(dut, lambda ctx: send(ctx, dut.bus.request, requests),
              lambda ctx: receive(ctx, dut.bus.response, 4),
              background=[record(asked, dut.bus.request), record(answered, dut.bus.response)])

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from zeroskip.hw.bus import Status
-from zeroskip.hw.system.config import SystemConfig
-from zeroskip.hw.system.top import VERSION
+from zeroskip.hw.system.config import VERSION, SystemConfig
 from zeroskip.sim.endpoint_model import EndpointModel
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.runtime import board_backend
@@ -62,8 +61,10 @@ def test_port_that_is_no_board(cli, args, tmp_path, monkeypatch):
 
 def test_board_that_answers_zeros(cli, args, compiled, tmp_path):
     config = Program.load(compiled / "model.zsk").images[0].config
-    endpoint = EndpointModel(lambda *_: (Status.OK, 0), digest=SystemConfig((config,)).digest(),
-                             version=VERSION)
+    digest = SystemConfig((config,)).digest()
+    identity = (0x314B535A, VERSION, digest & 0xFFFFFFFF, digest >> 32)
+    endpoint = EndpointModel(lambda address, *_: (
+        Status.OK, identity[address // 4] if address < 16 else 0))
     master, slave = os.openpty()
     tty.setraw(slave)
 

@@ -8,6 +8,9 @@ import subprocess
 import pytest
 
 from zeroskip.fpga.build import Tool
+from zeroskip.hw.eie.config import CONFIGS as ARRAYS
+from zeroskip.hw.system.accelerator import register_map
+from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.tensorcore.config import CONFIGS
 from zeroskip.sw.cli import gateware
 
@@ -77,19 +80,30 @@ def test_verilog_of_an_accelerator(cli, tmp_path):
     assert (done.code, done.stderr) == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.rdl", "a.v", "a.vlt"]
     assert done.json["config"] == ["eie-4", "tc-8"]
-    assert done.json["registers"]["reset"] == 0
-    assert done.json["registers"]["done"] == 4
-    assert {"eie_load", "tensorcore_commands"} < set(done.json["registers"])
+    system = SystemConfig((ARRAYS["eie-4"], CONFIGS["tc-8"]))
+    assert done.json["registers"] == {
+        f"{page.name}.{name}": at for page in register_map(system).values()
+        for name, at in page.addresses.items()}
+    assert done.json["registers"]["tensorcore.busy"] == 0x2000
+    assert done.json["identity"] == {"magic": "ZSK1", "version": 2,
+                                     "digest": f"{system.digest():016x}"}
     assert "bus__request__payload" in [port["name"] for port in done.json["ports"]]
-    assert r"\tensorcore_outputs @" in (tmp_path / "a.rdl").read_text()
+    assert r"\tensorcore @ 0x2000;" in (tmp_path / "a.rdl").read_text()
 
 
-def test_accelerator_of_two_arrays(cli, tmp_path):
-    done = cli("verilog", "accelerator", "-o", tmp_path / "a.v", "--config",
-               "eie-icebreaker,eie-tangnano9k", "--json")
+def test_accelerator_of_two_cores_of_a_kind(cli, tmp_path):
+    done = cli("verilog", "accelerator", "-o", tmp_path / "a.v", "--config", "tc-8, tc-8", "--json")
     assert (done.code, done.stderr) == (0, "")
-    assert done.json["config"] == ["eie-icebreaker", "eie-tangnano9k"]
-    assert {"eie_load", "eie_1_load"} < set(done.json["registers"])
+    assert done.json["config"] == ["tc-8", "tc-8"]
+    assert {"tensorcore.weights", "tensorcore_1.weights"} < set(done.json["registers"])
+
+
+def test_accelerator_of_too_many_cores(cli, tmp_path):
+    done = cli("verilog", "accelerator", "-o", tmp_path / "a.v", "--config",
+               ",".join(["tc-8"] * 16))
+    assert done.code == 2
+    assert "--config names 16 configurations, and an accelerator has 15 cores" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_verilog_writes_three_files(cli, tmp_path):

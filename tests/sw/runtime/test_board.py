@@ -7,13 +7,15 @@ import pytest
 
 from zeroskip.hw.bus import REQUEST, RESPONSE, Status
 from zeroskip.hw.system.accelerator import Accelerator
-from zeroskip.hw.system.config import SystemConfig
-from zeroskip.hw.system.top import VERSION
+from zeroskip.hw.system.config import VERSION, SystemConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim import cxxrtl
 from zeroskip.sim.cases import make_case, random_layers
+from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.eie import host
 from zeroskip.sw.engines.payload import pack_fields, unpack_fields
+from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import LinkError
 from zeroskip.sw.runtime.board import Board, Patience
 from zeroskip.sw.runtime.link import Identity, OutOfRange
@@ -34,14 +36,14 @@ class BusLink:
 
     def write(self, address, words, *, fixed=False):
         for done, word in enumerate(np.asarray(words).tolist()):
-            if self._request(address + done * (not fixed), 1, word)[0] is Status.BUSY:
+            if self._request(address + 4 * done * (not fixed), 1, word)[0] is Status.BUSY:
                 return done
         return len(words)
 
     def read(self, address, count, *, fixed=False):
         found = []
         for done in range(count):
-            status, word = self._request(address + done * (not fixed), 0, 0)
+            status, word = self._request(address + 4 * done * (not fixed), 0, 0)
             if status is Status.BUSY:
                 break
             found.append(word)
@@ -49,7 +51,8 @@ class BusLink:
 
     def _request(self, address, write, word):
         self.model.tick(8)      # of the many that a frame takes
-        request = pack_fields(REQUEST, {"address": [address], "write": [write], "data": [word]})
+        request = pack_fields(REQUEST, {"address": [address], "write": [write],
+                                        "strobes": [15], "data": [word]})
         payload, _ = self.model.run({"bus__request": request}, {"bus__response": 1})[
             "bus__response"]
         response = {name: int(value[0]) for name, value in unpack_fields(
@@ -114,7 +117,7 @@ def test_a_core_that_stalls(case, link):
 
 
 @pytest.mark.parametrize(("identity", "message"), [
-    (Identity(VERSION + 1, 0), "is of version 2, and this program speaks 1; build the bitstream"),
+    (Identity(VERSION + 1, 0), "is of version 3, and this program speaks 2; build the bitstream"),
     (Identity(VERSION, 0xABC), "with digest 0000000000000abc, and the program for [0-9a-f]{16};"),
 ])
 def test_another_board(case, identity, message):
@@ -123,7 +126,38 @@ def test_another_board(case, identity, message):
         board_of(other, case)
 
 
-def test_a_board_with_another_core_too(case, link):
+def test_the_system_that_it_is_among_several(case, link):
     both = SystemConfig((case.part.config, TensorCoreConfig()))
     board = Board(link, both, SystemConfig((case.part.config,)))
+    assert board.system == SystemConfig((case.part.config,))
     outputs_equal(case, host.run(board.device("eie"), case.part, case.inputs))
+
+
+@pytest.mark.timeout(300)
+def test_three_cores_each_compute_a_program_of_their_own():
+    """Two arrays of one kind, of two configurations, and a tensor core, in turn and again: what
+    one is loaded with is still there when the others have been at work."""
+    rng = np.random.default_rng(8)
+    first, second = (make_case(random_layers(rng, (9, outputs), 0.5),
+                               rng.integers(-100, 100, (2, 9)), pes=1, queue_depth=depth)
+                     for outputs, depth in ((7, 3), (4, 5)))
+    config = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=16, activation_words=16)
+    weight = rng.integers(-128, 128, (5, 12)).astype(np.int8)
+    layer = Int8Layer("fc", weight, rng.integers(-99, 99, 5), np.full(5, 1 << 30, np.int32),
+                      np.full(5, 38, np.int32), "none", None, 12, 5, 1.0, 0, 1.0, 0, False)
+    part = TensorCorePart.packed(config, (layer, "dense"), batch=3)
+    x = rng.integers(-128, 128, (3, 12)).astype(np.int8)
+    sums = x.astype(np.int64) @ weight.T + layer.bias
+    rounded = np.sign(sums) * ((np.abs(sums) * 2 + (1 << 8)) >> 9)     # sums / 2^8, ties away
+    jobs = {"eie": (first.part, first.inputs, first.expected),
+            "tensorcore": (part, x, (np.clip(rounded, -128, 127),)),
+            "eie_1": (second.part, second.inputs, second.expected)}
+    system = SystemConfig((first.part.config, config, second.part.config))
+    assert system.names == tuple(jobs)
+    board = Board(BusLink(system), system)
+    devices = {name: board.device(name) for name in jobs}
+    for name in (*jobs, *reversed(jobs)):
+        part, inputs, expected = jobs[name]
+        result = registry.engine(part.engine).run(devices[name], part, inputs)
+        for found, right in zip(result.outputs, expected, strict=True):
+            np.testing.assert_array_equal(found, right)

@@ -12,10 +12,9 @@ from cobs import cobs
 from zeroskip.hw.bus import Status
 from zeroskip.hw.eie.control import output
 from zeroskip.hw.fronts.frame import Answer
-from zeroskip.hw.system.accelerator import components, register_map
-from zeroskip.hw.system.config import SystemConfig
+from zeroskip.hw.system.accelerator import register_map
+from zeroskip.hw.system.config import VERSION, SystemConfig
 from zeroskip.hw.system.registers import Access, Register
-from zeroskip.hw.system.top import VERSION
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.sim.amaranth_model import AmaranthModel
@@ -26,7 +25,7 @@ from zeroskip.sw.engines.payload import pack_fields, unpack_fields
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
 from zeroskip.sw.engines.tensorcore.part import TensorCorePart
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
-from zeroskip.sw.errors import EngineError, LinkError
+from zeroskip.sw.errors import BadInput, EngineError, LinkError
 from zeroskip.sw.runtime import backend as engine
 from zeroskip.sw.runtime import board_backend
 from zeroskip.sw.runtime.backend import Simulated
@@ -35,25 +34,29 @@ from zeroskip.sw.runtime.board import Patience
 IMAGES = 3
 
 
+CONFIG = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
+
+
 def as_is(items):
     return items
 
 
 class Fake:
-    """The bus of a board with one core. A job ends with a word for which ``ends`` holds; then
-    the next of ``answers``, items uint32 [n, words], lies in the window ``outputs``, after
-    ``fault`` has had it."""
+    """The bus of a board of which one core is used, the first or another one. A job ends with a
+    word for which ``ends`` holds; then the next of ``answers``, items uint32 [n, words], lies in
+    the window ``outputs``, after ``fault`` has had it."""
 
-    def __init__(self, system, answers, ends, fault=as_is, counters=None):
-        self.items = register_map(components(system))
-        (self.core,) = system.names
+    def __init__(self, system, answers, ends, fault=as_is, counters=None, core=None):
+        pages = register_map(system)
+        self.items = {at: item for page in (pages["system"], pages[core or system.names[0]])
+                      for at, item in zip(page.addresses.values(), page.items, strict=True)}
         self.answers, self.ends, self.fault = answers, ends, fault
         self.counters = counters or {}
         self.values, self.queue, self.jobs = {}, [], 0
 
     def __call__(self, address, write, word):
         item = self.items[address]
-        name = item.name.removeprefix(f"{self.core}_")
+        name = item.name
         if name == "outputs" and not write:
             return (Status.OK, self.queue.pop(0)) if self.queue else (Status.BUSY, 0)
         if write and name == "reset":
@@ -69,10 +72,17 @@ class Fake:
 
 
 class Wire:
-    """What the driver takes for a serial port, with a board at its end."""
+    """What the driver takes for a serial port, with a board at its end that says that it is
+    ``system``, and to all else what ``bus`` says."""
 
-    def __init__(self, bus, system, reply=as_is):
-        self.endpoint = EndpointModel(bus, digest=system.digest(), version=VERSION)
+    def __init__(self, system, bus, reply=as_is):
+        digest = system.digest()
+        identity = (0x314B535A, VERSION, digest & 0xFFFFFFFF, digest >> 32)
+
+        def answer(address, write, word):
+            return (Status.OK, identity[address // 4]) if address < 16 else bus(
+                address, write, word)
+        self.endpoint = EndpointModel(answer)
         self.reply, self.waiting = reply, b""
 
     def write(self, data):
@@ -109,6 +119,10 @@ def answers_of(case):
     return found
 
 
+def ends_a_vector(name, word):
+    return name == "inputs" and word >> 16
+
+
 @pytest.fixture
 def eie(case, monkeypatch):
     """``eie(fault, reply)`` runs the case on a board that is wrong in these ways."""
@@ -116,16 +130,15 @@ def eie(case, monkeypatch):
     answers = answers_of(case)
 
     def run(fault=as_is, reply=as_is, bus=None):
-        bus = bus or Fake(system, answers, lambda name, word: name == "inputs" and word >> 16,
-                          fault)
-        return run_on(monkeypatch, case.program, Wire(bus, system, reply), case.inputs)
+        bus = bus or Fake(system, answers, ends_a_vector, fault)
+        return run_on(monkeypatch, case.program, Wire(system, bus, reply), case.inputs)
     return run
 
 
-def run_on(monkeypatch, program, wire, inputs, patience=0.02):
+def run_on(monkeypatch, program, wire, inputs, patience=0.02, known=()):
     monkeypatch.setattr(board_backend, "SerialPort", lambda _: wire)
     monkeypatch.setattr(board_backend, "Patience", lambda: Patience(patience))
-    return board_backend.serial(program, "port").run(program.images[0], inputs)
+    return board_backend.serial(program, "port", known).run(program.images[0], inputs)
 
 
 def equal(result, expected):
@@ -136,6 +149,24 @@ def equal(result, expected):
 def test_a_right_board(case, eie):
     assert case.part.layers[0].slots == 10, "no output is padding"
     assert equal(eie(), case.expected)
+
+
+def test_a_board_with_other_cores_too(case, monkeypatch):
+    """Among those that are known one fits, and in it the core of this configuration."""
+    config, other = case.part.config, replace(case.part.config, queue_depth=7)
+    known = [SystemConfig((other,)), SystemConfig((CONFIG, other, config, config))]
+    bus = Fake(known[1], answers_of(case), ends_a_vector, core="eie_1")
+    result = run_on(monkeypatch, case.program, Wire(known[1], bus), case.inputs, known=known)
+    assert equal(result, case.expected)
+    with pytest.raises(LinkError, match=f"digest {known[0].digest():016x}, and the program for"):
+        run_on(monkeypatch, case.program, Wire(known[0], bus), case.inputs, known=known)
+
+
+def test_a_program_for_more_cores_than_a_board_has(case):
+    parts = tuple(replace(case.part, config=replace(case.part.config, queue_depth=depth))
+                  for depth in range(1, 17))
+    with pytest.raises(BadInput, match="for 16 configurations, and a board has 15 cores at most;"):
+        board_backend.virtual(Program.chain(parts, ()))
 
 
 def changed(at, **fields):
@@ -263,7 +294,6 @@ def test_hostile_replies(case, eie, words):
 
 # --- the tensor core ---
 
-CONFIG = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
 GEMMS = CoreCounter.GEMMS.value
 
 
@@ -305,7 +335,7 @@ def core(product, monkeypatch):
             return starts
         bus = Fake(system, sent, ends, fault, counters)
         program = Program.chain((part,), ())
-        return run_on(monkeypatch, program, Wire(bus, system), inputs)
+        return run_on(monkeypatch, program, Wire(system, bus), inputs)
     return run
 
 
@@ -337,7 +367,7 @@ def test_a_core_that_stays_busy(product, monkeypatch):
     def keep(address, write, word):
         return (Status.OK, 0) if bus.items[address].name == "reset" else bus(address, write, word)
     with pytest.raises(TimeoutError, match="'busy' was not 0 within 0.02 seconds"):
-        run_on(monkeypatch, Program.chain((part,), ()), Wire(keep, system), inputs)
+        run_on(monkeypatch, Program.chain((part,), ()), Wire(system, keep), inputs)
 
 
 # --- simulators ---

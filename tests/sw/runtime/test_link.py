@@ -26,15 +26,16 @@ from zeroskip.sw.runtime.link import (
 )
 
 FRAMES = 1_000_000 if os.environ.get("ZEROSKIP_CAMPAIGN") == "1" else 3_000
-REGISTERS, DEPTH, WINDOW = 600, 700, 0x4000
+REGISTERS, DEPTH, BASE, WINDOW = 600, 700, 0x10, 0x4000
 
 
 class Board:
-    """Registers from 0, and one address where words enter a queue and leave it."""
+    """What it is, registers behind that, and one address where words enter a queue and leave it."""
 
     def __init__(self):
+        self.identity = [0x314B535A, 3, 0xABCD, 0xFEDC0000]
         self.registers, self.queue = [0] * REGISTERS, []
-        self.endpoint = EndpointModel(self, digest=0xABCD, version=3)
+        self.endpoint = EndpointModel(self)
 
     def __call__(self, address, write, data):
         if address == WINDOW and write:
@@ -44,11 +45,14 @@ class Board:
             return Status.OK, 0
         if address == WINDOW:
             return (Status.OK, self.queue.pop(0)) if self.queue else (Status.BUSY, 0)
-        if address >= REGISTERS:
+        place, rest = divmod(address - BASE, 4)
+        if place < 0 and not write:
+            return Status.OK, self.identity[place]
+        if not 0 <= place < REGISTERS or rest:
             return Status.RANGE, 0
         if write:
-            self.registers[address] = data
-        return Status.OK, self.registers[address]
+            self.registers[place] = data
+        return Status.OK, self.registers[place]
 
 
 class Wire:
@@ -118,15 +122,15 @@ def numbers(*values):
 
 
 def test_identify_gives_version_and_digest(board):
-    assert Link(Wire(board)).identify() == Identity(version=3, digest=0xABCD)
+    assert Link(Wire(board)).identify() == Identity(version=3, digest=0xFEDC00000000ABCD)
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 600])
 def test_any_count_of_words_goes_in_frames_of_256(board, link, count):
     words = np.arange(count, dtype=np.uint32) * 0x01010101
-    assert link.write(0, words) == count
+    assert link.write(BASE, words) == count
     assert board.registers[:count] == words.tolist()
-    read = link.read(0, count)
+    read = link.read(BASE, count)
     assert (read.dtype, read.tolist()) == (np.uint32, words.tolist())
 
 
@@ -148,15 +152,16 @@ def test_busy_window_takes_a_part_and_the_rest_later(link):
 
 
 @pytest.mark.parametrize(("act", "message"), [
-    (lambda link: link.write(REGISTERS - 3, numbers(1, 2, 3, 4)), "the board cannot write address "
-                                                                  "0x258; check that .*"),
-    (lambda link: link.read(0, 601), "the board cannot read address 0x258; check that .*"),
+    (lambda link: link.write(BASE + 4 * (REGISTERS - 3), numbers(1, 2, 3, 4)),
+     "the board cannot write address 0x970; check that .*"),
+    (lambda link: link.read(BASE, 601), "the board cannot read address 0x970; check that .*"),
+    (lambda link: link.write(BASE + 2, numbers(1)), "the board cannot write address 0x12; .*"),
     (lambda link: link.read(0x1000, 2, fixed=True), "the board cannot read address 0x1000; .*"),
 ])
 def test_address_that_the_board_does_not_have(link, act, message):
     with pytest.raises(OutOfRange, match=f"^{message}$"):
         act(link)
-    assert len(link.read(0, 1)) == 1
+    assert len(link.read(BASE, 1)) == 1
 
 
 def test_dead_wire_raises_after_the_retries(board):
@@ -177,16 +182,16 @@ def test_silent_wire_takes_no_longer_than_its_timeouts(board):
 
 
 def test_board_that_was_reset_is_out_of_step(board, link):
-    board.endpoint = EndpointModel(board, digest=0xABCD, version=3)
+    board.endpoint = EndpointModel(board)
     with pytest.raises(OutOfStep, match="identify it again$"):
-        link.write(0, numbers(7))
+        link.write(BASE, numbers(7))
     assert board.registers[0] == 0
     link.identify()
-    assert link.write(0, numbers(7)) == 1
+    assert link.write(BASE, numbers(7)) == 1
 
 
 def test_other_answerer_is_refused(board):
-    board.endpoint._identity = b"ABCD" + bytes(12)
+    board.identity[0] ^= 1
     with pytest.raises(Refused, match="^what answers is not a Zeroskip board; check the port$"):
         Link(Wire(board)).identify()
 
@@ -194,7 +199,7 @@ def test_other_answerer_is_refused(board):
 def test_frame_that_the_board_does_not_know_is_refused(link, monkeypatch):
     monkeypatch.setattr(EndpointModel, "_execute", lambda *_: (Answer.BAD_OP, 0, b""))
     with pytest.raises(Refused, match=r"^the board refused the frame \(BAD_OP\); check .*$"):
-        link.read(0, 1)
+        link.read(BASE, 1)
 
 
 class Liar(Wire):
@@ -239,7 +244,7 @@ def test_reply_that_does_not_fit(board, lie):
     with pytest.raises(Refused, match=rf"^the board was asked to read 4 words and answered "
                        rf"{answer.name} with a count of {count} and {len(payload)} bytes, which "
                        "does not fit; check .*$"):
-        link.read(0, 4)
+        link.read(BASE, 4)
 
 
 @pytest.mark.parametrize(("answer", "count"), [(Answer.OK, 1), (Answer.OK, 3), (Answer.BUSY, 2)])
@@ -247,14 +252,21 @@ def test_reply_to_a_write_that_does_not_fit(board, answer, count):
     link = Link(Liar(board, answer, count, b""), retries=2)
     link.identify()
     with pytest.raises(Refused, match="^the board was asked to write 2 words and answered"):
-        link.write(0, numbers(7, 8))
+        link.write(BASE, numbers(7, 8))
 
 
 @pytest.mark.parametrize("length", [0, 3, 12, 20])
-def test_identity_of_another_length(board, length):
-    board.endpoint._identity = bytes(length)
+def test_identity_of_another_length(board, length, monkeypatch):
+    monkeypatch.setattr(EndpointModel, "_execute",
+                        lambda *_: (Answer.OK, length // 4, bytes(length)))
     with pytest.raises(Refused, match="^the board was asked to identify 0 words and answered OK"):
         Link(Wire(board), retries=2).identify()
+
+
+def test_a_board_that_has_no_identity(board):
+    board.endpoint = EndpointModel(lambda *_: (Status.RANGE, 0))
+    with pytest.raises(Refused, match="identify 0 words and answered RANGE with a count of 0 and"):
+        Link(Wire(board)).identify()
 
 
 def test_identity_that_is_busy(board, monkeypatch):
@@ -294,7 +306,7 @@ def test_reply_that_comes_late_or_twice_is_not_taken_for_the_next(board):
     board.registers[:4] = [10, 11, 12, 13]
     feed = board.endpoint.feed
     board.endpoint.feed = lambda data: delay(feed(data))
-    assert [int(link.read(k, 1)[0]) for k in range(4)] == [10, 11, 12, 13]
+    assert [int(link.read(BASE + 4 * k, 1)[0]) for k in range(4)] == [10, 11, 12, 13]
 
 
 def test_request_on_the_wire():
@@ -331,14 +343,14 @@ def test_campaign_of_faults_executes_each_frame_once_and_takes_no_wrong_word(run
     while wire.frames < FRAMES:
         kind, count = rng.choice("wwwrrriiioooo"), rng.choice([0, 1, 2, 3, 17, 256])
         words = np.frombuffer(rng.randbytes(4 * count), "<u4")
-        address = rng.randrange(REGISTERS - count)
+        place = rng.randrange(REGISTERS - count)
         log[kind] += 1
         if kind == "w":
-            assert settle(link.write, address, words) == count
-            registers[address:address + count] = words.tolist()
+            assert settle(link.write, BASE + 4 * place, words) == count
+            registers[place:place + count] = words.tolist()
         elif kind == "r":
-            assert settle(link.read, address, count).tolist() == \
-                registers[address:address + count]
+            assert settle(link.read, BASE + 4 * place, count).tolist() == \
+                registers[place:place + count]
         elif kind == "i":
             taken = settle(link.write, WINDOW, words, fixed=True)
             assert taken == min(count, DEPTH - len(queue))

@@ -12,10 +12,12 @@ from zeroskip.hw.eie.layouts import (
     descriptor_stride,
     descriptor_words,
     load_address_width,
+    load_word,
 )
-from zeroskip.sw.engines.eie.image import load_words
+from zeroskip.sw.engines.eie.image import load_items, load_words, records
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.eie.quantize import FixedLayer
+from zeroskip.sw.engines.payload import unpack_fields
 
 CONFIGS = {
     "small": EIEConfig(pes=3, acc_depth=2, block=2),
@@ -142,3 +144,21 @@ def test_counters_are_cleared_first(program):
 
 def test_words_are_32_bits(program):
     assert load_words(program).dtype == np.uint32
+
+
+def test_records_of_samples(program):
+    """Each sample's values, the last with its mark, then as many outputs as the last layer has
+    slots."""
+    inputs = np.array([[-1, 0, 5] + 12 * [7], 15 * [-32768]], np.int16)
+    first, read, second, again = records(program, inputs)
+    assert (first.port, read.port) == ("inputs", "outputs")
+    assert first.items.ravel().tolist() == [0xFFFF, 0, 5, *11 * [7], 1 << 16 | 7]
+    assert second.items.ravel().tolist() == [*14 * [0x8000], 1 << 16 | 0x8000]
+    assert read == again
+    assert read.items == program.layers[-1].slots
+
+
+def test_items_are_the_words_of_the_load_bus(program):
+    fields = unpack_fields(load_word(program.config), load_items(program))
+    found = np.stack([fields[name] for name in ("target", "pe", "address", "data")], axis=1)
+    np.testing.assert_array_equal(found, load_words(program))
