@@ -14,8 +14,8 @@ from zeroskip.sw.runtime.run import Run, run_program
 class Difference:
     """The first value in which two backends disagree, in order of image, buffer, row.
 
-    ``layer`` is the buffer's name: a layer's, or of what the host made of one for an engine,
-    ``fc2:eie``. ``row`` counts in its flat values. ``pe`` computes it: a PE of the EIE array, a row
+    ``layer`` is a layer's name, or that of the buffer that the host made of its outputs for an
+    engine, ``fc2:eie``. ``row`` counts in its flat values. ``pe`` computes it: a PE of the EIE array, a row
     of the tensor core's tile; ``unit`` says which. ``cycle`` is the clock cycle since reset in
     which the backend that has a clock sent it, 0 if none has. ``outputs`` counts all that differ.
     """
@@ -64,12 +64,12 @@ def _first(program: Program, a: Run, b: Run) -> Difference | None:
         return None
     image, number, row = min(found)
     name = list(wrong)[number]
-    unit, owner, times = "host", 0, [0]
+    called, unit, owner, times = name, "host", 0, [0]
     for step in program.steps:
         if isinstance(step, EngineStep) and name in step.writes:
             layer = step.image.layers[step.writes.index(name)]
-            unit, owner = step.image.unit, step.image.owner(layer, row)
+            called, unit, owner = layer.name, step.image.unit, step.image.owner(layer, row)
             times = [int(run.times[name][image, row]) for run in (a, b)]
-    return Difference(image, name, row, unit, owner, max(times),
+    return Difference(image, called, row, unit, owner, max(times),
                       tuple(int(run.buffers[name][image, row]) for run in (a, b)),
                       sum(map(len, wrong.values())))
