@@ -15,9 +15,10 @@ class Difference:
     """The first value in which two backends disagree, in order of image, buffer, row.
 
     ``layer`` is a layer's name, or that of the buffer that the host made of its outputs for an
-    engine, ``fc2:eie``. ``row`` counts in its flat values. ``pe`` computes it: a PE of the EIE array, a row
-    of the tensor core's tile; ``unit`` says which. ``cycle`` is the clock cycle since reset in
-    which the backend that has a clock sent it, 0 if none has. ``outputs`` counts all that differ.
+    engine, ``fc2:eie``. ``row`` counts in its flat values. ``pe`` computes it: a PE of the EIE
+    array, a row of the tensor core's tile; ``unit`` says which. ``cycle`` is the clock cycle since
+    reset in which the backend that has a clock sent it, 0 if none has. ``outputs`` counts all that
+    differ.
     """
 
     image: int
