@@ -241,7 +241,7 @@ def by_hand(reference, x):
 @pytest.mark.parametrize(("model", "x"), [("model", "x"), ("conv", "image")])
 @pytest.mark.parametrize("backend", ["golden", "python"])
 def test_numpy_alone_gives_what_run_raw_gives(cli, folder, model, x, backend):
-    cli(*compile_(folder, "--backend", "tensorcore", *targets("tc-8"), model=model, x=x))
+    cli(*compile_(folder, "--engine", "tensorcore", *targets("tc-8"), model=model, x=x))
     integers = raw_input(folder, x)
     done = cli("run", folder / "model.zsk", "--input", folder / "raw.npy", "--raw",
                "--output", folder / "y.npy", "--backend", backend)
