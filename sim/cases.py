@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
 from zeroskip.sw.engines.eie.part import EIEPart
@@ -35,7 +34,7 @@ class Case:
     @property
     def part(self) -> EIEPart:
         """The program's only part."""
-        return self.program.parts[0]
+        return self.program.images[0]
 
     @property
     def expected(self) -> tuple[np.ndarray, ...]:
@@ -46,11 +45,11 @@ class Case:
 def make_case(layers, inputs, balance=True, **config) -> Case:
     """``layers`` on an array with memories as deep as they need; every layer's outputs are
     sent out."""
-    integers = tuple(layers)
-    part = cut(compile_layers(tuple(layers), deepened(EIEConfig(**config)),
+    layers = tuple(layers)
+    part = cut(compile_layers(layers, deepened(EIEConfig(**config)),
                               balance=balance).traced())
-    program = Program((part,), reference.digest(integers))
-    golden = GoldenBackend(program, integers)
+    program = Program.chain((part,), layers)
+    golden = GoldenBackend(program, layers)
     return Case(program, golden, np.atleast_2d(np.asarray(inputs, np.int16)))
 
 

@@ -34,7 +34,7 @@ def test_the_numpy_lines_give_the_integer_outputs(tmp_path, monkeypatch):
     names = {}
     exec(textwrap.dedent(lines), names)
     golden = GoldenBackend(compiled.program, compiled.reference)
-    expected = run_program(compiled.program, golden, integers)[-1].outputs[-1]
+    expected = run_program(compiled.program, golden, integers).output
     np.testing.assert_array_equal(names["y"], expected)
 
 

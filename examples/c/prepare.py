@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
         compiled = compile_network(network, samples, config, batch=BATCH)
         compiled.save(folder / f"{name}.zsk")
         x, _ = compiled.program.input.to_integer(samples[:SAMPLES])
-        (image,) = compiled.program.parts
+        (image,) = compiled.program.images
         y = GoldenBackend(compiled.program, compiled.reference).run(image, x).outputs[-1]
         data += [csource.array(f"{name}_x", x), csource.array(f"{name}_y", y)]
     (folder / "data.h").write_text(

@@ -49,7 +49,7 @@ class Run:
     @property
     def part(self) -> Image:
         """The program's only part."""
-        return self.compiled.program.parts[0]
+        return self.compiled.program.images[0]
 
     @property
     def statistics(self):
@@ -131,14 +131,14 @@ def _run(target: str, train: Callable, dense: Callable, section: Callable, rtl: 
 
 def _dense_eie(compiled: Compiled, _inputs: np.ndarray, _rtl: Backend) -> float:
     """Cycles per image of an array with as many multipliers that skips nothing."""
-    part = compiled.program.parts[0]
+    part = compiled.program.images[0]
     return sum(-(-layer.outputs // part.config.pes) * layer.inputs for layer in part.layers)
 
 
 def _dense_core(compiled: Compiled, inputs: np.ndarray, rtl: Backend) -> float:
     """Cycles per image of the same network in the core's dense mode."""
     part = TensorCorePart.packed(
-        compiled.program.parts[0].config, *((layer, "dense") for layer in compiled.reference),
+        compiled.program.images[0].config, *((layer, "dense") for layer in compiled.reference),
         batch=len(inputs))
     return rtl.run(part, inputs).statistics.cycles / len(inputs)
 

@@ -55,8 +55,7 @@ def array(path: Path) -> np.ndarray:
 
 def samples(path: Path, program: Program) -> np.ndarray:
     """The inputs in a file, [batch, in], as they are; flat, or in the model's shape."""
-    return as_samples(f"{path}: the array", array(path),
-                      program.input_shape or (program.inputs,))
+    return as_samples(f"{path}: the array", array(path), program.input.shape)
 
 
 def far_outside(values: np.ndarray, program: Program, raw: bool) -> tuple[int, list[float]]:

@@ -14,6 +14,7 @@ import typer
 
 from zeroskip.hw.netlist.emit import YosysError
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput, EngineError, ToolMissing
 
 # In help texts a bracket is written \\[: rich takes what stands in brackets for its markup.
@@ -31,7 +32,7 @@ ProgramFile = Annotated[Path, typer.Argument(help="A compiled program, model.zsk
 Input = Annotated[Path, typer.Option(
     "--input", help="A .npy array, batch first, flat or in the model's shape.")]
 Raw = Annotated[bool, typer.Option(
-    "--raw", help="Integers in and out: int16, or int8 of a tensor core.")]
+    "--raw", help="Integers in and out, of the types that the program has.")]
 Backend = Annotated[str | None, typer.Option(
     help="golden, python, cxxrtl, verilator or virtual; by default cxxrtl where a C++ compiler is "
     "found.")]
@@ -116,7 +117,8 @@ def compile_(model: Model,
                  help="Inputs, .npy, batch first, flat or in the model's shape; not for a model "
                  "that is quantised.")] = None,
              engine: Annotated[str | None, typer.Option(
-                 help="eie or tensorcore; by default each layer on the one that suits it.")] = None,
+                 help=f"{' or '.join(registry.names())}; by default each layer on the one that "
+                 "suits it.")] = None,
              target: Annotated[list[str] | None, typer.Option(
                  help="A named configuration, of each engine one.")] = None,
              json: Json = False, quiet: Quiet = False) -> None:
@@ -289,7 +291,8 @@ def bench_sim(json: Json = False, quiet: Quiet = False) -> None:
 
 
 @app.command()
-def verilog(machine: Annotated[str, typer.Argument(help="eie, tensorcore or accelerator")],
+def verilog(machine: Annotated[str, typer.Argument(
+                help=f"{', '.join(registry.names())} or accelerator")],
             out: Annotated[Path, output("The Verilog file, .v or .sv.")],
             config: Annotated[str | None, typer.Option(
                 help="A named configuration; of an accelerator one or two, with a comma.")] = None,

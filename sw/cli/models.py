@@ -77,10 +77,10 @@ def compile_model(model: Path, calibration: Path | None, out: Path, engine: str 
 
     reports = iter(compiled.report)
     rows = []
-    for part in compiled.program.parts:
-        own, config = registry.engine(part.engine), name_of(part.config)
+    for image in compiled.program.images:
+        own, config = registry.engine(image.engine), name_of(image.config)
         facts = [{"engine": own.name, "target": config, **own.describe(layer, next(reports))}
-                 for layer in part.layers]
+                 for layer in image.layers]
         screen.table(f"{out}, {own.name} ({config})", list(own.shown.values()), [
             [row[key] for key in own.shown] for row in facts])
         rows += facts

@@ -40,16 +40,16 @@ def run(path: Path, input_path: Path, output: Path, backend: str | None, device:
         runner = (board_backend.serial(program, device, systems())
                   if device not in (None, "virtual")
                   else _backend(name, program, path))
-        results = run_program(program, runner, x, update)
-    y = results[-1].outputs[-1]
+        done = run_program(program, runner, x, update)
+    results, y = done.results, done.output
     # Sums of 32 bits are what the model itself gives; float32 would round them.
     as_integers = raw or program.output.dtype == np.int32
     y = y if as_integers else program.output.to_float(y).astype(np.float32)
-    save_array(output, y.reshape(len(y), *program.output_shape or (-1,)))
+    save_array(output, y.reshape(len(y), *program.output.shape))
 
     limits = given.pop("input_range")
     facts = {"backend": name, "images": len(x), **given, **_figures(results, len(x))}
-    if name != "golden" and not all(part.counted for part in program.parts):
+    if name != "golden" and not all(image.counted for image in program.images):
         facts |= dict.fromkeys(COUNTED)
     screen.table(str(output), list(facts), [list(facts.values())])
     counted = [result.statistics and result.statistics.as_json() for result in results]

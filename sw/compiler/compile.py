@@ -37,8 +37,8 @@ class Compiled:
         """
         path = Path(path)
         check_name(path)
-        for part in self.program.parts:
-            part.check_size()
+        for image in self.program.images:
+            image.check_size()
         with files.beside(reference.beside(path)) as second, files.beside(path) as first:
             self.program.save(first)
             reference.save(second, self.reference)
@@ -96,19 +96,19 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         check_weights(network)
         x = samples(network, _real(network, calibration))
         spans = ranges(network, x)
-    parts, layers, reports, start = [], [], [], 0
+    images, layers, reports, start = [], [], [], 0
     for config, group in groupby(placed, key=lambda each: each[0]):
         end = start + len(list(group))
         section, engine = Network(network.layers[start:end]), registry.of(config)
         quantised, report = engine.quantise(section, x, spans and spans[start:end + 1], config)
-        parts.append(engine.lower(quantised, config, batch))
+        images.append(engine.lower(quantised, config, batch))
         layers += quantised
         reports += report
         if x is not None and end < len(placed):
             x = section.forward(x)[-1]
         start = end
-    program = Program(tuple(parts), reference.digest(layers, network.input_dtype),
-                      network.input_dtype, network.input_shape, network.output_shape)
+    program = Program.chain(images, layers, network.input_dtype, network.input_shape,
+                            network.output_shape)
     return Compiled(program, tuple(layers), tuple(reports))
 
 
@@ -117,15 +117,14 @@ def _real(network: Network, calibration: np.ndarray) -> np.ndarray:
     if network.input_dtype == "float32":
         return calibration
     integers = as_int8("the calibration array", calibration, network.input_dtype)
-    first = network.layers[0].quantised
-    return (integers.astype(np.float64) - first.input_zero_point) * first.input_scale
+    return network.layers[0].quantised.input.to_float(integers)
 
 
 def storage(program: Program) -> dict[str, int]:
-    """Bytes that the packed network occupies, by kind as each part counts them, in all, and of
+    """Bytes that the packed network occupies, by kind as each image counts them, in all, and of
     its float32 original."""
     sizes = Counter()
-    for part in program.parts:
-        sizes.update(part.storage())
+    for image in program.images:
+        sizes.update(image.storage())
     original = sizes.pop("float32")
     return {**sizes, "packed": sizes.total(), "float32": original}

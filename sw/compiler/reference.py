@@ -16,7 +16,8 @@ over channel, kernel row, kernel column, padding reads the input zero point, and
 are flat, channel by channel, each row by row. With
 p = int32(W @ x + b) * multiplier,
 ``y = clip(sign(p) * ((|p| + 2^(s-1)) >> s) + output_zero_point, low, 127)`` is every output,
-low = -128, or output_zero_point with ReLU. Where ``raw`` is true, y = int32(W @ x + b).
+low = -128, or output_zero_point with ReLU; a tie rounds away from zero, as ``ties`` says. Where
+``raw`` is true, y = int32(W @ x + b).
 """
 
 import hashlib
@@ -39,9 +40,9 @@ def beside(program: Path) -> Path:
     return program.with_suffix(SUFFIX)
 
 
-def digest(reference: Iterable[ReferenceLayer], input_dtype: str = "float32") -> str:
-    """A short name for exactly this reference and the type of the model's input; the program
-    carries it."""
+def digest(reference: Iterable[ReferenceLayer], interface: dict | None = None) -> str:
+    """A short name for exactly this reference, and what is to be bound to it of the model's input
+    and output; the program carries it."""
     hashed = hashlib.sha256()
     for layer in reference:
         tensors = _tensors(layer)
@@ -49,8 +50,7 @@ def digest(reference: Iterable[ReferenceLayer], input_dtype: str = "float32") ->
         hashed.update(json.dumps([_described(layer), shapes]).encode())
         for tensor in tensors.values():
             hashed.update(tensor.reshape(-1).view(np.uint8))
-    if input_dtype != "float32":
-        hashed.update(input_dtype.encode())
+    hashed.update(json.dumps(interface, sort_keys=True).encode())
     return hashed.hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from zeroskip.hw.core import CoreConfig
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Layer, Network
-from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range
 
 Progress = Callable[[int, int], None]
@@ -134,8 +134,8 @@ class ReferenceLayer(Protocol):
         The arrays that the reference file holds of it, and the type of each.
     name, activation : str
     weight : integer array [out, K]
-    input, output : Quantity
-        What one input and one output stand for.
+    input, output : TensorType
+        Of a sample, flat.
     """
 
     engine: ClassVar[str]
@@ -143,12 +143,12 @@ class ReferenceLayer(Protocol):
     name: str
     activation: str
     weight: np.ndarray
-    input: Quantity
-    output: Quantity
+    input: TensorType
+    output: TensorType
 
     def header(self) -> dict:
         """What the reference file says of the layer in JSON, beside its name, engine, activation
-        and quantities."""
+        and types."""
 
     @classmethod
     def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "ReferenceLayer":
@@ -189,13 +189,18 @@ class Image(ABC):
 
     @property
     @abstractmethod
-    def input(self) -> Quantity:
-        """What one input stands for."""
+    def input(self) -> TensorType:
+        """The type of the input, flat."""
 
     @property
     @abstractmethod
-    def output(self) -> Quantity:
-        """What one output stands for."""
+    def types(self) -> tuple[TensorType, ...]:
+        """Of each layer's outputs, flat."""
+
+    @property
+    def output(self) -> TensorType:
+        """The type of the last layer's outputs."""
+        return self.types[-1]
 
     @property
     def sent(self) -> tuple[bool, ...]:

@@ -11,7 +11,6 @@ from math import ceil
 import numpy as np
 
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig, paper, zeroskip
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie import cycle_model
 from zeroskip.sw.engines.eie import host as eie_host
@@ -69,10 +68,9 @@ def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig, backen
     """Runs one layer on an array whose memories are at least as deep as ``config`` says, and as
     the layer needs."""
     layer = fixed_layer(indices)
-    integers = (layer,)
     part = _fitted(compile_layers((layer,), deepened(config), balance=balance), config)
-    program = Program((part,), reference.digest(integers))
-    verdict = verify(program, vector[None], (GoldenBackend(program, integers), backend))
+    program = Program.chain((part,), (layer,))
+    verdict = verify(program, vector[None], (GoldenBackend(program, (layer,)), backend))
     entries = sum(each.entries(part.config) for each in cycle_model.work(part, vector))
     return LayerRun(part, verdict.results[1][0].statistics, verdict.difference is None, entries,
                     cycle_model.predict(part, vector))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore.host import TensorCoreStatistics
 from zeroskip.sw.engines.tensorcore.part import TensorCorePart
@@ -49,9 +48,11 @@ def random_layer(m: int, k: int, pattern: str, seed: int = 0) -> Int8Layer:
     if pattern != "dense":
         weight = np.where(mask(weight, pattern), weight, 0).astype(np.int8)
     return Int8Layer(
-        "gemm", weight, rng.integers(-1000, 1000, m), rng.integers(1 << 30, 1 << 31, m, np.int32),
-        np.full(m, 38 + k.bit_length() // 2, np.int32), "relu", None, k, m, 1.0, 3, 1.0, -5,
-        raw=False)
+        name="gemm", weight=weight, bias=rng.integers(-1000, 1000, m),
+        multiplier=rng.integers(1 << 30, 1 << 31, m, np.int32),
+        shift=np.full(m, 38 + k.bit_length() // 2, np.int32), activation="relu", geometry=None,
+        inputs=k, outputs=m, input_scale=1.0, input_zero_point=3, output_scale=1.0,
+        output_zero_point=-5, raw=False)
 
 
 def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, backend: Backend,
@@ -62,7 +63,7 @@ def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, bac
     found = {}
     for mode in ("dense", pattern):
         part = TensorCorePart.packed(config, (layer, mode), batch=n)
-        program = Program((part,), reference.digest((layer,)))
+        program = Program.chain((part,), (layer,))
         verdict = verify(program, x, (GoldenBackend(program, (layer,)), backend))
         found[mode] = (verdict.results[1][0].statistics, verdict.difference is None)
         if progress:

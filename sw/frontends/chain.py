@@ -18,6 +18,7 @@ import numpy as np
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
+from zeroskip.sw.graph.types import TensorType
 
 HINTS = {
     "softmax": "leave it out: it does not change which output is the largest",
@@ -290,7 +291,7 @@ class Chain:
         """Rounds the tensor at hand to ``grid``: QuantizeLinear."""
         self._require_float()
         if self._open:
-            self._close(grid.scale, grid.zero_point_int8, raw=False)
+            self._close(np.int8, grid.scale, grid.zero_point_int8)
         elif self.grid not in (None, grid):
             raise Reject(f"it rounds {self.grid} to {grid}: give both the same scale")
         self.grid, self.integer = grid, grid.dtype
@@ -308,19 +309,20 @@ class Chain:
 
     def raw(self):
         """Makes the int32 sums of the last layer the output."""
-        self._close(1.0, 0, raw=True)
+        self._close(np.int32, 1.0, 0)
         self.integer = "int32"
 
-    def _close(self, scale, zero_point, raw):
+    def _close(self, dtype, scale, zero_point):
         opened, self._open = self._open, None
-        units = opened.bias / (opened.input.scale * opened.integers.scale)
+        layer, grid = self.rows[-1], opened.input
+        units = opened.bias / (grid.scale * opened.integers.scale)
         if not (np.abs(units) < LARGEST_BIAS).all():
             raise Reject("its bias is too large for its scales: quantise the model again")
-        self.rows[-1] = replace(self.rows[-1], quantised=Quantised(
+        self.rows[-1] = replace(layer, quantised=Quantised(
             weight=opened.integers.weight.reshape(len(units), -1),
             weight_scale=opened.integers.scale, bias=np.rint(units).astype(np.int64),
-            input_scale=opened.input.scale, input_zero_point=opened.input.zero_point_int8,
-            output_scale=scale, output_zero_point=zero_point, raw=raw))
+            input=TensorType((layer.inputs,), np.dtype(np.int8), grid.scale, grid.zero_point_int8),
+            output=TensorType((layer.outputs,), np.dtype(dtype), scale, zero_point)))
 
     def _settle(self):
         """Gives up on a layer whose output was not quantised in time."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry, columns, fold
+from zeroskip.sw.graph.types import TensorType
 
 BLOCK = 1 << 24
 """Values of patches that a convolution spreads out at a time."""
@@ -30,23 +31,21 @@ class Quantised:
         Zero point removed.
     weight_scale : float64 array [out]
     bias : int64 array [out]
-        In units of input_scale * weight_scale; the input's zero point is not folded in.
-    input_scale, output_scale : float
-        Real value of one unit; the output's is 1.0 where ``raw``.
-    input_zero_point, output_zero_point : int
-        In int8; the output's is 0 where ``raw``.
-    raw : bool
-        The output is the int32 sum itself.
+        In units of the input's scale * weight_scale; the input's zero point is not folded in.
+    input, output : TensorType
+        int8; or int32 of scale 1 and zero point 0, where the output is the sum itself.
     """
 
     weight: np.ndarray
     weight_scale: np.ndarray
     bias: np.ndarray
-    input_scale: float
-    input_zero_point: int
-    output_scale: float
-    output_zero_point: int
-    raw: bool
+    input: TensorType
+    output: TensorType
+
+    @property
+    def raw(self) -> bool:
+        """Whether the output is the int32 sum itself."""
+        return self.output.dtype == np.int32
 
 
 class Layer(Protocol):

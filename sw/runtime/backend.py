@@ -1,10 +1,14 @@
 """What every backend offers: run a batch through one image of a program, with statistics."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 
+from zeroskip.sw.compiler.program import HostStep
+from zeroskip.sw.compiler.rules import RULES
 from zeroskip.sw.engines.base import Image, Progress, Result
+from zeroskip.sw.graph.types import TensorType
 
 PATIENCE = 1_000_000
 """Cycles without any transfer after which a simulation gives up with ``TimeoutError``."""
@@ -27,13 +31,18 @@ class Simulated:
         return bool(self.peek(f"{name}__valid"))
 
 
-class Backend(Protocol):
-    """What runs the engines."""
+class Backend(ABC):
+    """What runs the engines; the host's steps are the same on all but golden."""
 
     name: str
 
+    @abstractmethod
     def run(self, image: Image, inputs: np.ndarray, progress: Progress | None = None) -> Result:
         """Runs ``inputs`` (integers as ``image.input`` describes them, [batch, in]) through
         ``image``; ``TimeoutError`` if no output comes for too long, ``EngineError`` if what comes
         cannot be the image's outputs."""
-        ...
+
+    def host(self, step: HostStep, types: Mapping[str, TensorType],
+             x: np.ndarray) -> tuple[np.ndarray, int]:
+        """What a host step makes of integers [batch, values], and how many had to be saturated."""
+        return RULES[step.rule](types[step.reads[0]], types[step.writes[0]], x)

@@ -11,13 +11,13 @@ from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Image, Progress, Result
 from zeroskip.sw.errors import BadInput, EngineError, LinkError
-from zeroskip.sw.runtime.backend import PATIENCE
+from zeroskip.sw.runtime.backend import PATIENCE, Backend
 from zeroskip.sw.runtime.board import Board, Patience
 from zeroskip.sw.runtime.link import Link
 from zeroskip.sw.runtime.port import SerialPort
 
 
-class BoardBackend:
+class BoardBackend(Backend):
     """The cores of a program on a board, under a backend's name.
 
     Parameters
@@ -59,7 +59,7 @@ class BoardBackend:
 
 def _system(program: Program) -> SystemConfig:
     """A core of each configuration that a program is for, in the order of their kinds."""
-    cores = {part.config: None for part in program.parts}
+    cores = {image.config: None for image in program.images}
     if len(cores) > MOST:
         raise BadInput(f"the program is for {len(cores)} configurations, and a board has {MOST} "
                        "cores at most; compile it for fewer targets")

@@ -14,10 +14,10 @@ def c_header(program: Program, name: str) -> str:
     """
     if not (name.isidentifier() and name.isascii()):
         raise BadInput(f"{name!r} is no name in C; give the header a name of letters, digits and _")
-    if len(program.parts) > 1:
-        raise BadInput(f"the program has {len(program.parts)} images, and what the host computes "
+    if len(program.images) > 1:
+        raise BadInput(f"the program has {len(program.images)} images, and what the host computes "
                        "between them is not written as C; compile the model for one engine")
-    (image,) = program.parts
+    (image,) = program.images
     addresses = Page("core", 0, core_items(image.config.component())).addresses
     source = registry.engine(image.engine).c_source(image, name, addresses)
     return (f"/* Made by zeroskip export-c: an image of the engine {image.engine}, for a core of\n"

@@ -66,10 +66,15 @@ def run(layers: Sequence[ReferenceLayer], x: np.ndarray) -> Iterator[Computed]:
     for layer in layers:
         lost, here = 0, inputs(layer)
         if before not in (None, here):
-            x, lost = here.integers(before.real(x))
+            x, lost = convert(before, here, x)
         y, saturated = registry.engine(layer.engine).golden(layer, x)
         yield Computed(layer, x, y, int(saturated), lost)
         before, x = outputs(layer), y
+
+
+def convert(before: Units, after: Units, x: np.ndarray) -> tuple[np.ndarray, int]:
+    """Integers as those of another kind, and how many saturated."""
+    return after.integers(before.real(x))
 
 
 def inputs(layer: ReferenceLayer) -> Units:

@@ -7,13 +7,14 @@ from amaranth.lib import wiring
 
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Device, Image, Progress, Result
+from zeroskip.sw.runtime.backend import Backend
 
 MakeModel = Callable[[Callable[[], wiring.Component], str, str], Device]
 """A simulator: from a function that makes a component, its name, and a key that tells
 configurations apart, to the device that it is just after reset."""
 
 
-class RtlBackend:
+class RtlBackend(Backend):
     """A simulator under a backend's name."""
 
     def __init__(self, name: str, make_model: MakeModel):

@@ -1,40 +1,62 @@
-"""A whole program on a backend: its parts one after another, with the host between."""
+"""A whole program on a backend: its steps one after another."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.compiler.program import INPUT, EngineStep, Program
 from zeroskip.sw.engines.base import Progress, Result
 from zeroskip.sw.runtime.backend import Backend
-from zeroskip.sw.runtime.golden_backend import GoldenBackend
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a batch gave.
+
+    Attributes
+    ----------
+    buffers : dict of str to integer array [batch, values]
+        Every buffer of the program, flat.
+    times : dict of str to int64 [batch, values]
+        Of those that an engine wrote: the cycle since reset in which each value left its core.
+    results : list of Result
+        Of each engine step.
+    """
+
+    buffers: dict[str, np.ndarray]
+    times: dict[str, np.ndarray] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def output(self) -> np.ndarray:
+        """The program's outputs, integers [batch, values]."""
+        return self.results[-1].outputs[-1]
 
 
 def run_program(program: Program, backend: Backend, inputs: np.ndarray,
-                progress: Progress | None = None) -> list[Result]:
-    """The result of every part.
+                progress: Progress | None = None) -> Run:
+    """Runs ``inputs``, integers [batch, in] as ``program.input`` describes them.
 
-    ``inputs`` are integers [batch, in] as ``program.input`` describes them. Between two parts
-    the host converts outputs into inputs through their real values; a result says how many of
-    its part's inputs saturated in this. The golden backend has no share in this: it runs all parts
-    by itself, so that a fault here is none of its own.
+    Where the host converts what an engine takes, its result says how many values saturated in
+    that.
     """
-    if isinstance(backend, GoldenBackend):
-        return backend.run_parts(program.parts, inputs, progress)
-    results: list[Result] = []
-    for number, part in enumerate(program.parts):
+    run, saturated, images = Run({INPUT: inputs}), 0, len(program.images)
+    for step in program.steps:
+        x = run.buffers[step.reads[0]]
+        if not isinstance(step, EngineStep):
+            run.buffers[step.writes[0]], saturated = backend.host(step, program.buffers, x)
+            continue
+        result = backend.run(step.image, x, _share(progress, len(run.results), images, len(inputs)))
+        run.buffers.update(zip(step.writes, result.outputs, strict=True))
+        run.times.update(zip(step.writes, result.times, strict=True))
+        run.results.append(replace(result, inputs_saturated=int(saturated)))
         saturated = 0
-        if results:
-            real = program.parts[number - 1].output.to_float(results[-1].outputs[-1])
-            inputs, saturated = part.input.to_integer(real)
-        result = backend.run(part, inputs, _share(progress, number, len(program.parts),
-                                                 len(inputs)))
-        results.append(replace(result, inputs_saturated=int(saturated)))
-    return results
+    return run
 
 
-def _share(progress: Progress | None, number: int, parts: int, images: int) -> Progress | None:
-    """Progress of one part, in any steps, as progress of all."""
-    if progress is None or parts == 1:
+def _share(progress: Progress | None, number: int, images: int, samples: int) -> Progress | None:
+    """Progress of one image, in any steps, as progress of all."""
+    if progress is None or images == 1:
         return progress
-    return lambda done, total: progress(number * images + done * images // total, parts * images)
+    return lambda done, total: progress(number * samples + done * samples // total,
+                                        images * samples)

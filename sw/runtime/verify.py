@@ -4,19 +4,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.compiler.program import EngineStep, Program
 from zeroskip.sw.engines.base import Progress, Result
 from zeroskip.sw.runtime.backend import Backend
-from zeroskip.sw.runtime.run import run_program
+from zeroskip.sw.runtime.run import Run, run_program
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first output in which two backends disagree, in order of image, layer, row.
+    """The first value in which two backends disagree, in order of image, buffer, row.
 
-    ``row`` counts in the layer's flat outputs. ``pe`` computes it: a PE of the EIE array, a row
-    of the tensor core's tile; ``unit`` says which. ``cycle`` is the clock cycle since reset in
-    which the backend that has a clock sent it, 0 if none has. ``outputs`` counts all that differ.
+    ``layer`` is a layer's name, or that of the buffer that the host made of its outputs for an
+    engine, ``fc2:eie``. ``row`` counts in its flat values. ``pe`` computes it: a PE of the EIE
+    array, a row of the tensor core's tile; ``unit`` says which. ``cycle`` is the clock cycle since
+    reset in which the backend that has a clock sent it, 0 if none has. ``outputs`` counts all that
+    differ.
     """
 
     image: int
@@ -36,8 +38,8 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """How many outputs were compared, the first difference if any, and both backends' results,
-    one per part."""
+    """How many outputs of layers were compared, the first difference if any, and both backends'
+    results, one per engine step."""
 
     compared: int
     difference: Difference | None
@@ -46,27 +48,29 @@ class Verdict:
 
 def verify(program: Program, inputs: np.ndarray, backends: tuple[Backend, Backend],
            progress: Progress | None = None) -> Verdict:
-    """Runs ``inputs`` (integers [batch, in]) on both backends and compares every layer's
-    outputs."""
+    """Runs ``inputs`` (integers [batch, in]) on both backends and compares every buffer by its
+    name: every layer's outputs, and what the host makes of them."""
     traced = program.traced()
     a, b = (run_program(traced, backend, inputs, progress) for backend in backends)
-    compared = sum(layer.size for result in a for layer in result.outputs)
-    return Verdict(compared, _first(program, a, b), (a, b))
+    return Verdict(sum(y.size for result in a.results for y in result.outputs),
+                   _first(traced, a, b), (a.results, b.results))
 
 
-def _first(program: Program, a: list[Result], b: list[Result]) -> Difference | None:
-    layers = [(part, layer) for part in program.parts for layer in part.layers]
-    outputs, times = ([[array for result in results for array in getattr(result, name)]
-                       for results in (a, b)] for name in ("outputs", "times"))
-    wrong = [np.argwhere(x != y) for x, y in zip(*outputs, strict=True)]
-    found = [(int(image), number, int(row)) for number, places in enumerate(wrong)
+def _first(program: Program, a: Run, b: Run) -> Difference | None:
+    """``program`` is a traced one."""
+    wrong = {name: np.argwhere(a.buffers[name] != b.buffers[name]) for name in program.buffers}
+    found = [(int(image), number, int(row)) for number, places in enumerate(wrong.values())
              for image, row in places[:1]]
     if not found:
         return None
     image, number, row = min(found)
-    part, layer = layers[number]
-    return Difference(
-        image, layer.name, row, part.unit, part.owner(layer, row),
-        max(int(each[number][image, row]) for each in times),
-        tuple(int(each[number][image, row]) for each in outputs),
-        sum(len(places) for places in wrong))
+    name = list(wrong)[number]
+    called, unit, owner, times = name, "host", 0, [0]
+    for step in program.steps:
+        if isinstance(step, EngineStep) and name in step.writes:
+            layer = step.image.layers[step.writes.index(name)]
+            called, unit, owner = layer.name, step.image.unit, step.image.owner(layer, row)
+            times = [int(run.times[name][image, row]) for run in (a, b)]
+    return Difference(image, called, row, unit, owner, max(times),
+                      tuple(int(run.buffers[name][image, row]) for run in (a, b)),
+                      sum(map(len, wrong.values())))

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.graph.types import TensorType
 
 
 class Numbers:
@@ -16,14 +16,14 @@ class Numbers:
         "weight": np.int16, "bias": np.int64, "shift": np.int32}
 
     @property
-    def input(self) -> Quantity:
-        """What one input stands for."""
-        return Quantity(np.dtype(np.int16), self.input_scale)
+    def input(self) -> TensorType:
+        """The type of the input."""
+        return TensorType(self.weight.shape[1:], np.dtype(np.int16), self.input_scale)
 
     @property
-    def output(self) -> Quantity:
-        """What one output stands for."""
-        return Quantity(np.dtype(np.int16), self.output_scale)
+    def output(self) -> TensorType:
+        """The type of the output."""
+        return TensorType(self.weight.shape[:1], np.dtype(np.int16), self.output_scale)
 
     def header(self) -> dict:
         """Nothing beside what every layer has."""

@@ -27,7 +27,7 @@ from zeroskip.sw.engines.eie.directory import MOST, WORDS, unpack_counts, unpack
 from zeroskip.sw.engines.eie.layer import EIELayer
 from zeroskip.sw.engines.eie.pack import Packed, unpack, width
 from zeroskip.sw.engines.eie.quantize import HIGHEST, LOWEST, prove
-from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.graph.types import TensorType
 
 MAX_STRIDE = 63
 """Most bytes of a column in a bank-balanced layer."""
@@ -183,14 +183,15 @@ class EIEPart(Image):
     order: np.ndarray
 
     @property
-    def input(self) -> Quantity:
-        """What one input stands for."""
-        return Quantity(np.dtype(np.int16), self.input_scale)
+    def input(self) -> TensorType:
+        """The type of the input."""
+        return TensorType((self.inputs,), np.dtype(np.int16), self.input_scale)
 
     @property
-    def output(self) -> Quantity:
-        """What one output stands for."""
-        return Quantity(np.dtype(np.int16), self.layers[-1].output_scale)
+    def types(self) -> tuple[TensorType, ...]:
+        """Of each layer's outputs."""
+        return tuple(TensorType((layer.outputs,), np.dtype(np.int16), layer.output_scale)
+                     for layer in self.layers)
 
     @property
     def sent(self) -> tuple[bool, ...]:

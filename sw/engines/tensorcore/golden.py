@@ -125,6 +125,8 @@ def _check_layer(x, layer) -> None:
         raise BadInput(f"bias[{large[0]}] is {layer.bias[large[0]]}: it must be an int32")
     if layer.activation not in ("none", "relu"):
         raise BadInput(f"activation must be 'none' or 'relu', not {layer.activation!r}")
+    if layer.ties != "away":
+        raise BadInput(f"ties must be 'away', not {layer.ties!r}")
     if layer.raw and layer.activation == "relu":
         raise BadInput("an int32 output takes no activation; set it to 'none'")
     _check_zero_point("input", layer.input_zero_point)

@@ -25,13 +25,14 @@ from zeroskip.sw.engines.checks import (
     check_tensor,
 )
 from zeroskip.sw.engines.payload import unpack_fields
+from zeroskip.sw.engines.tensorcore.layer import LayerKind
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, prove
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
 from zeroskip.sw.engines.wire import Record
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.nm import compress
 from zeroskip.sw.graph.im2col import Geometry
-from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.graph.types import TensorType
 
 BATCH, COLUMNS = 8, 4096
 """Samples of an image that is given no batch size, and columns of B that they may be at most."""
@@ -55,26 +56,15 @@ FILL = -1
 _LONGEST = (1 << 31) - 1
 
 
-@dataclass(frozen=True, eq=False)
-class TensorCoreLayer:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TensorCoreLayer(LayerKind):
     """One layer: what is sent for it, and what becomes of its outputs.
 
     Attributes
     ----------
-    name : str
     pattern : str
         ``"dense"``, ``"2:4"`` or ``"1:4"``: along K, of each group of four weights, which are
         kept.
-    activation : str
-        ``"none"`` or ``"relu"``.
-    geometry : Geometry or None
-        Of a convolution.
-    inputs, outputs : int
-        Values of one sample, flattened.
-    input_scale, input_zero_point, output_scale, output_zero_point
-        What an input and an output stand for.
-    raw : bool
-        The sums are the outputs, int32.
     command : uint32 [1, words]
     weights : uint32 [n, words]
         One load, see :meth:`Schedule.weights`.
@@ -85,17 +75,7 @@ class TensorCoreLayer:
         from the first value of the column's patch; or :data:`FILL`.
     """
 
-    name: str
     pattern: str
-    activation: str
-    geometry: Geometry | None
-    inputs: int
-    outputs: int
-    input_scale: float
-    input_zero_point: int
-    output_scale: float
-    output_zero_point: int
-    raw: bool
     command: np.ndarray
     weights: np.ndarray
     channels: np.ndarray
@@ -114,22 +94,6 @@ class TensorCoreLayer:
         return self.geometry.input_shape[0] * prod(self.geometry.kernel)
 
     @property
-    def positions(self) -> int:
-        """Columns of B per sample."""
-        return 1 if self.geometry is None else self.geometry.positions
-
-    @property
-    def input(self) -> Quantity:
-        """What one input stands for."""
-        return Quantity(np.dtype(np.int8), self.input_scale, self.input_zero_point)
-
-    @property
-    def output(self) -> Quantity:
-        """What one output stands for."""
-        return Quantity(np.dtype(np.int32 if self.raw else np.int8), self.output_scale,
-                        self.output_zero_point)
-
-    @property
     def kept(self) -> int:
         """Weights that the pattern keeps; K counts as filled up to whole groups."""
         return self.rows * kept_columns(self.columns, self.pattern)
@@ -139,7 +103,7 @@ class TensorCoreLayer:
                batch: int) -> "TensorCoreLayer":
         """A layer for one core and batch size; ``BadInput`` where its weights are not of this
         pattern, and as of :meth:`check_size`."""
-        described = {name: getattr(layer, name) for name in _FIELDS if name != "pattern"}
+        described = {field.name: getattr(layer, field.name) for field in fields(LayerKind)}
         empty = dict.fromkeys(_TENSORS, np.zeros((0, 0), np.uint32))
         own = cls(pattern=pattern, **described, **empty)
         own.check_size(config, batch)
@@ -204,12 +168,12 @@ class TensorCoreLayer:
         scale = [channel["multiplier"], channel["shift"] + np.uint64(layouts.LEAST_SHIFT)]
         if self.raw:    # quantisation leaves nothing to requantise with
             scale = [np.zeros(self.rows), np.full(self.rows, layouts.LEAST_SHIFT)]
+        multiplier, shift = (each.astype(np.int32) for each in scale)
         layer = Int8Layer(
-            self.name, np.ascontiguousarray(weight),
-            channel["bias"].astype(np.uint32).view(np.int32).astype(np.int64),
-            *(each.astype(np.int32) for each in scale), self.activation, self.geometry,
-            self.inputs, self.outputs, self.input_scale, self.input_zero_point,
-            self.output_scale, self.output_zero_point, self.raw)
+            **{field.name: getattr(self, field.name) for field in fields(LayerKind)},
+            weight=np.ascontiguousarray(weight),
+            bias=channel["bias"].astype(np.uint32).view(np.int32).astype(np.int64),
+            multiplier=multiplier, shift=shift)
         prove(layer)
         return layer
 
@@ -219,6 +183,7 @@ class TensorCoreLayer:
         where = f"layer {self.name}"
         check_choice(f"{where}: pattern", self.pattern, config.patterns)
         check_choice(f"{where}: activation", self.activation, ("none", "relu"))
+        check_choice(f"{where}: ties", self.ties, ("away",))
         if not isinstance(self.raw, bool) or (self.raw and self.activation != "none"):
             raise ValueError(f"{where}: raw is {self.raw!r}, expected true or false, and false "
                              "with an activation")
@@ -401,14 +366,14 @@ class TensorCorePart(Image):
             for layer in self.layers))
 
     @property
-    def input(self) -> Quantity:
+    def input(self) -> TensorType:
         """What one input stands for."""
         return self.layers[0].input
 
     @property
-    def output(self) -> Quantity:
-        """What one output stands for."""
-        return self.layers[-1].output
+    def types(self) -> tuple[TensorType, ...]:
+        """Of each layer's outputs."""
+        return tuple(layer.output for layer in self.layers)
 
     def traced(self) -> "TensorCorePart":
         """The same part: every layer's outputs go through the host anyway."""

@@ -15,10 +15,11 @@ from typing import ClassVar
 import numpy as np
 
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
+from zeroskip.sw.engines.tensorcore.layer import LayerKind
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
-from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range, check_weights, effective_bias, ranges, samples
 
 LOWEST, HIGHEST = -128, 127
@@ -34,13 +35,12 @@ BATCH = 64
 """Samples of the calibration set that run at a time."""
 
 
-@dataclass(frozen=True, eq=False)
-class Int8Layer:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Int8Layer(LayerKind):
     """One layer in integers, as ``zeroskip.sw.engines.tensorcore.golden.layer`` takes it.
 
     Attributes
     ----------
-    name : str
     weight : int8 array [out, K]
     bias : int64 array [out]
         In accumulator units, the input's zero point folded in; an int32.
@@ -48,52 +48,21 @@ class Int8Layer:
         0 to 2^31 - 1; zeros where ``raw``.
     shift : int32 array [out]
         24 to 55; 24 where ``raw``.
-    activation : str
-        ``"none"`` or ``"relu"``.
-    geometry : Geometry or None
-        Of a convolution.
-    inputs, outputs : int
-        Lengths of flat samples.
-    input_scale, output_scale : float
-        Real value of one unit; the output's is 1.0 where ``raw``.
-    input_zero_point, output_zero_point : int
-    raw : bool
-        The output is the int32 sum itself.
     """
 
     engine: ClassVar[str] = "tensorcore"
     TENSORS: ClassVar[dict[str, type]] = {
         "weight": np.int8, "bias": np.int64, "multiplier": np.int32, "shift": np.int32}
 
-    name: str
     weight: np.ndarray
     bias: np.ndarray
     multiplier: np.ndarray
     shift: np.ndarray
-    activation: str
-    geometry: Geometry | None
-    inputs: int
-    outputs: int
-    input_scale: float
-    input_zero_point: int
-    output_scale: float
-    output_zero_point: int
-    raw: bool
-
-    @property
-    def input(self) -> Quantity:
-        """What one input stands for."""
-        return Quantity(np.dtype(np.int8), self.input_scale, self.input_zero_point)
-
-    @property
-    def output(self) -> Quantity:
-        """What one output stands for."""
-        return Quantity(np.dtype(np.int32 if self.raw else np.int8), self.output_scale,
-                        self.output_zero_point)
 
     def header(self) -> dict:
-        """Whether it is raw, and the geometry of a convolution."""
-        return {"raw": self.raw} | (asdict(self.geometry) if self.geometry else {})
+        """Whether it is raw, how it rounds, and the geometry of a convolution."""
+        own = {"raw": self.raw, "ties": self.ties}
+        return own | (asdict(self.geometry) if self.geometry else {})
 
     @classmethod
     def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "Int8Layer":
@@ -107,7 +76,7 @@ class Int8Layer:
         return cls(**tensors, geometry=geometry, inputs=inputs, outputs=outputs, **{
             name: header[name] for name in (
                 "name", "activation", "input_scale", "input_zero_point", "output_scale",
-                "output_zero_point", "raw")})
+                "output_zero_point", "raw", "ties")})
 
 
 @dataclass(frozen=True)
@@ -192,11 +161,11 @@ def _grids(network: Network, x: np.ndarray | None,
         if own.raw and i + 1 < len(network.layers):
             raise BadInput(f"layer {layer.name}: an int32 output can only be the network's last; "
                            "requantise it to int8")
-        before, grids[i] = grids[i], (own.input_scale, own.input_zero_point)
+        before, grids[i] = grids[i], (own.input.scale, own.input.zero_point)
         if before not in (None, grids[i]):
             raise BadInput(f"layer {layer.name} takes scale and zero point {grids[i]}, but "
                            f"{before} reach it; quantise the model again")
-        grids[i + 1] = own.output_scale, own.output_zero_point
+        grids[i + 1] = own.output.scale, own.output.zero_point
     if None in grids:
         if x is None:
             raise BadInput("the network holds layers that are not quantised; give samples to "
@@ -221,11 +190,11 @@ def _layer(layer: Linear | Conv2d, input_grid: tuple[float, int],
     multiplier, shift = _requantiser(layer.name, own)
     integers = Int8Layer(
         name=layer.name, weight=own.weight,
-        bias=own.bias - own.input_zero_point * weight.sum(axis=1),
+        bias=own.bias - own.input.zero_point * weight.sum(axis=1),
         multiplier=multiplier, shift=shift, activation=layer.activation,
         geometry=layer.geometry, inputs=layer.inputs, outputs=layer.outputs,
-        input_scale=own.input_scale, input_zero_point=own.input_zero_point,
-        output_scale=own.output_scale, output_zero_point=own.output_zero_point, raw=own.raw)
+        input_scale=own.input.scale, input_zero_point=own.input.zero_point,
+        output_scale=own.output.scale, output_zero_point=own.output.zero_point, raw=own.raw)
     if layer.quantised:
         return integers, 0.0
     exact = layer.matrix.astype(np.float64)
@@ -241,8 +210,8 @@ def _from_float(layer: Linear | Conv2d, input_grid: tuple[float, int],
     return Quantised(
         weight=np.rint(layer.matrix / scale[:, None]).astype(np.int8), weight_scale=scale,
         bias=np.rint(_bias(layer, input_grid[0]) / (input_grid[0] * scale)).astype(np.int64),
-        input_scale=input_grid[0], input_zero_point=input_grid[1],
-        output_scale=output_grid[0], output_zero_point=output_grid[1], raw=False)
+        input=TensorType((layer.inputs,), np.dtype(np.int8), *input_grid),
+        output=TensorType((layer.outputs,), np.dtype(np.int8), *output_grid))
 
 
 def _weight_scale(layer: Linear | Conv2d, input_scale: float, output_scale: float) -> np.ndarray:
@@ -279,7 +248,7 @@ def _requantiser(name: str, own: Quantised) -> tuple[np.ndarray, np.ndarray]:
     if own.raw:
         return np.zeros(len(own.bias), np.int32), np.full(len(own.bias), LEAST_SHIFT, np.int32)
     pairs = []
-    for channel, scale in enumerate(own.input_scale * own.weight_scale / own.output_scale):
+    for channel, scale in enumerate(own.input.scale * own.weight_scale / own.output.scale):
         try:
             pairs.append(multiplier_and_shift(float(scale)))
         except BadInput as error:

@@ -6,7 +6,6 @@ import pytest
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sim.cases import random_layers
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.compile import Compiled
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.lower import compile_layers
@@ -123,8 +122,9 @@ def test_a_pruned_model_takes_the_same_arrays(cli, compiled_models, tmp_path, na
 
 
 @pytest.mark.parametrize(("shapes", "message"), [
-    (((3, 4, 5), (7,)), r"output_shape is \[7\]"), (((60.0,), ()), r"input_shape is \[60.0\]"),
-    (((-3, -20), ()), "input_shape is"), (((60, *[1] * 63), ()), "input_shape is"),
+    (((3, 4, 5), (7,)), r"'flattened|fc.*' is \[7\]"), (((60.0,), (6,)), r"'input' is \[60.0\]"),
+    (((-3, -20), (6,)), "'input' is"), (((60, *[1] * 63), (6,)), "'input' is"),
+    (((60,), (6,)), "shapes or images are not those of the reference"),
 ])
 def test_a_program_with_shapes_of_other_sizes_is_refused(compiled_models, tmp_path, shapes,
                                                          message):
@@ -133,8 +133,10 @@ def test_a_program_with_shapes_of_other_sizes_is_refused(compiled_models, tmp_pa
     from zeroskip.sw.errors import BadInput
 
     program = Program.load(compiled_models / "flattened.zsk")
-    assert (program.input_shape, program.output_shape) == (SHAPE, (6,))
-    replace(program, input_shape=shapes[0], output_shape=shapes[1]).save(tmp_path / "a.zsk")
+    assert (program.input.shape, program.output.shape) == (SHAPE, (6,))
+    (first, x), (last, y) = program.buffers.items()
+    replace(program, buffers={first: replace(x, shape=shapes[0]), last: replace(y, shape=shapes[1])}
+            ).save(tmp_path / "a.zsk")
     with pytest.raises(BadInput, match=message):
         Program.load(tmp_path / "a.zsk")
 
@@ -195,7 +197,7 @@ def uncounted(tmp_path):
     layers = random_layers(np.random.default_rng(5), (7, 6), 0.6)
     integers = tuple(layers)
     part = compile_layers(layers, EIEConfig(pes=1, counters=False))
-    Compiled(Program((part,), reference.digest(integers)), integers, ()).save(
+    Compiled(Program.chain((part,), integers), integers, ()).save(
         tmp_path / "model.zsk")
     np.save(tmp_path / "x.npy", np.ones((3, 7), np.int16))
     return ["run", tmp_path / "model.zsk", "--input", tmp_path / "x.npy", "--raw",
@@ -220,7 +222,7 @@ def test_a_program_that_is_counted_in_part_has_no_sums(cli, tmp_path):
     parts = tuple(compile_layers((layer,), EIEConfig(pes=1, counters=counted))
                   for layer, counted in zip(layers, (True, False), strict=True))
     integers = tuple(layers)
-    Compiled(Program(parts, reference.digest(integers)), integers, ()).save(tmp_path / "m.zsk")
+    Compiled(Program.chain(parts, integers), integers, ()).save(tmp_path / "m.zsk")
     np.save(tmp_path / "x.npy", np.ones((3, 7), np.int16))
     done = cli("run", tmp_path / "m.zsk", "--input", tmp_path / "x.npy", "--raw",
                "-o", tmp_path / "y.npy", "--backend", "python", "--json")

@@ -95,7 +95,7 @@ def test_compile_for_a_named_target(cli, folder):
     done = cli("compile", folder / "model.onnx", "--calibration", folder / "x.npy",
                "-o", folder / "model.zsk", "--target", "eie-16")
     assert done.code == 0
-    assert Program.load(folder / "model.zsk").parts[0].config.pes == 16
+    assert Program.load(folder / "model.zsk").images[0].config.pes == 16
 
 
 def test_run_gives_what_numpy_gives(cli, folder):
@@ -320,16 +320,16 @@ def places(part):
 def plant(folder, name, at, bit):
     """Flips one bit of an image of the program; its CRC-32 is good again."""
     program = Program.load(folder / "model.zsk")
-    image = getattr(program.parts[0], name).copy()
+    image = getattr(program.images[0], name).copy()
     image[at] ^= image.dtype.type(1 << bit)
-    part = replace(program.parts[0], **{name: image})
-    replace(program, parts=(part,)).save(folder / "model.zsk")
+    part = replace(program.images[0], **{name: image})
+    program.with_images(part).save(folder / "model.zsk")
 
 
 def used_entry(folder):
     """Where an entry lies that multiplies an activation which is not zero; see ``places``."""
     hidden = by_hand(folder / "model.reference.safetensors", np.load(folder / "x.npy"))[0][0]
-    return next(place for place in places(Program.load(folder / "model.zsk").parts[0])
+    return next(place for place in places(Program.load(folder / "model.zsk").images[0])
                 if hidden[0, place[3]])
 
 
@@ -360,7 +360,7 @@ def test_planted_bit_in_an_entry(cli, folder):
 
 def test_planted_bit_in_a_count(cli, folder):
     """A column of one entry loses it to its neighbour."""
-    (part,) = Program.load(folder / "model.zsk").parts
+    (part,) = Program.load(folder / "model.zsk").images
     starts, stops = part.spans(part.segments[1])
     used, address, *_ = used_entry(folder)
     pe, column = next((pe, column) for pe, column in np.argwhere(stops - starts == 1)
@@ -373,13 +373,13 @@ def test_planted_bit_in_a_count(cli, folder):
 
 def test_planted_bit_in_the_codebook(cli, folder):
     pe, address, *_ = used_entry(folder)
-    index = Program.load(folder / "model.zsk").parts[0].entries[pe, address] & 15
+    index = Program.load(folder / "model.zsk").images[0].entries[pe, address] & 15
     plant(folder, "codebooks", (1, index), 13)
     check_found(cli, folder)
 
 
 def test_planted_bit_in_a_bias(cli, folder):
-    (part,) = Program.load(folder / "model.zsk").parts
+    (part,) = Program.load(folder / "model.zsk").images
     plant(folder, "biases", (2, 3), 20)      # PE 2: three rows of the first layer, then its second
     check_found(cli, folder, part.order[part.layers[0].slots + 2], 2)
 

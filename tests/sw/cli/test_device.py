@@ -60,7 +60,7 @@ def test_port_that_is_no_board(cli, args, tmp_path, monkeypatch):
 
 
 def test_board_that_answers_zeros(cli, args, compiled, tmp_path):
-    config = Program.load(compiled / "model.zsk").parts[0].config
+    config = Program.load(compiled / "model.zsk").images[0].config
     digest = SystemConfig((config,)).digest()
     identity = (0x314B535A, VERSION, digest & 0xFFFFFFFF, digest >> 32)
     endpoint = EndpointModel(lambda address, *_: (

@@ -79,7 +79,7 @@ def test_each_layer_goes_where_it_fits(cli, folder):
     assert [row["name"] for row in rows] == ["fc1", "fc2", "fc3"]
     assert [row["engine"] for row in rows] == ENGINES
     assert [row["target"] for row in rows] == ["tc-64", "eie-4", "tc-64"]
-    assert [part.engine for part in Program.load(folder / "model.zsk").parts] == ENGINES
+    assert [part.engine for part in Program.load(folder / "model.zsk").images] == ENGINES
 
 
 def test_as_inspect_says(cli, folder):
@@ -117,7 +117,7 @@ def test_a_table_for_each_part(cli, folder, monkeypatch):
 def test_one_machine_for_all(cli, folder, engine):
     rows = cli(*compile_(folder, "--engine", engine, "--json")).json["layers"]
     assert [row["engine"] for row in rows] == [engine] * 3
-    (part,) = Program.load(folder / "model.zsk").parts
+    (part,) = Program.load(folder / "model.zsk").images
     assert len(part.layers) == 3
     if engine == "tensorcore":
         assert [row["pattern"] for row in rows] == ["2:4", "dense", "2:4"]
@@ -127,7 +127,7 @@ def test_one_machine_for_all(cli, folder, engine):
 def test_a_target_of_each_machine(cli, folder, names):
     rows = cli(*compile_(folder, *targets(*names), "--json")).json["layers"]
     assert [row["target"] for row in rows] == ["tc-8", "eie-16", "tc-8"]
-    assert [part.config for part in Program.load(folder / "model.zsk").parts] == [
+    assert [part.config for part in Program.load(folder / "model.zsk").images] == [
         tensorcore.CONFIGS["tc-8"], eie.CONFIGS["eie-16"], tensorcore.CONFIGS["tc-8"]]
 
 
@@ -199,7 +199,7 @@ def test_a_quantised_model_for_the_array_alone(refused, folder):
 def raw_input(folder, x):
     """The model's inputs in integers, as ``raw.npy``; and the integers."""
     program = Program.load(folder / "model.zsk")
-    values = np.load(folder / f"{x}.npy").reshape(-1, program.inputs)
+    values = np.load(folder / f"{x}.npy").reshape(-1, program.input.size)
     integers = np.rint(values.astype(np.float64) / program.input.scale) + program.input.zero_point
     np.save(folder / "raw.npy", integers.astype(program.input.dtype))
     return integers.astype(int)
@@ -241,7 +241,7 @@ def by_hand(reference, x):
 @pytest.mark.parametrize(("model", "x"), [("model", "x"), ("conv", "image")])
 @pytest.mark.parametrize("backend", ["golden", "python"])
 def test_numpy_alone_gives_what_run_raw_gives(cli, folder, model, x, backend):
-    cli(*compile_(folder, "--backend", "tensorcore", *targets("tc-8"), model=model, x=x))
+    cli(*compile_(folder, "--engine", "tensorcore", *targets("tc-8"), model=model, x=x))
     integers = raw_input(folder, x)
     done = cli("run", folder / "model.zsk", "--input", folder / "raw.npy", "--raw",
                "--output", folder / "y.npy", "--backend", backend)

@@ -41,7 +41,7 @@ def core(name, outputs, inputs, **fields):
 
 def write(folder, parts, layers):
     """``model.zsk`` and its reference."""
-    Compiled(Program(parts, reference.digest(layers)), layers, ()).save(folder / "model.zsk")
+    Compiled(Program.chain(parts, layers), layers, ()).save(folder / "model.zsk")
 
 
 @pytest.fixture
@@ -108,11 +108,11 @@ def test_verify_of_a_split_program(cli, split):
 def test_verify_names_the_row_of_the_tile(cli, split):
     folder, _ = split
     program = Program.load(folder / "model.zsk")
-    array, part = program.parts
+    array, part = program.images
     channels = part.layers[0].channels.copy()
     channels[3, 0] ^= 1 << 16       # the bias
     broken = replace(part, layers=(replace(part.layers[0], channels=channels),))
-    replace(program, parts=(array, broken)).save(folder / "model.zsk")
+    program.with_images(array, broken).save(folder / "model.zsk")
     command = ("verify", folder / "model.zsk", "--input", folder / "x.npy",
                "--backend", "golden,python")
     assert "images are not those of the reference" in cli(*command).stderr

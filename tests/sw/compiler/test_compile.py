@@ -9,7 +9,6 @@ import pytest
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import gemm_layout
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.quantize import FixedLayer, LayerReport
@@ -21,6 +20,7 @@ from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import ranges
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -99,7 +99,7 @@ NETWORKS = {
 @pytest.mark.parametrize("case", NETWORKS)
 def test_network_on_the_tensor_core(case):
     layers, patterns = NETWORKS[case]
-    (part,) = compiled_and_exact(Network(tuple(layers)), CORE).program.parts
+    (part,) = compiled_and_exact(Network(tuple(layers)), CORE).program.images
     assert part.config == CORE
     assert [layer.pattern for layer in part.layers] == patterns
 
@@ -109,7 +109,7 @@ def test_network_on_the_array(patterns):
     net = Network(tuple(linear(name, 8, 12 if name == "a" else 8, pattern)
                         for name, pattern in zip("ab", patterns, strict=True)))
     compiled = compiled_and_exact(net, ARRAY)
-    (part,) = compiled.program.parts
+    (part,) = compiled.program.images
     assert part.config == ARRAY
     assert [type(entry) for entry in compiled.report] == [LayerReport, LayerReport]
     # Of 15 centroids each k-means may merge weights, but it neither makes nor loses one.
@@ -129,7 +129,7 @@ def test_a_tensor_that_is_dead_between_two_engines_has_one_range(both):
     *others, c, d = both.layers
     net = Network((*others, replace(c, bias=c.bias - 50), d))
     assert not net.forward(samples(net))[2].any()
-    _, array, core = compile_network(net, samples(net), ARRAY, CORE).program.parts
+    _, array, core = compile_network(net, samples(net), ARRAY, CORE).program.images
     low, high = ranges(net, samples(net).astype(np.float32))[3]
     assert low == 0 < high < 50
     assert array.output.scale * 32767 == pytest.approx(1.1 * high, rel=1e-6)
@@ -141,9 +141,9 @@ def test_a_tensor_that_is_dead_between_two_engines_has_one_range(both):
 def test_network_split_over_both_machines(both, configs):
     compiled = compiled_and_exact(both, *configs)
     assert [(part.engine, [layer.name for layer in part.layers])
-            for part in compiled.program.parts] == [
+            for part in compiled.program.images] == [
         ("tensorcore", ["a", "b"]), ("eie", ["c"]), ("tensorcore", ["d"])]
-    assert [part.config for part in compiled.program.parts] == [CORE, ARRAY, CORE]
+    assert [part.config for part in compiled.program.images] == [CORE, ARRAY, CORE]
     assert [type(layer) for layer in compiled.reference] == [
         Int8Layer, Int8Layer, FixedLayer, Int8Layer]
     assert [(type(entry), entry.name) for entry in compiled.report] == [
@@ -153,7 +153,7 @@ def test_network_split_over_both_machines(both, configs):
 def test_each_part_is_calibrated_by_what_reaches_it(both):
     """Scales of the later parts come from the float outputs of the parts before."""
     x = samples(both)
-    parts = compile_network(both, x, ARRAY, CORE).program.parts
+    parts = compile_network(both, x, ARRAY, CORE).program.images
     _, second, third, _ = both.forward(x)
     assert parts[1].input.scale == pytest.approx(second.max() / 32767)
     assert (parts[2].input.scale, parts[2].input.zero_point) == (
@@ -164,14 +164,14 @@ def test_convolution_before_the_array():
     net = Network((conv("a", 3, "2:4"), linear("b", 9, 36, "unstructured"),
                    linear("c", 5, 9, "unstructured", "none")))
     compiled = compiled_and_exact(net, ARRAY, CORE)
-    assert [(part.engine, len(part.layers)) for part in compiled.program.parts] == [
+    assert [(part.engine, len(part.layers)) for part in compiled.program.images] == [
         ("tensorcore", 1), ("eie", 2)]
 
 
 @pytest.mark.parametrize(("config", "parts"), [(CORE, ["tensorcore"]), (ARRAY, ["eie"])])
 def test_one_machine_takes_every_layer(both, config, parts):
     compiled = compiled_and_exact(both, config)
-    assert [part.engine for part in compiled.program.parts] == parts
+    assert [part.engine for part in compiled.program.images] == parts
     assert [layer.name for layer in compiled.program.layers] == ["a", "b", "c", "d"]
 
 
@@ -180,7 +180,7 @@ def test_compiled_simulation_of_a_split_network(both):
     program = compile_network(both, x, EIEConfig(), TensorCoreConfig(
         rows=2, columns=2, products=2, weight_words=256, activation_words=512)).program
     integers, _ = program.input.to_integer(x)
-    slow, fast = (run_program(program, backends.rtl(name), integers)
+    slow, fast = (run_program(program, backends.rtl(name), integers).results
                   for name in ("python", "cxxrtl"))
     for a, b in zip(slow, fast, strict=True):
         np.testing.assert_array_equal(a.outputs[-1], b.outputs[-1])
@@ -200,14 +200,16 @@ def quantised(name, outputs, inputs):
     """A layer of a quantised model: scales 0.5 and 0.25, weights 2:4."""
     integers = np.where(weights(outputs, inputs, "2:4"), 3, 0).astype(np.int8)
     scale = np.full(outputs, 0.125)
-    own = Quantised(integers, scale, np.arange(outputs), 0.5, 3, 0.25, -7, raw=False)
+    own = Quantised(integers, scale, np.arange(outputs),
+                    TensorType((inputs,), np.dtype(np.int8), 0.5, 3),
+                    TensorType((outputs,), np.dtype(np.int8), 0.25, -7))
     return Linear(name, (integers * scale[:, None]).astype(np.float32),
                   (np.arange(outputs) * 0.5 * 0.125).astype(np.float32), "none", own)
 
 
 def test_a_quantised_network_needs_no_calibration():
     compiled = compile_network(Network((quantised("a", 5, 8),)), None, ARRAY, CORE)
-    (part,) = compiled.program.parts
+    (part,) = compiled.program.images
     assert (part.engine, part.layers[0].pattern) == ("tensorcore", "2:4")
     assert (part.input.scale, part.input.zero_point, part.output.scale,
             part.output.zero_point) == (0.5, 3, 0.25, -7)
@@ -228,8 +230,9 @@ def test_a_model_of_integers(tmp_path, dtype, least):
     compiled.save(tmp_path / "model.zsk")
     assert Program.load(tmp_path / "model.zsk").input_dtype == dtype
     assert expected.program.input_dtype == "float32"
-    assert reference.digest(compiled.reference) == expected.program.reference
-    assert compiled.program.reference == reference.digest(expected.reference, dtype)
+    assert expected.program.digest(compiled.reference) == expected.program.reference
+    assert compiled.program.digest(expected.reference) == compiled.program.reference
+    assert compiled.program.reference != expected.program.reference
     assert compiled.report == expected.report
     with pytest.raises(BadInput, match=f"^the calibration array is float64, but the model takes "
                                        f"{dtype}; "):
@@ -251,7 +254,7 @@ def test_a_float_network_needs_calibration(both, configs):
 
 def test_storage_of_a_split_network(both):
     program = compile_network(both, samples(both), ARRAY, CORE).program
-    sizes, (first, second, third) = storage(program), [part.storage() for part in program.parts]
+    sizes, (first, second, third) = storage(program), [part.storage() for part in program.images]
     assert sizes["weights"] == first["weights"] + second["weights"] + third["weights"]
     assert sizes["codebooks"] == second["codebooks"]
     assert sizes["shifts"] == 12 + 12 + 5

@@ -12,14 +12,13 @@ from safetensors.numpy import save as save_tensors
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw.compiler import program as program_module
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.errors import BadInput
 
-TENSORS = ("part0.entries", "part0.pointers", "part0.biases", "part0.codebooks",
-           "part0.order")
+TENSORS = ("step0.entries", "step0.pointers", "step0.biases", "step0.codebooks",
+           "step0.order")
 
 
 def layer(name, outputs, inputs, seed, activation="relu", input_scale=0.125):
@@ -34,9 +33,8 @@ def layer(name, outputs, inputs, seed, activation="relu", input_scale=0.125):
 
 def compiled(*parts):
     """A program of parts, each given as its layers and configuration."""
-    layers = tuple(layer for own, _ in parts for layer in own)
-    return Program(tuple(compile_layers(own, config) for own, config in parts),
-                   reference.digest(tuple(layers)))
+    return Program.chain([compile_layers(own, config) for own, config in parts],
+                         [layer for own, _ in parts for layer in own])
 
 
 FIRST = ((layer("fc1", 6, 9, 1, input_scale=0.25), layer("fc2", 5, 6, 2, "none")),
@@ -98,8 +96,8 @@ def forge(path, change):
 
 
 def part_of(header):
-    """What the header says of the first part."""
-    return header["parts"][0]
+    """What the header says of the first step."""
+    return header["steps"][0]
 
 
 def write(path, text, tensors):
@@ -127,30 +125,30 @@ def test_round_trip(program, path):
     loaded = Program.load(path)
     assert loaded.reference == program.reference
     assert loaded.input_dtype == program.input_dtype == "float32"
-    check_same(loaded.parts[0], program.parts[0])
+    check_same(loaded.images[0], program.images[0])
 
 
 def test_network_without_any_weight(tmp_path):
     empty = FixedLayer("zero", np.zeros((3, 4), np.uint8), np.zeros(16, np.int16),
                        np.zeros(3, np.int64), 0, "none", 1.0, 1.0)
     compiled(((empty,), EIEConfig(pes=2))).save(tmp_path / "zero.zsk")
-    assert Program.load(tmp_path / "zero.zsk").parts[0].entries.shape == (2, 0)
+    assert Program.load(tmp_path / "zero.zsk").images[0].entries.shape == (2, 0)
 
 
 def test_forging_alone_changes_nothing(program, path):
     forge(path, lambda _header, _tensors: None)
-    assert Program.load(path).parts[0].segments == program.parts[0].segments
+    assert Program.load(path).images[0].segments == program.images[0].segments
 
 
 def test_traced_program_sends_every_layer(program):
-    assert [s.outputs for s in program.traced().parts[0].segments if s.swap] == [
+    assert [s.outputs for s in program.traced().images[0].segments if s.swap] == [
         layer.slots for layer in program.layers]
 
 
 def test_traced_program_can_be_saved(program, tmp_path):
     program.traced().save(tmp_path / "traced.zsk")
-    assert Program.load(tmp_path / "traced.zsk").parts[0].segments \
-        == program.traced().parts[0].segments
+    assert Program.load(tmp_path / "traced.zsk").images[0].segments \
+        == program.traced().images[0].segments
 
 
 def test_every_truncation_is_refused(tmp_path, content):
@@ -182,7 +180,7 @@ def test_random_bit_flips(tmp_path, content):
 
 
 def test_wrong_version(path):
-    check_forged(path, lambda header, _: header.update(version=99), "version 99.*reads version 3")
+    check_forged(path, lambda header, _: header.update(version=99), "version 99.*reads version 4")
 
 
 def test_wrong_digest(path):
@@ -220,24 +218,24 @@ def test_header_that_is_no_object(path, text):
         Program.load(path)
 
 
-@pytest.mark.parametrize("key", ["version", "reference", "input_dtype", "parts"])
+@pytest.mark.parametrize("key", ["version", "reference", "input_dtype", "buffers", "steps"])
 def test_key_missing_in_the_header(path, key):
     check_forged(path, lambda header, _: header.pop(key), key)
 
 
 @pytest.mark.parametrize("key", ["engine", "config", "digest", "input_scale", "layers",
-                                 "segments"])
+                                 "segments", "reads", "writes"])
 def test_key_missing_in_a_part(path, key):
     check_forged(path, lambda header, _: part_of(header).pop(key), key)
 
 
 @pytest.mark.parametrize("parts", [7, None, [7], ["eie"], [[]], {"engine": "eie"}])
 def test_parts_that_are_no_list_of_objects(path, parts):
-    check_forged(path, lambda header, _: header.update(parts=parts), "does not hold together")
+    check_forged(path, lambda header, _: header.update(steps=parts), "does not hold together")
 
 
 def test_program_without_parts(path):
-    check_forged(path, lambda header, _: header.update(parts=[]), "0 parts")
+    check_forged(path, lambda header, _: header.update(steps=[]), "0 steps")
 
 
 @pytest.mark.parametrize("dtype", ["int16", "", 7, None, ["uint8"]])
@@ -248,12 +246,12 @@ def test_unknown_type_of_the_input(path, dtype):
 
 def test_array_cannot_take_the_integers_of_a_model(path):
     check_forged(path, lambda header, _: header.update(input_dtype="uint8"),
-                 "the input's type is uint8, but part 0 takes int16")
+                 "the input's type is uint8, but step 0 takes int16")
 
 
 def test_unknown_engine(path):
     check_forged(path, lambda header, _: part_of(header).update(engine="gpu"),
-                 "part 0 is for the engine 'gpu', expected eie or tensorcore")
+                 "step 0 is for the engine 'gpu', expected eie or tensorcore")
 
 
 def test_tensor_of_no_part(path):
@@ -273,35 +271,35 @@ def test_crcs_that_are_no_object(path, crcs):
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_missing_tensor(path, name):
-    check_forged(path, lambda _, tensors: tensors.pop(name), name.removeprefix("part0."))
+    check_forged(path, lambda _, tensors: tensors.pop(name), name.removeprefix("step0."))
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_wrong_dtype(path, name):
     def change(_, tensors):
         tensors[name] = tensors[name].astype(np.int64)
-    check_forged(path, change, f"part 0 .*'{name.removeprefix('part0.')}' is int64")
+    check_forged(path, change, f"step 0 .*'{name.removeprefix('step0.')}' is int64")
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_wrong_number_of_rows(path, name):
     def change(_, tensors):
         tensors[name] = tensors[name][:1].copy()
-    check_forged(path, change, f"'{name.removeprefix('part0.')}' is ")
+    check_forged(path, change, f"'{name.removeprefix('step0.')}' is ")
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_wrong_dimensions(path, name):
     def change(_, tensors):
         tensors[name] = tensors[name][None].copy()
-    check_forged(path, change, f"'{name.removeprefix('part0.')}' is ")
+    check_forged(path, change, f"'{name.removeprefix('step0.')}' is ")
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda part: part.update(input_scale=0.0), "part 0 .*input_scale is 0.0"),
-    (lambda part: part["layers"][0].update(stride=3), "part 0 .*layer fc1: stride is 3"),
-    (lambda part: part["segments"][1].update(limit=8), "part 0 .*segment 1: limit is 8"),
-    (lambda part: part["segments"].pop(), "part 0 .*the list of 3 segments does not fit"),
+    (lambda part: part.update(input_scale=0.0), "step 0 .*input_scale is 0.0"),
+    (lambda part: part["layers"][0].update(stride=3), "step 0 .*layer fc1: stride is 3"),
+    (lambda part: part["segments"][1].update(limit=8), "step 0 .*segment 1: limit is 8"),
+    (lambda part: part["segments"].pop(), "step 0 .*the list of 3 segments does not fit"),
     (lambda part: part["layers"][0].pop("slots"), "does not hold together .*slots"),
     (lambda part: part["segments"][0].update(rows=2), "does not hold together .*rows"),
 ])
@@ -347,10 +345,10 @@ def test_header_holds_the_format_as_documented(program, content):
     text = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     header = json.loads(text["zeroskip"])
     assert header["version"] == program_module.VERSION
-    (part,) = header["parts"]
+    (part,) = header["steps"]
     assert part["engine"] == "eie"
-    assert part["digest"] == program.parts[0].config.digest()
-    assert part["config"] == asdict(program.parts[0].config)
+    assert part["digest"] == program.images[0].config.digest()
+    assert part["config"] == asdict(program.images[0].config)
     assert text["crc32"] == str(zlib.crc32(text["zeroskip"].encode()))
 
 
@@ -363,22 +361,22 @@ def test_two_parts(tmp_path):
     both = compiled(FIRST, second_part(5))
     both.save(tmp_path / "both.zsk")
     loaded = Program.load(tmp_path / "both.zsk")
-    for found, expected in zip(loaded.parts, both.parts, strict=True):
+    for found, expected in zip(loaded.images, both.images, strict=True):
         check_same(found, expected)
     assert [layer.name for layer in loaded.layers] == ["fc1", "fc2", "fc3"]
-    assert (loaded.inputs, loaded.outputs) == (9, 3)
+    assert (loaded.input.shape, loaded.output.shape) == ((9,), (3,))
     assert (loaded.input.scale, loaded.output.scale) == (0.25, 0.125)
 
 
 def test_parts_that_do_not_follow_one_another(path):
     compiled(FIRST, second_part(6)).save(path)
-    with pytest.raises(BadInput, match="part 1 takes 6 inputs, but part 0 gives 5 outputs"):
+    with pytest.raises(BadInput, match="values that step 1 gives is 6, expected 5 to 5"):
         Program.load(path)
 
 
 def test_misfit_names_its_part(path):
     compiled(FIRST, second_part(5, 0.0)).save(path)
-    with pytest.raises(BadInput, match=r"part 1 \(eie\): input_scale is 0\.0"):
+    with pytest.raises(BadInput, match=r"step 2 \(eie\): input_scale is 0\.0"):
         Program.load(path)
 
 
@@ -391,22 +389,67 @@ def test_equal_programs_are_equal_files(program, tmp_path):
 # --- bound to the reference ---
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda part, _: part.update(input_scale=0.5), "not those of the reference"),
+    (lambda part, _: part.update(input_scale=0.5),
+     r"'input' is int16 \[9\] of scale 0.25 .* step 0 has int16 \[9\] of scale 0.5"),
     (lambda part, _: part["layers"][0].update(output_scale=0.5), "not those of the reference"),
-    (lambda part, _: part["layers"][1].update(output_scale=0.5), "not those of the reference"),
+    (lambda part, _: part["layers"][1].update(output_scale=0.5),
+     r"'fc2' is int16 \[5\] of scale 0.125 .* step 0 has int16 \[5\] of scale 0.5"),
     (lambda part, _: part["layers"][1].update(name="other"), "not those of the reference"),
     (lambda part, _: part["layers"][0].update(activation="none"), "relu is 1, expected 0"),
     (lambda part, _: part["layers"][0].update(nonzeros=3), "layer fc1: nonzeros is 3, expected"),
     (lambda part, _: part["layers"][1].update(entries=3), "layer fc2: entries is 3, expected"),
     (lambda part, _: part["layers"][1].update(padding=9), "layer fc2: padding is 9, expected"),
-    (lambda _, tensors: flip(tensors["part0.entries"], (0, 0), 0), "reference|leaves|nonzeros"),
-    (lambda _, tensors: flip(tensors["part0.codebooks"], (1, 1), 3), "not those of the reference"),
-    (lambda _, tensors: flip(tensors["part0.codebooks"], (1, 0), 3), "index 0 stands for 8"),
-    (lambda _, tensors: flip(tensors["part0.biases"], (1, 0), 5), "not those of the reference"),
-    (lambda _, tensors: swap(tensors["part0.order"]), "not those of the reference"),
+    (lambda _, tensors: flip(tensors["step0.entries"], (0, 0), 0), "reference|leaves|nonzeros"),
+    (lambda _, tensors: flip(tensors["step0.codebooks"], (1, 1), 3), "not those of the reference"),
+    (lambda _, tensors: flip(tensors["step0.codebooks"], (1, 0), 3), "index 0 stands for 8"),
+    (lambda _, tensors: flip(tensors["step0.biases"], (1, 0), 5), "not those of the reference"),
+    (lambda _, tensors: swap(tensors["step0.order"]), "not those of the reference"),
 ])
 def test_what_the_reference_does_not_say(path, change, message):
     check_forged(path, lambda header, tensors: change(part_of(header), tensors), message)
+
+
+@pytest.mark.parametrize("change", [
+    lambda header: (part_of(header).update(input_scale=0.5),
+                    header["buffers"][0].update(scale=0.5)),
+    lambda header: (part_of(header)["layers"][1].update(output_scale=0.5),
+                    header["buffers"][1].update(scale=0.5)),
+    lambda header: header["buffers"][0].update(shape=[3, 3]),
+    lambda header: header["buffers"][1].update(shape=[5, 1])])
+def test_what_buffers_say_is_bound_to_the_reference(path, change):
+    check_forged(path, lambda header, _: change(header), "not those of the reference")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda header: header["buffers"].append(header["buffers"][0]), "two buffers have one name"),
+    (lambda header: header["buffers"].pop(), r"buffers are \['input'\], but its steps .* 'fc2'"),
+    (lambda header: header["buffers"].reverse(), r"buffers are \['fc2', 'input'\]"),
+    (lambda header: header["buffers"][0].update(dtype="int8"), "'input' is int8 .* has int16"),
+    (lambda header: header["buffers"][0].update(dtype="float32"), "'input' is float32 .* int16"),
+    (lambda header: header["buffers"][0].update(dtype="thing"), "does not hold together .*thing"),
+    (lambda header: header["buffers"][1].update(scale="1"), "'fc2' is int16 .* scale '1' and"),
+    (lambda header: header["buffers"][0].update(zero_point=3), "'input' is .* zero point 3, but"),
+    (lambda header: header["buffers"][0].update(shape=[4]), r"'input' is \[4\], expected the size"),
+    (lambda header: header["buffers"][0].update(shape=7), "does not hold together"),
+    (lambda header: part_of(header).update(reads=["fc2"]), r"step 0 reads .*'fc2'.*'input'"),
+    (lambda header: part_of(header).update(reads=["input"] * 2), "step 0 reads"),
+    (lambda header: part_of(header).update(writes=[]), "expected|buffers are"),
+    (lambda header: header["steps"].append({"rule": "convert", "reads": ["fc2"], "writes": ["y"]}),
+     "buffers are"),
+])
+def test_buffers_and_steps_that_do_not_fit(path, change, message):
+    check_forged(path, lambda header, _: change(header), message)
+
+
+def test_host_steps_that_do_not_fit(tmp_path):
+    path = tmp_path / "both.zsk"
+    for change, message in (
+            (lambda header: header["steps"][1].update(rule="scale"), "rule of step 1 is 'scale'"),
+            (lambda header: header["steps"].pop(), "step 1 is the host's|buffers are"),
+            (lambda header: header["buffers"][2].update(scale=2.0), "'fc2:eie' is .*scale 2.0 "),
+            (lambda header: header["steps"][1]["writes"].append("fc2"), "reads|buffers are")):
+        compiled(FIRST, second_part(5, 0.5)).save(path)
+        check_forged(path, lambda header, _, change=change: change(header), message)
 
 
 def flip(tensor, at, bit):
@@ -423,17 +466,17 @@ def test_digest_of_another_reference(path):
 
 def test_overflow_is_proved_again(program, path):
     """The reference is the same; the accumulator has become too narrow for it."""
-    (part,) = program.parts
+    (part,) = program.images
     narrow = replace(part, config=replace(part.config, acc_width=17))
-    replace(program, parts=(narrow,)).save(path)
+    program.with_images(narrow).save(path)
     with pytest.raises(BadInput, match="layer fc1, row .: a sum can reach .* 17-bit accumulator"):
         Program.load(path)
 
 
 def test_array_of_more_memory_than_there_is(program, path):
-    (part,) = program.parts
+    (part,) = program.images
     large = replace(part, config=replace(part.config, weight_rows=1 << 24))
-    replace(program, parts=(large,)).save(path)
+    program.with_images(large).save(path)
     with pytest.raises(BadInput, match="memories take about 2,147,.* bits, at most 536,870,912"):
         Program.load(path)
 

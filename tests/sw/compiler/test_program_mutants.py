@@ -15,7 +15,6 @@ from safetensors.numpy import save as save_tensors
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.cases import random_layers
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie import lower as eie
 from zeroskip.sw.engines.tensorcore import lower as tensorcore
@@ -37,15 +36,17 @@ def content(tmp_path_factory):
     weight = rng.integers(-128, 128, (3, 8)).astype(np.int8)
     weight[:, 1::2] = 0
     conv = Int8Layer(
-        "conv", weight, rng.integers(-999, 999, 3), np.full(3, 1 << 30, np.int32),
-        np.full(3, 38, np.int32), "relu", Geometry((2, 4, 4), (2, 2), (1, 2), (0, 1, 1, 0), (1, 1)),
-        32, 24, 0.5, 3, 0.25, -5, False)
+        name="conv", weight=weight, bias=rng.integers(-999, 999, 3),
+        multiplier=np.full(3, 1 << 30, np.int32), shift=np.full(3, 38, np.int32),
+        activation="relu", geometry=Geometry((2, 4, 4), (2, 2), (1, 2), (0, 1, 1, 0), (1, 1)),
+        inputs=32, outputs=24, input_scale=0.5, input_zero_point=3, output_scale=0.25,
+        output_zero_point=-5, raw=False)
     layers = random_layers(rng, (24, 9, 5), 0.4)
     core = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
     parts = (tensorcore.compile_layers((conv,), core), eie.compile_layers(layers, EIEConfig(pes=2)))
     path = tmp_path_factory.mktemp("program") / "model.zsk"
     whole = (conv, *layers)
-    Program(parts, reference.digest(whole)).save(path)
+    Program.chain(parts, whole).save(path)
     return path.read_bytes()
 
 
@@ -74,9 +75,9 @@ def mutant(content, rng):
         old = owner[key]
         nearby = [old + 1, old - 1, old * 2] if isinstance(old, int | float) else []
         owner[key] = rng.choice(nearby or VALUES) if rng.random() < 0.6 else rng.choice(VALUES)
-    for number, config in enumerate((TensorCoreConfig, EIEConfig)):
+    for number, config in ((0, TensorCoreConfig), (2, EIEConfig)):
         with suppress(TypeError, ValueError, KeyError, IndexError):
-            part = header["parts"][number]
+            part = header["steps"][number]
             part["digest"] = config(**part["config"]).digest()
     header["crc32"] = {name: zlib.crc32(tensor.tobytes()) for name, tensor in tensors.items()}
     text = json.dumps(header)
@@ -86,9 +87,8 @@ def mutant(content, rng):
 def outputs(path):
     """Real outputs of real inputs, in RTL."""
     program = Program.load(path)
-    x, _ = program.input.to_integer(np.random.default_rng(1).normal(0, 20, (2, program.inputs)))
-    results = run_program(program, backends.rtl("python"), x)
-    return program.output.to_float(results[-1].outputs[-1])
+    x, _ = program.input.to_integer(np.random.default_rng(1).normal(0, 20, (2, program.input.size)))
+    return program.output.to_float(run_program(program, backends.rtl("python"), x).output)
 
 
 @pytest.mark.timeout(3600 if MUTANTS > 60 else 300)

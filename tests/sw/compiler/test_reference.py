@@ -16,7 +16,6 @@ from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Linear, Network
-from zeroskip.sw.graph.types import to_integer
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 
 
@@ -80,9 +79,9 @@ def path(compiled, tmp_path):
 
 
 def test_numpy_alone_gives_the_golden_outputs(compiled, path, data):
-    x, _ = to_integer(2 * data, compiled.program.input.scale)      # beyond range: saturates
+    x, _ = compiled.program.input.to_integer(2 * data)      # beyond range: saturates
     golden = GoldenBackend(compiled.program, compiled.reference)
-    outputs = golden.run(compiled.program.parts[0].traced(), x).outputs
+    outputs = golden.run(compiled.program.images[0].traced(), x).outputs
     alone = numpy_alone(path, x)
     assert len(outputs) == len(alone) == 3
     for found, expected in zip(outputs, alone, strict=True):
@@ -117,7 +116,7 @@ def test_round_trip(compiled, path):
 
 
 def test_program_carries_the_digest_of_the_file(compiled, path):
-    assert reference.digest(reference.load(path)) == compiled.program.reference
+    assert compiled.program.digest(reference.load(path)) == compiled.program.reference
 
 
 def test_digest_changes_with_any_weight(compiled, path):
@@ -126,7 +125,7 @@ def test_digest_changes_with_any_weight(compiled, path):
     for at in np.ndindex(first.weight.shape):
         weight = first.weight.copy()
         weight[at] ^= 1
-        digests.add(reference.digest((replace(first, weight=weight), *rest)))
+        digests.add(compiled.program.digest((replace(first, weight=weight), *rest)))
     assert len(digests) == 1 + first.weight.size
 
 
@@ -136,7 +135,7 @@ def test_digest_changes_with_any_bias(compiled):
     for at in range(len(first.bias)):
         bias = first.bias.copy()
         bias[at] += 1
-        digests.add(reference.digest((replace(first, bias=bias), *rest)))
+        digests.add(compiled.program.digest((replace(first, bias=bias), *rest)))
     assert len(digests) == 1 + first.bias.size
 
 
@@ -147,13 +146,13 @@ def test_digest_changes_with_any_bias(compiled):
 def test_digest_changes_with(compiled, change, at):
     changed = list(compiled.reference)
     changed[at] = replace(changed[at], **change)
-    assert reference.digest(tuple(changed)) != compiled.program.reference
+    assert compiled.program.digest(tuple(changed)) != compiled.program.reference
 
 
 def test_digest_changes_with_the_shape(compiled, path):
     first, *rest = reference.load(path)
     reshaped = replace(first, weight=first.weight.reshape(12, 9))
-    assert reference.digest((reshaped, *rest)) != compiled.program.reference
+    assert compiled.program.digest((reshaped, *rest)) != compiled.program.reference
 
 
 def test_reference_of_another_program_is_refused(compiled):
@@ -218,7 +217,7 @@ def test_core_metadata_is_as_documented(core_path):
     assert layers[0] == {
         "name": "conv", "engine": "tensorcore", "activation": "relu",
         "input_zero_point": 4, "output_zero_point": -6, "input_scale": 0.5, "output_scale": 2.0,
-        "raw": False, "input_shape": [2, 4, 5], "kernel": [2, 3], "stride": [1, 2],
+        "ties": "away", "raw": False, "input_shape": [2, 4, 5], "kernel": [2, 3], "stride": [1, 2],
         "padding": [0, 1, 1, 0], "dilation": [1, 1]}
     assert [layer["raw"] for layer in layers] == [False, False, True]
     assert not any("kernel" in layer for layer in layers[1:])

@@ -26,7 +26,7 @@ from zeroskip.sw.engines.base import Engine, Image, Offer, Result
 from zeroskip.sw.engines.checks import check_range, check_tensor
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Linear, Network
-from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.verify import verify
 
@@ -119,11 +119,11 @@ class ScaleLayer:
 
     @property
     def input(self):
-        return Quantity(np.dtype(np.int8), self.input_scale)
+        return TensorType((self.inputs,), np.dtype(np.int8), self.input_scale)
 
     @property
     def output(self):
-        return Quantity(np.dtype(np.int8), self.output_scale)
+        return TensorType((self.inputs,), np.dtype(np.int8), self.output_scale)
 
     def header(self):
         return {"inputs": self.inputs}
@@ -149,8 +149,8 @@ class ScalerImage(Image):
         return self.layers[0].input
 
     @property
-    def output(self):
-        return self.layers[-1].output
+    def types(self):
+        return tuple(layer.output for layer in self.layers)
 
     def traced(self):
         return self
@@ -274,7 +274,7 @@ def test_placement_asks_it(compiled):
     names = ["eie", "scaler", "scaler", "tensorcore"]
     assert [row["engine"] for row in inspect(network())] == names
     assert [layer.engine for layer in compiled.reference] == names
-    assert [part.engine for part in compiled.program.parts] == ["eie", "scaler", "tensorcore"]
+    assert [part.engine for part in compiled.program.images] == ["eie", "scaler", "tensorcore"]
 
 
 def test_a_layer_that_only_it_takes_is_refused_without_it(x):
@@ -306,7 +306,7 @@ def test_rtl_equals_golden(compiled, x, name):
 def test_the_scaler_alone_on_every_value():
     layer = ScaleLayer("all", 256, np.array([[-77]], np.int8), 5, 1.0, 1.0)
     image = ScalerImage(ScalerConfig(), (layer,))
-    program = Program((image,), reference.digest((layer,)))
+    program = Program.chain((image,), (layer,))
     golden = backends.create("golden", program, lambda: (layer,))
     x = np.arange(-128, 128).astype(np.int8)[None]
     verdict = verify(program, x, (golden, backends.rtl("python")))
@@ -319,7 +319,7 @@ def test_a_fault_in_its_image_is_found():
     layers = tuple(ScaleLayer(name, 4, np.array([[factor]], np.int8), 2, 1.0, 1.0)
                    for name, factor in (("half", 2), ("minus", -7)))
     image = ScalerImage(ScalerConfig(), layers)
-    program = Program((image,), reference.digest(layers))
+    program = Program.chain((image,), layers)
     golden = backends.create("golden", program, lambda: layers)
     runner = backends.rtl("python")
     wrong = replace(image, layers=(layers[0], replace(layers[1], shift=3)))
@@ -339,12 +339,12 @@ def test_program_and_reference_come_back(compiled, tmp_path):
     path = tmp_path / "model.zsk"
     compiled.save(path)
     program, layers = Program.load(path), reference.load(reference.beside(path))
-    assert [part.engine for part in program.parts] == ["eie", "scaler", "tensorcore"]
-    assert reference.digest(layers) == program.reference == compiled.program.reference
+    assert [part.engine for part in program.images] == ["eie", "scaler", "tensorcore"]
+    assert program.digest(layers) == program.reference == compiled.program.reference
     assert storage(program) == storage(compiled.program)
     registry.unregister("scaler")
     try:
-        with pytest.raises(BadInput, match="part 1 is for the engine 'scaler', expected eie or"):
+        with pytest.raises(BadInput, match="step 2 is for the engine 'scaler', expected eie or"):
             Program.load(path)
         with pytest.raises(BadInput, match="no engine 'scaler'; choose one of eie, tensorcore"):
             reference.load(reference.beside(path))

@@ -15,6 +15,7 @@ from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.frontends.chain import Chain, Reject
 from zeroskip.sw.frontends.load import read, to_onnx
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
+from zeroskip.sw.graph.types import TensorType
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((3, 8)).astype(np.float32)
@@ -402,8 +403,9 @@ def test_engine_of_a_layer(name, kind, engine, reason):
 
 def test_quantised_layers_are_for_the_tensor_core():
     weights = PATTERNS["three in a group"][0]
-    own = Quantised(np.array([weights], np.int8), np.ones(1), np.zeros(1, np.int64), 1.0, 0, 1.0,
-                    0, False)
+    own = Quantised(np.array([weights], np.int8), np.ones(1), np.zeros(1, np.int64),
+                    TensorType((len(weights),), np.dtype(np.int8), 1.0),
+                    TensorType((1,), np.dtype(np.int8), 1.0))
     row, = inspect(Network((row_layer(weights, "linear", own),)))
     assert (row["pattern"], row["engine"]) == ("unstructured", "tensorcore")
     assert "a quantised layer skips them only in a pattern" in row["reason"]
@@ -551,8 +553,9 @@ def test_written_file_computes_the_same(tmp_path):
 
 
 def test_quantised_layers_are_not_written(tmp_path):
-    own = Quantised(np.ones((1, 1), np.int8), np.ones(1), np.zeros(1, np.int64), 1.0, 0, 1.0, 0,
-                    False)
+    own = Quantised(np.ones((1, 1), np.int8), np.ones(1), np.zeros(1, np.int64),
+                    TensorType((1,), np.dtype(np.int8), 1.0),
+                    TensorType((1,), np.dtype(np.int8), 1.0))
     with pytest.raises(BadInput, match="layer fc is quantised, and only float networks can be"):
         to_onnx(Network((row_layer([1], "linear", own),)), tmp_path / "out.onnx")
 

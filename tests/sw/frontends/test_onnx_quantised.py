@@ -20,7 +20,6 @@ from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import quantize
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import read, to_onnx
-from zeroskip.sw.graph.types import to_integer
 
 node = helper.make_node
 NEAR = Fraction(1, 1000)
@@ -80,8 +79,7 @@ def constants(kind=np.uint8, scale=powers, channels=3):
 def integers(network, x):
     """Outputs of every layer; ``x`` float."""
     layers, _ = quantize(network, None)
-    y, saturated = to_integer(x.reshape(len(x), -1), layers[0].input_scale,
-                              layers[0].input_zero_point, np.int8)
+    y, saturated = layers[0].input.to_integer(x.reshape(len(x), -1))
     assert saturated == 0
     outputs = [y]
     for layer in layers:
@@ -168,8 +166,8 @@ def test_float_fields_are_the_dequantised_values(save):
     np.testing.assert_array_equal(own.weight, given["W"])
     np.testing.assert_array_equal(own.weight_scale, given["Ws"])
     np.testing.assert_array_equal(own.bias, given["B"])
-    assert (own.input_scale, own.input_zero_point) == (given["as"], int(given["az"]) - 128)
-    assert (own.output_scale, own.output_zero_point) == (given["bs"], int(given["bz"]) - 128)
+    assert (own.input.scale, own.input.zero_point) == (given["as"], int(given["az"]) - 128)
+    assert (own.output.scale, own.output.zero_point) == (given["bs"], int(given["bz"]) - 128)
     assert (own.weight.dtype, own.bias.dtype, own.weight_scale.dtype) == (
         np.int8, np.int64, np.float64)
     assert not own.raw
@@ -288,7 +286,7 @@ def test_qlinear_conv_then_matmul(save):
         node("DequantizeLinear", ["o", "cs", "cz"], ["y"])]
     network = read(save(nodes, ("n", 2, 4, 5), **given))
     assert [layer.outputs for layer in network.layers] == [80, 5]
-    assert network.layers[0].quantised.output_zero_point == -128
+    assert network.layers[0].quantised.output.zero_point == -128
     _, x = samples(4, (2, 4, 5), given["as"], given["az"], np.uint8)
     layers, outputs = integers(network, x)
     assert (outputs[1] == -128).mean() > 0.3
@@ -305,7 +303,7 @@ def test_conv_integer(save, kind):
     expected, = ReferenceEvaluator(str(path)).run(None, {"x": stored})
     layers, outputs = integers(read(path), x)
     own = layers[0]
-    assert (own.raw, own.output_scale, own.output_zero_point) == (True, 1, 0)   # sums as they are
+    assert (own.raw, own.output.scale, own.output.zero_point) == (True, 1, 0)   # sums as they are
     np.testing.assert_array_equal(outputs[1], expected.reshape(9, -1))
 
 
@@ -368,7 +366,7 @@ def test_relu_behind_the_rounding(save):
               node("DequantizeLinear", ["rq", "bs", "bz"], ["y"])]
     network = read(save(nodes, **constants()))
     assert network.layers[0].activation == "relu"
-    assert network.layers[0].quantised.output_zero_point == -128
+    assert network.layers[0].quantised.output.zero_point == -128
 
 
 def test_only_weights_quantised_is_a_float_layer(save):

@@ -14,6 +14,7 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import from_torch, read, to_pt2
 from zeroskip.sw.frontends.torch_frontend import to_torch, with_weights
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
+from zeroskip.sw.graph.types import TensorType
 
 torch.set_num_threads(1)
 RNG = np.random.default_rng(0)
@@ -309,8 +310,9 @@ def test_with_weights_of_a_module():
 
 
 def test_to_torch_refuses_a_quantised_layer():
-    own = Quantised(np.ones((1, 1), np.int8), np.ones(1), np.zeros(1, np.int64), 1.0, 0, 1.0, 0,
-                    False)
+    own = Quantised(np.ones((1, 1), np.int8), np.ones(1), np.zeros(1, np.int64),
+                    TensorType((1,), np.dtype(np.int8), 1.0),
+                    TensorType((1,), np.dtype(np.int8), 1.0))
     layer = Linear("fc", np.ones((1, 1), np.float32), np.zeros(1, np.float32), "none", own)
     with pytest.raises(BadInput, match="layer fc is quantised and cannot be trained"):
         to_torch(Network((layer,)))

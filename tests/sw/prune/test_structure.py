@@ -176,7 +176,7 @@ def test_channels_and_neurons_of_a_chain_by_hand():
     y = second.module(x).detach().numpy()
     np.testing.assert_allclose(after.forward(x.numpy())[-1], y, rtol=1e-4, atol=1e-5)
     program = compile_network(after, x.numpy(), TensorCoreConfig()).program
-    assert len(program.parts[0].layers) == 4
+    assert len(program.images[0].layers) == 4
 
 
 @settings(deadline=None, max_examples=15)

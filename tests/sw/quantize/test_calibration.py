@@ -13,7 +13,6 @@ from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore import quantize as int8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
-from zeroskip.sw.graph.types import to_integer
 from zeroskip.sw.quantize.calibration import effective_bias, ranges, samples
 
 
@@ -119,7 +118,7 @@ def test_dead_tensors_on_the_eie_array(case):
     network, x = case
     quantised = fixed.quantize(network, x)
     tensors = [x, *network.forward(x)]
-    y, _ = to_integer(x, quantised.input_scale)
+    y, _ = quantised.layers[0].input.to_integer(x)
     for source, layer, entry, (now, after) in zip(
             network.layers, quantised.layers, quantised.report, pairwise(tensors), strict=True):
         before, (y, _) = y * layer.input_scale, eie.layer(y, layer.weight, layer.bias, layer.shift,
@@ -139,7 +138,7 @@ def test_dead_tensors_on_the_tensor_core(case):
     network, x = case
     layers, _ = int8.quantize(network, x)
     tensors = [x, *network.forward(x)]
-    y, _ = to_integer(x, layers[0].input_scale, layers[0].input_zero_point, np.int8)
+    y, _ = layers[0].input.to_integer(x)
     for source, layer, (now, after) in zip(network.layers, layers, pairwise(tensors), strict=True):
         before = (y.astype(float) - layer.input_zero_point) * layer.input_scale
         y, _ = tensorcore.layer(y, layer)
@@ -176,7 +175,7 @@ def test_constant_by_cancellation_is_no_error():
     x = LIVE[:, :1] * [1, 1]
     layers, _ = int8.quantize(network, x)
     assert layers[0].multiplier[0] * 0.5**layers[0].shift[0] == pytest.approx(64)
-    y, _ = to_integer(x, layers[0].input_scale, layers[0].input_zero_point, np.int8)
+    y, _ = layers[0].input.to_integer(x)
     for layer in layers:
         y, _ = tensorcore.layer(y, layer)
     assert (y[0, 0] + 128.0) * layers[1].output_scale == pytest.approx(1, abs=0.1)
@@ -188,11 +187,11 @@ def test_output_that_a_bias_switches_off_costs_the_others_nothing():
         network = Network((linear([[1, 1], [1, 0.25]], [off, 0.5], "relu"),))
         expected = network.forward(LIVE)[0]
         layer, = fixed.quantize(network, LIVE).layers
-        x, _ = to_integer(LIVE, layer.input_scale)
+        x, _ = layer.input.to_integer(LIVE)
         y, _ = eie.layer(x, layer.weight, layer.bias, layer.shift, "relu")
         assert np.abs(y * layer.output_scale - expected).max() <= 5 * layer.output_scale
         layer, = int8.quantize(network, LIVE)[0]
-        x, _ = to_integer(LIVE, layer.input_scale, layer.input_zero_point, np.int8)
+        x, _ = layer.input.to_integer(LIVE)
         y, _ = tensorcore.layer(x, layer)
         real = (y + 128.0) * layer.output_scale
         assert np.abs(real - expected).max() <= 1.5 * layer.output_scale

@@ -138,7 +138,7 @@ def eie(case, monkeypatch):
 def run_on(monkeypatch, program, wire, inputs, patience=0.02, known=()):
     monkeypatch.setattr(board_backend, "SerialPort", lambda _: wire)
     monkeypatch.setattr(board_backend, "Patience", lambda: Patience(patience))
-    return board_backend.serial(program, "port", known).run(program.parts[0], inputs)
+    return board_backend.serial(program, "port", known).run(program.images[0], inputs)
 
 
 def equal(result, expected):
@@ -166,7 +166,7 @@ def test_a_program_for_more_cores_than_a_board_has(case):
     parts = tuple(replace(case.part, config=replace(case.part.config, queue_depth=depth))
                   for depth in range(1, 17))
     with pytest.raises(BadInput, match="for 16 configurations, and a board has 15 cores at most;"):
-        board_backend.virtual(Program(parts, ""))
+        board_backend.virtual(Program.chain(parts, ()))
 
 
 def changed(at, **fields):
@@ -303,8 +303,10 @@ def product():
     rng = np.random.default_rng(6)
     weight = rng.integers(-128, 128, (5, 12)).astype(np.int8)
     layer = Int8Layer(
-        "fc", weight, rng.integers(-99, 99, 5), np.full(5, 1 << 30, np.int32),
-        np.full(5, 38, np.int32), "none", None, 12, 5, 1.0, 0, 1.0, 0, False)
+        name="fc", weight=weight, bias=rng.integers(-99, 99, 5),
+        multiplier=np.full(5, 1 << 30, np.int32), shift=np.full(5, 38, np.int32),
+        activation="none", geometry=None, inputs=12, outputs=5, input_scale=1.0,
+        input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
     part = TensorCorePart.packed(CONFIG, (layer, "dense"), batch=IMAGES)
     inputs = rng.integers(-128, 128, (IMAGES, 12)).astype(np.int8)
     model = AmaranthModel(TensorCore(CONFIG))
@@ -332,7 +334,7 @@ def core(product, monkeypatch):
             seen.add(name)
             return starts
         bus = Fake(system, sent, ends, fault, counters)
-        program = Program((part,), "")
+        program = Program.chain((part,), ())
         return run_on(monkeypatch, program, Wire(system, bus), inputs)
     return run
 
@@ -365,7 +367,7 @@ def test_a_core_that_stays_busy(product, monkeypatch):
     def keep(address, write, word):
         return (Status.OK, 0) if bus.items[address].name == "reset" else bus(address, write, word)
     with pytest.raises(TimeoutError, match="'busy' was not 0 within 0.02 seconds"):
-        run_on(monkeypatch, Program((part,), ""), Wire(system, keep), inputs)
+        run_on(monkeypatch, Program.chain((part,), ()), Wire(system, keep), inputs)
 
 
 # --- simulators ---

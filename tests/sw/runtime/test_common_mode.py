@@ -18,7 +18,7 @@ from zeroskip.sw.frontends.chain import Chain
 from zeroskip.sw.frontends.load import read, to_onnx
 from zeroskip.sw.graph import im2col, network
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
-from zeroskip.sw.graph.types import Quantity
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.float_model import FloatModel
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -50,7 +50,7 @@ def compiled(model):
     """What the model becomes, and its inputs as integers."""
     path, x = model
     found = compiler.compile_network(read(path), x, *CONFIGS)
-    assert [part.engine for part in found.program.parts] == ["tensorcore", "eie", "tensorcore"]
+    assert [part.engine for part in found.program.images] == ["tensorcore", "eie", "tensorcore"]
     return found, found.program.input.to_integer(x)[0]
 
 
@@ -104,18 +104,18 @@ def test_fold_not_transposed(model, monkeypatch):
 
 def test_zero_point_dropped_between_engines(model, monkeypatch):
     """And where the model's inputs become integers, which both engines get alike."""
-    right = Quantity.to_integer
-    monkeypatch.setattr(Quantity, "to_integer",
+    right = TensorType.to_integer
+    monkeypatch.setattr(TensorType, "to_integer",
                         lambda self, x: right(replace(self, zero_point=0), x))
-    assert difference(model) == "core"
+    assert difference(model) == "array:tensorcore"
     assert disagreement(model) == ("conv", "input")
 
 
 def test_zero_point_dropped_on_the_way_to_real_values(model, monkeypatch):
-    right = Quantity.to_float
-    monkeypatch.setattr(Quantity, "to_float",
+    right = TensorType.to_float
+    monkeypatch.setattr(TensorType, "to_float",
                         lambda self, y: right(replace(self, zero_point=0), y))
-    assert difference(model) == "array"
+    assert difference(model) == "conv:eie"
 
 
 def test_padding_that_reads_0(model, monkeypatch):

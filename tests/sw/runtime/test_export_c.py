@@ -46,7 +46,7 @@ def field(header, name):
 
 
 def test_a_tensor_core(core):
-    header = c_header(Program((core,), ""), "net")
+    header = c_header(Program.chain((core,), ()), "net")
     (layer,) = core.layers
     for name, tensor in layer.tensors().items():
         assert numbers(header, f"net_layer0_{name}") == tensor.ravel().tolist()
@@ -64,7 +64,7 @@ def test_a_tensor_core(core):
 
 
 def test_an_array(array):
-    header = c_header(Program((array,), ""), "vector")
+    header = c_header(Program.chain((array,), ()), "vector")
     assert numbers(header, "vector_load") == load_items(array).ravel().tolist()
     order = numbers(header, "vector_order")
     assert sorted(k for k in order if k >= 0) == list(range(6))
@@ -75,13 +75,13 @@ def test_an_array(array):
 
 def test_several_images_are_refused(core, array):
     with pytest.raises(BadInput, match="^the program has 2 images, .*; compile the model for one"):
-        c_header(Program((array, core), ""), "both")
+        c_header(Program.chain((array, core), ()), "both")
 
 
 @pytest.mark.parametrize("name", ["2nd", "a-b", "", "ä"])
 def test_a_name_that_is_none_in_c(core, name):
     with pytest.raises(BadInput, match="is no name in C; give the header a name"):
-        c_header(Program((core,), ""), name)
+        c_header(Program.chain((core,), ()), name)
 
 
 def test_an_engine_without_c(core):

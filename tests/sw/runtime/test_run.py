@@ -8,7 +8,6 @@ import pytest
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.cases import random_layers
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie import golden as eie
 from zeroskip.sw.engines.eie.lower import compile_layers
@@ -35,7 +34,7 @@ def layers():
 def program(layers):
     parts = (compile_layers(tuple(layers[:1]), EIEConfig(pes=2)),
              compile_layers(tuple(layers[1:]), EIEConfig(pes=3)))
-    return Program(parts, reference.digest(tuple(layers)))
+    return Program.chain(parts, tuple(layers))
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_both_engines_give_what_the_layers_give(program, golden, layers, inputs)
     expected, saturated = by_hand(layers, inputs)
     assert saturated > 0
     for engine in (golden, backends.rtl("python")):
-        results = run_program(program.traced(), engine, inputs)
+        results = run_program(program.traced(), engine, inputs).results
         found = [y for result in results for y in result.outputs]
         for y, wanted in zip(found, expected, strict=True):
             np.testing.assert_array_equal(y, wanted)
@@ -73,7 +72,7 @@ def test_both_engines_give_what_the_layers_give(program, golden, layers, inputs)
 
 
 def test_statistics_are_those_of_each_part(program, inputs):
-    first, second = run_program(program, backends.rtl("python"), inputs)
+    first, second = run_program(program, backends.rtl("python"), inputs).results
     assert len(first.statistics.pe["useful"]) == 2
     assert len(second.statistics.pe["useful"]) == 3
     assert first.statistics.images == second.statistics.images == 4
@@ -92,9 +91,9 @@ def test_verify_compares_all_parts(program, golden, inputs):
 
 
 def test_verify_names_a_layer_of_the_second_part(program, golden, inputs):
-    second = program.parts[1]
+    second = program.images[1]
     changed = replace(second, biases=second.biases + (1 << 20))
-    broken = replace(program, parts=(program.parts[0], changed))
+    broken = program.with_images(program.images[0], changed)
     found = verify(broken, inputs, (golden, backends.rtl("python"))).difference
     assert found.layer == second.layers[0].name
     owner = second.owner(second.layers[0], found.row)
@@ -123,9 +122,9 @@ def core():
 def test_int16_becomes_int8_between_the_machines(program, layers, core, inputs):
     part, layer = core
     integers = (*tuple(layers[:1]), layer)
-    both = Program((program.parts[0], part), reference.digest(integers))
+    both = Program.chain((program.images[0], part), integers)
     golden = GoldenBackend(both, integers)
-    first, second = run_program(both, golden, inputs)
+    first, second = run_program(both, golden, inputs).results
     real = np.rint(first.outputs[0] / 64) + 5
     x = np.clip(real, -128, 127).astype(np.int8)
     assert second.inputs_saturated == np.count_nonzero(real != x) > 0
@@ -146,7 +145,7 @@ def test_difference_names_the_row_of_the_tile(core):
             result.outputs[0][2, 5] += 1
             return result
 
-    program = Program((part,), reference.digest((layer,)))
+    program = Program.chain((part,), (layer,))
     golden = GoldenBackend(program, (layer,))
     found = verify(program, np.ones((3, 9), np.int8), (golden, Wrong())).difference
     assert str(found).startswith("image 2, layer core, row 5 (tile row 1, cycle 0): ")

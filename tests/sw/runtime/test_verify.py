@@ -11,7 +11,7 @@ from zeroskip.sw.runtime.verify import verify
 
 def compare(case, **images):
     """The verdict on the case's program with these images replaced."""
-    program = replace(case.program, parts=(replace(case.part, **images),))
+    program = case.program.with_images(replace(case.part, **images))
     return verify(program, case.inputs, (case.golden, backends.rtl("python")))
 
 

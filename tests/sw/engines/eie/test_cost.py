@@ -33,7 +33,7 @@ def test_cycles_are_those_of_the_rtl_on_the_digits_network():
     one_shot = OneShot(digits.train_linear(train, 0), granularity("element"))
     cut, samples = one_shot(dict.fromkeys(one_shot.names, 0.12)), test.x[:4]
     config = CONFIGS["eie-4"]
-    (part,) = compile_network(cut, samples, config).program.parts
+    (part,) = compile_network(cut, samples, config).program.images
     inputs, _ = part.input.to_integer(samples)
     run = backends.rtl("cxxrtl").run(part, inputs)
     found = cost.cycles(config, samples)(cut)
@@ -59,7 +59,7 @@ def test_layers_get_what_the_layer_before_gives(monkeypatch):
     cut, config = network(0.3), zeroskip(4)
     cost.cycles(config, X)(cut)
     compiled = compile_network(cut, X, config)
-    (part,) = compiled.program.parts
+    (part,) = compiled.program.images
     first = compiled.reference[0]
     sums = seen[0].astype(np.int64) @ first.weight.T + first.bias + (1 << first.shift >> 1)
     expected = np.clip(sums >> first.shift, 0, (1 << 15) - 1)

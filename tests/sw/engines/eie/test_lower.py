@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig, paper
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
 from zeroskip.sw.engines.eie.pack import Packed, unpack, width
@@ -664,8 +663,7 @@ def test_bias_alone_overflows():
 # --- large addresses ---
 
 def save(layers, config, path):
-    Program((compile_layers(layers, config),),
-            reference.digest(tuple(layers))).save(path)
+    Program.chain((compile_layers(layers, config),), layers).save(path)
 
 
 @pytest.mark.parametrize("counts", [True, False])
@@ -675,7 +673,7 @@ def test_addresses_beyond_65535(tmp_path, counts):
     config = EIEConfig(pes=1, weight_rows=16384, act_depth=300, acc_depth=300, bias_depth=300,
                        block=300, counts=counts, pointers=2048)
     save(layers, config, tmp_path / "large.zsk")
-    (part,) = Program.load(tmp_path / "large.zsk").parts
+    (part,) = Program.load(tmp_path / "large.zsk").images
     assert part.spans(part.segments[0])[1].max() == 90_000
     check(part, layers)
 
@@ -688,7 +686,7 @@ def test_columns_beyond_65535(tmp_path, counts):
     layers = (layer(indices),)
     config = EIEConfig(pes=1, pointers=70_016, act_depth=70_000, block=70_000, counts=counts)
     save(layers, config, tmp_path / "wide.zsk")
-    (part,) = Program.load(tmp_path / "wide.zsk").parts
+    (part,) = Program.load(tmp_path / "wide.zsk").images
     assert part.segments[0].limit == 70_000
     assert part.spans(part.segments[0])[1][0, -2:].tolist() == [70, 71]
     check(part, layers)

@@ -9,7 +9,7 @@ from zeroskip.sw.engines.eie import golden as eie
 from zeroskip.sw.engines.eie.quantize import FixedLayer, bound, prove, quantize
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
-from zeroskip.sw.graph.types import to_integer
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.kmeans import share
 
 
@@ -43,7 +43,7 @@ def with_shared_weights(network):
 
 def run(fixed, x):
     """Integer outputs of every layer, and how many values saturated."""
-    x, saturated = to_integer(x.reshape(len(x), -1), fixed.input_scale)
+    x, saturated = fixed.layers[0].input.to_integer(x.reshape(len(x), -1))
     outputs = []
     for layer in fixed.layers:
         x, count = eie.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
@@ -117,7 +117,7 @@ def test_bound_refuses_a_bias_it_cannot_add(bias):
 
 def test_to_integer_rounds_ties_to_even_and_counts_saturation():
     x = np.array([0.5, 1.5, -0.5, -2.5, 32767.4, 32767.5, -32768.5, -32768.6])
-    integers, saturated = to_integer(x * 0.25, 0.25)
+    integers, saturated = TensorType((8,), np.dtype(np.int16), 0.25).to_integer(x * 0.25)
     assert integers.tolist() == [0, 2, 0, -2, 32767, 32767, -32768, -32768]
     assert integers.dtype == np.int16
     assert saturated == 2
@@ -125,7 +125,7 @@ def test_to_integer_rounds_ties_to_even_and_counts_saturation():
 
 def test_to_integer_refuses_nan():
     with pytest.raises(BadInput, match=r"input \[1, 0\] is nan"):
-        to_integer(np.array([[0.0], [np.nan]]), 1.0)
+        TensorType((1,), np.dtype(np.int16), 1.0).to_integer(np.array([[0.0], [np.nan]]))
 
 
 def test_weight_is_the_codebook_looked_up():
@@ -322,8 +322,9 @@ def test_refuses_a_convolution(calibration):
 
 
 def test_refuses_a_layer_of_a_quantised_model(calibration):
-    own = Quantised(np.ones((1, 64), np.int8), np.ones(1), np.zeros(1, np.int64), 1.0, 0, 1.0, 0,
-                    False)
+    own = Quantised(np.ones((1, 64), np.int8), np.ones(1), np.zeros(1, np.int64),
+                    TensorType((64,), np.dtype(np.int8), 1.0),
+                    TensorType((1,), np.dtype(np.int8), 1.0))
     layer = Linear("fc", np.ones((1, 64), np.float32), np.zeros(1, np.float32), "none", own)
     with pytest.raises(BadInput, match="layer fc is quantised to int8, and the EIE array takes"):
         quantize(Network((layer,)), calibration)

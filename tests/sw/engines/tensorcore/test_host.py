@@ -10,7 +10,6 @@ import pytest
 from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.sim.amaranth_model import AmaranthModel
-from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore import golden
 from zeroskip.sw.engines.tensorcore.host import collect, counters, multiply
@@ -357,8 +356,10 @@ def test_batches(case, batch, products):
 def test_what_fills_the_last_batch_does_not_count_as_saturated():
     """Outputs of zeros saturate, those of the sample do not."""
     weight = np.full((2, 4), 1, np.int8)
-    own = Int8Layer("a", weight, np.full(2, 500), np.full(2, 1 << 30, np.int32),
-                    np.full(2, 30, np.int32), "none", None, 4, 2, 1.0, 0, 1.0, 0, False)
+    own = Int8Layer(
+        name="a", weight=weight, bias=np.full(2, 500), multiplier=np.full(2, 1 << 30, np.int32),
+        shift=np.full(2, 30, np.int32), activation="none", geometry=None, inputs=4, outputs=2,
+        input_scale=1.0, input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
     x = np.full((1, 4), -120, np.int8)
     assert golden.layer(x, own)[1] == 0
     assert golden.layer(0 * x, own)[1] == 2
@@ -397,7 +398,7 @@ def verdict_with(number, **arrays):
     """The verdict on PLANT_LAYERS with these arrays of one layer replaced."""
     integers = tuple(each for each, _ in PLANT_LAYERS)
     part = part_of(*PLANT_LAYERS)
-    program = Program((part,), reference.digest(integers))
+    program = Program.chain((part,), integers)
     engine = GoldenBackend(program, integers)
     broken = list(part.layers)
     broken[number] = replace(broken[number], **arrays)

@@ -13,7 +13,7 @@ from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import multiplier_and_shift, quantize
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
-from zeroskip.sw.graph.types import to_integer
+from zeroskip.sw.graph.types import TensorType
 
 
 def linear(name, rows, columns, activation, seed):
@@ -48,8 +48,7 @@ def one_layer(weight, bias, activation="none"):
 
 def run(layers, x):
     """Integer outputs of every layer."""
-    y, _ = to_integer(np.reshape(x, (len(x), -1)), layers[0].input_scale,
-                      layers[0].input_zero_point, np.int8)
+    y, _ = layers[0].input.to_integer(np.reshape(x, (len(x), -1)))
     outputs = []
     for layer in layers:
         y, _ = tensorcore.layer(y, layer)
@@ -196,7 +195,8 @@ def test_saturated_share_without_what_relu_removes():
     """Half of the outputs are negative and lose nothing; one of four is above the range."""
     x = np.array([[0.0], [1.0], [2.0], [3.0]])
     own = Quantised(np.array([[64], [-64]], np.int8), np.full(2, 1 / 64), np.zeros(2, np.int64),
-                    3 / 255, -128, 2 / 255, -128, False)
+                    TensorType((1,), np.dtype(np.int8), 3 / 255, -128),
+                    TensorType((2,), np.dtype(np.int8), 2 / 255, -128))
     layer = Linear("fc", np.array([[1], [-1]], np.float32), np.zeros(2, np.float32), "relu", own)
     _, report = quantize(Network((layer,)), x)
     assert report[0].saturated == 1 / 8
@@ -217,13 +217,16 @@ def test_bits_hold_every_sum(weight, bias, zero_point):
     assert bits == 1 or not all(-1 << bits - 2 <= total < 1 << bits - 2 for total in sums)
 
 
-def quantised(weight, bias, zero_point=0, raw=False, **changes):
+def quantised(weight, bias, zero_point=0, raw=False, input_scale=0.25, output_scale=1.0,
+              output_zero_point=0, **changes):
     """One layer of a quantised model."""
     weight = np.array(weight, np.int8)
     own = Quantised(**{
         "weight": weight, "weight_scale": np.full(len(weight), 0.5),
-        "bias": np.array(bias, np.int64), "input_scale": 0.25, "input_zero_point": zero_point,
-        "output_scale": 1.0, "output_zero_point": 0, "raw": raw, **changes})
+        "bias": np.array(bias, np.int64),
+        "input": TensorType(weight.shape[1:], np.dtype(np.int8), input_scale, zero_point),
+        "output": TensorType(weight.shape[:1], np.dtype(np.int32 if raw else np.int8),
+                             output_scale, output_zero_point), **changes})
     return Network((Linear("fc", weight.astype(np.float32) / 2,
                            (own.bias / 8).astype(np.float32), "none", own),))
 
