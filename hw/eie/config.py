@@ -34,7 +34,7 @@ class EIEConfig(CoreConfig):
     queue_depth : int
         Activations that wait in front of each PE before the broadcast stops.
     runahead : int
-        Found activations, columns and parts of columns that may wait, each in the queue behind
+        Found activations, columns and slices of rows that may wait, each in the queue behind
         what makes them, until that stalls; one more may be in flight. With three, one a cycle
         leaves when it goes on.
     broadcast_latency : int
