@@ -38,8 +38,14 @@ lock: $(VENV)/.installed
 		--no-annotate --custom-compile-command 'make lock' --no-emit-package torch \
 		--output-file requirements.lock pyproject.toml -
 
+TYPED := -p zeroskip.sw.graph -p zeroskip.sw.compiler -p zeroskip.sw.runtime \
+	-m zeroskip.sw.engines.base -m zeroskip.sw.engines.registry
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
+	mkdir -p build/types
+	ln -sfn ../.. build/types/zeroskip
+	$(BIN)/mypy $(TYPED)
 
 # What requirements.lock names, hash by hash; then torch, whose builds differ; then the project.
 $(VENV)/.installed: pyproject.toml constraints.txt requirements.lock

@@ -12,7 +12,7 @@ from zeroskip.sw import files
 from zeroskip.sw.compiler import placement, reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines import registry
-from zeroskip.sw.engines.base import ReferenceLayer
+from zeroskip.sw.engines.base import Image, ReferenceLayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.tensorfile import read_safetensors
 from zeroskip.sw.graph.network import Network, as_int8, as_samples
@@ -96,7 +96,10 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         check_weights(network)
         x = samples(network, _real(network, calibration))
         spans = ranges(network, x)
-    images, layers, reports, start = [], [], [], 0
+    images: list[Image] = []
+    layers: list[ReferenceLayer] = []
+    reports: list = []
+    start = 0
     for config, group in groupby(placed, key=lambda each: each[0]):
         end = start + len(list(group))
         section, engine = Network(network.layers[start:end]), registry.of(config)
@@ -117,13 +120,15 @@ def _real(network: Network, calibration: np.ndarray) -> np.ndarray:
     if network.input_dtype == "float32":
         return calibration
     integers = as_int8("the calibration array", calibration, network.input_dtype)
-    return network.layers[0].quantised.input.to_float(integers)
+    first = network.layers[0].quantised
+    assert first is not None    # as a network says that takes integers
+    return first.input.to_float(integers)
 
 
 def storage(program: Program) -> dict[str, int]:
     """Bytes that the packed network occupies, by kind as each image counts them, in all, and of
     its float32 original."""
-    sizes = Counter()
+    sizes: Counter[str] = Counter()
     for image in program.images:
         sizes.update(image.storage())
     original = sizes.pop("float32")

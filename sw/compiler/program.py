@@ -207,7 +207,10 @@ class Program:
                     raise ValueError(f"step {i} ({step.image.engine}): {error}") from None
         self._check_chain()
         for i, step in enumerate(self.steps):
-            (self._check_engine if isinstance(step, EngineStep) else self._check_host)(i, step)
+            if isinstance(step, EngineStep):
+                self._check_engine(i, step)
+            else:
+                self._check_host(i, step)
         check_choice("the input's type", self.input_dtype, ("float32", "int8", "uint8"))
         if self.input_dtype != "float32" and self.input.dtype != np.int8:
             raise ValueError(f"the input's type is {self.input_dtype}, but step 0 takes "
@@ -257,7 +260,8 @@ class Program:
 def _linked(images: Sequence[Image], input_shape: tuple[int, ...],
             output_shape: tuple[int, ...]) -> tuple[dict[str, TensorType], tuple[Step, ...]]:
     """Buffers and steps of images that follow one another."""
-    buffers, steps, last = {INPUT: images[0].input}, [], INPUT
+    buffers, last = {INPUT: images[0].input}, INPUT
+    steps: list[Step] = []
     for image in images:
         if buffers[last] != image.input:
             name = _new(f"{last}:{image.engine}", buffers)

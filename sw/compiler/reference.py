@@ -49,7 +49,7 @@ def digest(reference: Iterable[ReferenceLayer], interface: dict | None = None) -
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         hashed.update(json.dumps([_described(layer), shapes]).encode())
         for tensor in tensors.values():
-            hashed.update(tensor.reshape(-1).view(np.uint8))
+            hashed.update(tensor.reshape(-1).view(np.uint8).data)
     hashed.update(json.dumps(interface, sort_keys=True).encode())
     return hashed.hexdigest()[:16]
 

@@ -69,15 +69,32 @@ class Layer(Protocol):
         Lengths of flat samples.
     """
 
-    name: str
-    weight: np.ndarray
-    bias: np.ndarray
-    activation: str
-    quantised: Quantised | None
-    matrix: np.ndarray
-    geometry: Geometry | None
-    inputs: int
-    outputs: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> np.ndarray: ...
+
+    @property
+    def bias(self) -> np.ndarray: ...
+
+    @property
+    def activation(self) -> str: ...
+
+    @property
+    def quantised(self) -> Quantised | None: ...
+
+    @property
+    def matrix(self) -> np.ndarray: ...
+
+    @property
+    def geometry(self) -> Geometry | None: ...
+
+    @property
+    def inputs(self) -> int: ...
+
+    @property
+    def outputs(self) -> int: ...
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Float outputs [batch, outputs] of float32 ``x`` [batch, inputs]."""

@@ -51,7 +51,7 @@ class TensorType:
         low, high = np.iinfo(self.dtype).min, np.iinfo(self.dtype).max
         with np.errstate(over="ignore"):    # becomes infinite, and saturates
             rounded = np.rint(np.asarray(x, np.float64) / self.scale) + self.zero_point
-        saturated = np.count_nonzero((rounded < low) | (rounded > high))
+        saturated = int(np.count_nonzero((rounded < low) | (rounded > high)))
         return np.clip(rounded, low, high).astype(self.dtype), saturated
 
     def to_float(self, integers: np.ndarray) -> np.ndarray:

@@ -14,8 +14,16 @@ PATIENCE = 1_000_000
 """Cycles without any transfer after which a simulation gives up with ``TimeoutError``."""
 
 
-class Simulated:
+class Simulated(ABC):
     """What is the same in all simulators, on top of their ``peek`` and ``tick``."""
+
+    @abstractmethod
+    def peek(self, name: str) -> int:
+        """The value of a port."""
+
+    @abstractmethod
+    def tick(self, cycles: int = 1) -> None:
+        """Advances the clock."""
 
     def wait(self, name: str, value: int) -> None:
         """Advances the clock until a port has a value; ``TimeoutError`` if it has not within

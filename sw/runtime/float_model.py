@@ -41,7 +41,7 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.frontends.external import load_external
 from zeroskip.sw.graph.convolution import convolve
-from zeroskip.sw.graph.network import Conv2d, Linear
+from zeroskip.sw.graph.network import Layer
 from zeroskip.sw.runtime.golden_network import Computed, Units, inputs, outputs, run
 
 PRODUCTS = ("Gemm", "MatMul", "Conv", "QLinearMatMul", "QLinearConv", "MatMulInteger",
@@ -278,13 +278,13 @@ class FloatModel:
             some = slice(start, start + rows)
             weights, bias = _errors(deviation(some), own, some, arithmetic)
             products = magnitude @ weights.T if own.geometry is None else convolve(
-                magnitude, weights, layer.geometry, 0)
+                magnitude, weights, own.geometry, 0)
             bounds.append(products + np.repeat(bias, products.shape[1] // len(bias)))
         return np.concatenate(bounds, axis=1) + step * (
             (1 if own.quantised else 0.5) + 2**-22)
 
 
-def _errors(deviation: Deviation, own: Linear | Conv2d, rows: slice,
+def _errors(deviation: Deviation, own: Layer, rows: slice,
             arithmetic: float) -> tuple[np.ndarray, np.ndarray]:
     """By how much each weight and each bias of some rows may be wrong, float64 [rows, K], [rows];
     ``arithmetic`` is the share of a product that its sum may add."""

@@ -106,7 +106,7 @@ def decode_reply(frame: bytes) -> Reply | None:
     if len(body) < _REPLY.size or zlib.crc32(body).to_bytes(4, "little") != crc:
         return None
     seq, op, answer, _, count, expected, _ = _REPLY.unpack_from(body)
-    if not op & 0x80 or answer not in {each.value for each in Answer}:
+    if not op & 0x80 or answer not in {each.value for each in Answer.__members__.values()}:
         return None
     return Reply(seq, op & 0x7F, Answer(answer), count, expected, body[_REPLY.size:])
 

@@ -71,6 +71,6 @@ def _first(program: Program, a: Run, b: Run) -> Difference | None:
             layer = step.image.layers[step.writes.index(name)]
             called, unit, owner = layer.name, step.image.unit, step.image.owner(layer, row)
             times = [int(run.times[name][image, row]) for run in (a, b)]
-    return Difference(image, called, row, unit, owner, max(times),
-                      tuple(int(run.buffers[name][image, row]) for run in (a, b)),
+    values = int(a.buffers[name][image, row]), int(b.buffers[name][image, row])
+    return Difference(image, called, row, unit, owner, max(times), values,
                       sum(map(len, wrong.values())))
