@@ -121,10 +121,13 @@ def compile_(model: Model,
                  "suits it.")] = None,
              target: Annotated[list[str] | None, typer.Option(
                  help="A named configuration, of each engine one.")] = None,
+             batch: Annotated[int | None, typer.Option(
+                 help="Samples that a tensor core takes together, by default 8; 1 for the "
+                 "quickest answer, more for fewer cycles a sample.")] = None,
              json: Json = False, quiet: Quiet = False) -> None:
     """Quantise, pack and prove a model for the engines of some configurations."""
     from zeroskip.sw.cli.models import compile_model as run
-    run(model, calibration, out, engine, target or [], Screen(json, quiet))
+    run(model, calibration, out, engine, target or [], batch, Screen(json, quiet))
 
 
 @app.command("export-c")

@@ -64,7 +64,7 @@ def _dry_run(model: Path, rows: list[dict], screen: Screen) -> None:
 
 
 def compile_model(model: Path, calibration: Path | None, out: Path, engine: str | None,
-                  names: list[str], screen: Screen) -> None:
+                  names: list[str], batch: int | None, screen: Screen) -> None:
     """See ``zeroskip compile --help``."""
     from zeroskip.sw.compiler.compile import check_name, compile_network, storage
 
@@ -72,7 +72,7 @@ def compile_model(model: Path, calibration: Path | None, out: Path, engine: str 
     for path in (out, reference.beside(out)):
         check_writable(path)
     compiled = compile_network(frontend.read(model), calibration and array(calibration),
-                               *targets(engine, names))
+                               *targets(engine, names), batch=batch)
     compiled.save(out)
 
     reports = iter(compiled.report)

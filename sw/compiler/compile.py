@@ -85,6 +85,8 @@ def compile_network(network: Network, calibration: np.ndarray | None,
         Where the calibration has another shape, no engine takes a layer, a scale cannot be found,
         a sum could overflow, or a memory is too small.
     """
+    if batch is not None and batch < 1:
+        raise BadInput(f"a batch must be 1 sample or more, not {batch}")
     if calibration is not None:
         calibration = as_samples("the calibration array", calibration, network.input_shape)
     elif not all(layer.quantised for layer in network.layers):

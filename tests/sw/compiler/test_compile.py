@@ -283,6 +283,21 @@ def test_fastest_pattern(patterns, row, expected):
     assert fastest(weight, config) == expected
 
 
+@pytest.mark.parametrize("batch", [0, -3])
+def test_a_batch_of_no_sample_is_refused(batch):
+    network = Network((Linear("fc", weights(3, 8, "2:4"), np.zeros(3, np.float32), "none"),))
+    with pytest.raises(BadInput, match=f"^a batch must be 1 sample or more, not {batch}$"):
+        compile_network(network, np.ones((2, 8), np.float32), CORE, batch=batch)
+
+
+def test_the_batch_reaches_the_image():
+    network = Network((Linear("fc", weights(3, 8, "2:4"), np.zeros(3, np.float32), "none"),))
+    for batch, expected in ((None, 8), (3, 3)):
+        (image,) = compile_network(network, np.ones((2, 8), np.float32), CORE,
+                                   batch=batch).program.parts
+        assert image.batch == expected
+
+
 def int8_layer(weight, **fields):
     weight = np.array(weight, np.int8)
     rows, columns = weight.shape
