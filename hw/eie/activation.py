@@ -7,13 +7,14 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import activation, command
+from zeroskip.hw.eie.layouts import VALUE, activation_layout, command_layout
 from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.memory import BlockRAM, WritePort
-from zeroskip.hw.stream import Queue, delay
+from zeroskip.hw.pipeline import RunAhead, Stages
+from zeroskip.hw.stream import delay
 
-OUTPUT = data.StructLayout({"value": signed(16), "saturated": 1, "zero": 1})
-"""A finished output: its value, whether it had to be saturated to 16 bits, and whether it is 0."""
+OUTPUT = data.StructLayout({"value": VALUE, "saturated": 1, "zero": 1})
+"""A finished output: its value, whether it had to be saturated to that, and whether it is 0."""
 
 
 class Requantise(wiring.Component):
@@ -25,8 +26,8 @@ class Requantise(wiring.Component):
     Members
     -------
     i, bias : In(signed(acc_width))
-    go : In(1)
-        While it is low, all stands still.
+    enable : In(1)
+        While it is low, all stages stall.
     shift, relu : In
         Constant during a layer.
     o : Out(``OUTPUT``)
@@ -40,7 +41,7 @@ class Requantise(wiring.Component):
         super().__init__({
             "i": In(signed(config.acc_width)),
             "bias": In(signed(config.acc_width)),
-            "go": In(1),
+            "enable": In(1),
             "shift": In(5),
             "relu": In(1),
             "o": Out(OUTPUT),
@@ -48,18 +49,16 @@ class Requantise(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-
-        def step(signal, cycles=1):
-            return delay(m, signal, cycles, self.go)
-
+        step = Stages(m, self.enable).step
         biased = step((self.i + self.bias)[:self.config.acc_width].as_signed())
         shifted = step(biased >> self.shift)
 
         # What decides, then the choice.
-        above, negative = shifted[15:], shifted[-1]
-        fits, zero = step(above.all() | ~above.any()), step(~shifted[:16].any())
-        low, negative, off = step(shifted[:16]), step(negative), step(self.relu & negative)
-        most = Cat(~negative.replicate(15), negative)
+        bits = VALUE.width
+        above, negative = shifted[bits - 1:], shifted[-1]
+        fits, zero = step(above.all() | ~above.any()), step(~shifted[:bits].any())
+        low, negative, off = step(shifted[:bits]), step(negative), step(self.relu & negative)
+        most = Cat(~negative.replicate(bits - 1), negative)
         m.d.comb += [
             self.o.value.eq(step(Mux(off, 0, Mux(fits, low, most)))),
             self.o.saturated.eq(step(~fits)),
@@ -80,15 +79,15 @@ class ActivationUnit(wiring.Component):
     -------
     identity : In
         Number of this cluster.
-    command : In(``command``)
+    command : In(``command_layout``)
     word : Out; values : In(signed(acc_width)), one per PE
         Reads the same word of the source in every PE.
-    go : Out(1)
-        While it is low, the search and what was read for it stand still.
+    enable : Out(1)
+        While it is low, the search and what was read for it stall.
     clear : Out(WritePort), one per PE
         Zeroes what was read.
     load_bias : In(WritePort)
-    o : Out(stream of ``activation``), one per group
+    o : Out(stream of ``activation_layout``), one per group
     scanning : Out(1)
         Something is still to come from ``o``.
     saturated : Out(1)
@@ -99,14 +98,14 @@ class ActivationUnit(wiring.Component):
         self.config = config
         super().__init__({
             "identity": In(config.identity_width),
-            "command": In(command(config)),
+            "command": In(command_layout(config)),
             "word": Out(config.word_width),
             "values": In(signed(config.acc_width)).array(config.groups),
-            "go": Out(1),
+            "enable": Out(1),
             "clear": Out(WritePort(address=config.word_width, data=config.acc_width)
                          ).array(config.groups),
             "load_bias": In(WritePort(address=config.bias_width, data=config.acc_width)),
-            "o": Out(stream.Signature(activation(config))).array(config.groups),
+            "o": Out(stream.Signature(activation_layout(config))).array(config.groups),
             "scanning": Out(1),
             "saturated": Out(1),
         })
@@ -115,10 +114,9 @@ class ActivationUnit(wiring.Component):
         m = Module()
         config, command, latency = self.config, self.command, self.latency(self.config)
         group_bits = exact_log2(config.groups)
-        queues = [Queue(activation(config), depth=config.runahead + 1) for _ in self.o]
-        # Two registers of one meaning: ``go`` has to reach every register on the way.
-        stop, above = Signal(), Cat(queue.level >= config.runahead for queue in queues).any()
-        m.d.sync += [self.go.eq(~above), stop.eq(above)]
+        queues = [RunAhead.queue(activation_layout(config), config.runahead) for _ in self.o]
+        stages = RunAhead(m, queues, config.runahead)
+        m.d.comb += self.enable.eq(stages.enable)
         # One more slot or index than there is can be counted past the limit.
         slot = Signal(config.slot_width + 1)
         index, following = (Signal(config.column_width + 1) for _ in range(2))
@@ -126,7 +124,7 @@ class ActivationUnit(wiring.Component):
         emit, clears = Signal(), Signal()
 
         read, group = Signal(), slot[:group_bits]
-        m.d.comb += read.eq(active & more & self.go)
+        m.d.comb += read.eq(active & more & stages.enable)
         with m.If(command.scan):
             m.d.sync += [active.eq(1), limit.eq(command.limit), emit.eq(command.emit),
                          clears.eq(command.clear),
@@ -148,10 +146,8 @@ class ActivationUnit(wiring.Component):
             m.d.comb += [port.en.eq(delay(m, read & clears & (whole | (group == k)), 1)),
                          port.address.eq(delay(m, self.word, 1))]
 
-        output, under_way = self._outputs(m, slot), [read]
-        for _ in range(latency):
-            under_way.append(delay(m, under_way[-1], 1, self.go))
-        then, valid = delay(m, group, latency, self.go), under_way[-1] & ~stop
+        output, in_flight = self._outputs(m, stages, slot), stages.taps(read, latency)
+        then, valid = stages.step(group, latency), stages.leaves(in_flight[latency])
         item = self._number(m, valid, then)
         m.d.comb += [item.value.eq(output.value),
                      self.saturated.eq(valid & output.saturated & clears)]
@@ -160,13 +156,13 @@ class ActivationUnit(wiring.Component):
             m.d.comb += [queue.i.valid.eq(valid & (emit | ~output.zero) & (then == k)),
                          queue.i.payload.eq(item)]
             wiring.connect(m, queue.o, wiring.flipped(port))
-        m.d.sync += self.scanning.eq(active | Cat(under_way[1:]).any()
+        m.d.sync += self.scanning.eq(active | Cat(in_flight[1:]).any()
                                      | Cat(queue.o.valid for queue in queues).any())
         return m
 
     def _number(self, m: Module, valid: Value, group: Value) -> data.View:
         """The numbers of the slot that has come to the end of its way: they are counted there."""
-        item, clusters = Signal(activation(self.config)), self.config.clusters
+        item, clusters = Signal(activation_layout(self.config)), self.config.clusters
         index, column = (Signal(self.config.column_width) for _ in range(2))
         with m.If(self.command.scan & self.command.begin):
             m.d.sync += [index.eq(self.identity), column.eq(self.identity)]
@@ -187,13 +183,9 @@ class ActivationUnit(wiring.Component):
         """Cycles from a slot to its output."""
         return ActivationRegisters.LATENCY + cls.sum(config) + Requantise.LATENCY
 
-    def _outputs(self, m: Module, slot: Value) -> data.View:
+    def _outputs(self, m: Module, stages: Stages, slot: Value) -> data.View:
         """The output of ``slot``, ``latency`` cycles later."""
-        config, reading = self.config, self.command.reading
-
-        def step(signal, cycles=1):
-            return delay(m, signal, cycles, self.go)
-
+        config, reading, step = self.config, self.command.reading, stages.step
         group = step(slot[:exact_log2(config.groups)], ActivationRegisters.LATENCY)
         words = [Mux(reading.summed | (group == k), value, 0)
                  for k, value in enumerate(self.values)]
@@ -207,10 +199,10 @@ class ActivationUnit(wiring.Component):
         wiring.connect(m, wiring.flipped(self.load_bias), biases.write)
         m.submodules.requantise = requantise = Requantise(config)
         m.d.comb += [
-            biases.en.eq(self.go),
-            biases.hold.eq(~self.go),
+            biases.en.eq(stages.enable),
+            biases.hold.eq(~stages.enable),
             biases.address.eq(step(slot + reading.bias, self.sum(config) - 1)),
-            requantise.go.eq(self.go),
+            requantise.enable.eq(stages.enable),
             requantise.bias.eq(step(Mux(reading.raw, 0, biases.data))),
             requantise.i.eq(words[0]),
             requantise.shift.eq(reading.shift),

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import operation
+from zeroskip.hw.eie.layouts import operation_layout
 from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.memory import WritePort
 from zeroskip.hw.stream import delay, flow
@@ -21,10 +21,10 @@ class ArithmeticUnit(wiring.Component):
 
     Members
     -------
-    i : In(flow of ``operation``)
+    i : In(flow of ``operation_layout``)
     address, data, write : Out, In, Out(WritePort)
         The accumulators: ``data`` belongs to the ``address`` of two cycles ago.
-    under_way : Out(3)
+    in_flight : Out(3)
         An operation was taken one, two or three cycles ago; it is written four cycles after that.
     """
 
@@ -33,11 +33,11 @@ class ArithmeticUnit(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "i": In(flow(operation(config))),
+            "i": In(flow(operation_layout(config))),
             "address": Out(config.word_width),
             "data": In(signed(config.acc_width)),
             "write": Out(WritePort(address=config.word_width, data=config.acc_width)),
-            "under_way": Out(3),
+            "in_flight": Out(3),
         })
 
     def elaborate(self, platform):
@@ -66,5 +66,5 @@ class ArithmeticUnit(wiring.Component):
         m.d.sync += stored.eq(Mux(two, sums[4], Mux(three, sums[5], Mux(four, sums[6], self.data))))
         m.d.sync += sums[4].eq(Mux(same(3, 2), sums[4], stored) + product)
         m.d.comb += [self.write.en.eq(valid[4]), self.write.address.eq(row[4]),
-                     self.write.data.eq(sums[4]), self.under_way.eq(Cat(valid[1:4]))]
+                     self.write.data.eq(sums[4]), self.in_flight.eq(Cat(valid[1:4]))]
         return m

@@ -9,8 +9,8 @@ from zeroskip.hw.core import CoreSignature
 from zeroskip.hw.counters import WIDTH
 from zeroskip.hw.eie.cluster import Cluster
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.control import INPUT, CentralControl, output
-from zeroskip.hw.eie.layouts import load_word
+from zeroskip.hw.eie.control import INPUT, CentralControl, output_layout
+from zeroskip.hw.eie.layouts import load_word_layout
 from zeroskip.hw.eie.lnzd import LNZDTree
 from zeroskip.hw.stream import delay, either
 
@@ -25,10 +25,10 @@ class EIE(wiring.Component):
 
     Members
     -------
-    load : In(stream of ``load_word``)
+    load : In(stream of ``load_word_layout``)
     inputs : In(stream of ``INPUT``)
         One activation a cycle, in order; taken while no network runs.
-    outputs : Out(stream of ``output``)
+    outputs : Out(stream of ``output_layout``)
     busy : Out(1)
         A network is being computed or its outputs leave; loads and inputs wait.
     stats : In(pe, select) and Out(count)
@@ -50,9 +50,9 @@ class EIE(wiring.Component):
                     "pe": Out(bits_for(config.pes)), "select": Out(4), "count": In(WIDTH)})),
             },
             streams={
-                "load": In(stream.Signature(load_word(config))),
+                "load": In(stream.Signature(load_word_layout(config))),
                 "inputs": In(stream.Signature(INPUT)),
-                "outputs": Out(stream.Signature(output(config))),
+                "outputs": Out(stream.Signature(output_layout(config))),
             }))
 
     def elaborate(self, platform):

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.config import PLACE_LATENCY, EIEConfig
-from zeroskip.hw.eie.layouts import STRIDE_WIDTH, activation, work
+from zeroskip.hw.eie.layouts import STRIDE_WIDTH, activation_layout, work_layout
 from zeroskip.hw.eie.lnzd import LNZDNode
 from zeroskip.hw.stream import delay, flow
 
@@ -19,15 +19,15 @@ class Broadcast(wiring.Component):
 
     Members
     -------
-    found : In(stream of ``activation``), one per group
+    found : In(stream of ``activation_layout``), one per group
         From the LNZD trees.
     search : In(1)
         Activations go to the PEs; otherwise they leave at ``outputs``.
     grouped, first, stride : In
-        As in ``descriptor``.
+        As in ``descriptor_layout``.
     full : In(groups)
-    o : Out(flow of ``work``), one per group
-    outputs : Out(stream of ``activation``)
+    o : Out(flow of ``work_layout``), one per group
+    outputs : Out(stream of ``activation_layout``)
     sent, held : Out(1)
         An activation was sent, or waits for a full queue.
     idle : Out(1)
@@ -37,14 +37,14 @@ class Broadcast(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "found": In(stream.Signature(activation(config))).array(config.groups),
+            "found": In(stream.Signature(activation_layout(config))).array(config.groups),
             "search": In(1),
             "grouped": In(1),
             "first": In(config.place_width),
             "stride": In(STRIDE_WIDTH),
             "full": In(config.groups),
-            "o": Out(flow(work(config))).array(config.groups),
-            "outputs": Out(stream.Signature(activation(config))),
+            "o": Out(flow(work_layout(config))).array(config.groups),
+            "outputs": Out(stream.Signature(activation_layout(config))),
             "sent": Out(1),
             "held": Out(1),
             "idle": Out(1),

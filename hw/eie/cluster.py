@@ -7,7 +7,13 @@ from amaranth.lib.wiring import In, Out
 from zeroskip.hw.counters import WIDTH
 from zeroskip.hw.eie.activation import ActivationUnit
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import LoadTarget, activation, command, load_word, work
+from zeroskip.hw.eie.layouts import (
+    LoadTarget,
+    activation_layout,
+    command_layout,
+    load_word_layout,
+    work_layout,
+)
 from zeroskip.hw.eie.pe import PE
 from zeroskip.hw.netlist.share import shared
 from zeroskip.hw.stream import delay, flow
@@ -26,13 +32,13 @@ class Cluster(wiring.Component):
         Number of this cluster.
     identities : In, one per PE
         Numbers of the PEs.
-    load : In(flow of ``load_word``)
-    command : In(``command``)
-    i : In(flow of ``work``), one per group
+    load : In(flow of ``load_word_layout``)
+    command : In(``command_layout``)
+    i : In(flow of ``work_layout``), one per group
         The broadcasts.
     full : Out(groups)
         Which broadcasts must stop.
-    found : Out(stream of ``activation``), one per group
+    found : Out(stream of ``activation_layout``), one per group
         To the LNZD trees.
     scanning : Out(1)
         Something is still to come from ``found``.
@@ -49,11 +55,11 @@ class Cluster(wiring.Component):
         super().__init__({
             "identity": In(config.identity_width),
             "identities": In(config.identity_width).array(groups),
-            "load": In(flow(load_word(config))),
-            "command": In(command(config)),
-            "i": In(flow(work(config))).array(groups),
+            "load": In(flow(load_word_layout(config))),
+            "command": In(command_layout(config)),
+            "i": In(flow(work_layout(config))).array(groups),
             "full": Out(groups),
-            "found": Out(stream.Signature(activation(config))).array(groups),
+            "found": Out(stream.Signature(activation_layout(config))).array(groups),
             "scanning": Out(1),
             "busy": Out(1),
             "clear_counters": In(1),
@@ -81,7 +87,7 @@ class Cluster(wiring.Component):
                 pe.load.payload.eq(load), pe.load.valid.eq(valid),
                 pe.command.eq(command),
                 pe.i.payload.eq(here(self.i[k].payload)), pe.i.valid.eq(here(self.i[k].valid)),
-                pe.word.eq(act.word), pe.go.eq(act.go), act.values[k].eq(pe.value),
+                pe.word.eq(act.word), pe.enable.eq(act.enable), act.values[k].eq(pe.value),
                 pe.clear_counters.eq(clear), pe.select.eq(select), self.counts[k].eq(pe.count),
             ]
             wiring.connect(m, act.clear[k], pe.clear)

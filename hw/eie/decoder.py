@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import ENTRY, operation
+from zeroskip.hw.eie.layouts import ENTRY, WEIGHT, operation_layout
 from zeroskip.hw.memory import BlockRAM, WritePort
 from zeroskip.hw.stream import delay, flow
 
@@ -19,7 +19,7 @@ class WeightDecoder(wiring.Component):
     Members
     -------
     i : In(flow of ``ENTRY``)
-    o : Out(flow of ``operation``)
+    o : Out(flow of ``operation_layout``)
     padding : Out(1)
         With ``o``: the entry only bridges a gap; its weight is zero.
     busy : Out(1)
@@ -36,17 +36,18 @@ class WeightDecoder(wiring.Component):
         self.config = config
         super().__init__({
             "i": In(flow(ENTRY)),
-            "o": Out(flow(operation(config))),
+            "o": Out(flow(operation_layout(config))),
             "padding": Out(1),
             "busy": Out(1),
             "codebook": In(bits_for(config.codebooks - 1)),
             "destination": In(config.word_width),
-            "load": In(WritePort(address=bits_for(16 * config.codebooks - 1), data=16)),
+            "load": In(WritePort(address=bits_for(16 * config.codebooks - 1),
+                                 data=WEIGHT.width)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.codebooks = codebooks = BlockRAM(signed(16), depth=16 * self.config.codebooks)
+        m.submodules.codebooks = codebooks = BlockRAM(WEIGHT, depth=16 * self.config.codebooks)
         wiring.connect(m, wiring.flipped(self.load), codebooks.write)
         entry = self.i.payload
         m.d.comb += [codebooks.en.eq(1), codebooks.address.eq(Cat(entry.v, self.codebook)),

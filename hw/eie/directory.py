@@ -8,7 +8,7 @@ from amaranth.utils import bits_for
 from zeroskip.hw.eie.config import NIBBLES, EIEConfig
 from zeroskip.hw.eie.layouts import STRIDE_WIDTH
 from zeroskip.hw.memory import BlockRAM, WritePort
-from zeroskip.hw.stream import delay
+from zeroskip.hw.pipeline import Stages
 
 
 class Directory(wiring.Component):
@@ -16,15 +16,15 @@ class Directory(wiring.Component):
 
     Members
     -------
-    go : In(1)
-        While it is low, all stands still.
+    enable : In(1)
+        While it is low, all stages stall.
     place : In
     start, last : Out
         Its first byte and its last, ``LATENCY`` cycles later.
     empty : Out(1)
         It has none.
     stride, balanced : In
-        As in ``command``; a balanced layer has no directory: ``start`` is ``place``.
+        As in ``command_layout``; a balanced layer has no directory: ``start`` is ``place``.
     load : In(WritePort)
     """
 
@@ -33,7 +33,7 @@ class Directory(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "go": In(1),
+            "enable": In(1),
             "place": In(config.place_width),
             "start": Out(config.pointer_width),
             "last": Out(config.pointer_width),
@@ -60,13 +60,14 @@ class PointerBanks(Directory):
                 bank.write.en.eq(self.load.en & (self.load.address[0] == parity)),
                 bank.write.address.eq(self.load.address >> 1),
                 bank.write.data.eq(self.load.data),
-                bank.en.eq(self.go),
-                bank.hold.eq(~self.go),
+                bank.en.eq(self.enable),
+                bank.hold.eq(~self.enable),
             ]
         m.d.comb += [even.address.eq((place + 1) >> 1), odd.address.eq(place >> 1)]
 
-        then, stop = delay(m, place, BlockRAM.LATENCY, self.go), Signal.like(self.last)
-        with m.If(self.go):
+        then = Stages(m, self.enable).step(place, BlockRAM.LATENCY)
+        stop = Signal.like(self.last)
+        with m.If(self.enable):
             with m.If(self.balanced):
                 m.d.sync += [self.start.eq(then), stop.eq(then + self.stride)]
             with m.Elif(then[0]):
@@ -99,14 +100,12 @@ class CountedColumns(Directory):
                 memory.write.en.eq(self.load.en & (self.load.address[:2] == number)),
                 memory.write.address.eq(self.load.address >> 2),
                 memory.write.data.eq(self.load.data),
-                memory.en.eq(self.go),
-                memory.hold.eq(~self.go),
+                memory.en.eq(self.enable),
+                memory.hold.eq(~self.enable),
                 memory.address.eq(self.place >> 4),
             ]
 
-        def step(signal, cycles=1):
-            return delay(m, signal, cycles, self.go)
-
+        step = Stages(m, self.enable).step
         place = step(self.place, BlockRAM.LATENCY)
         lane = place[:4]
         nibbles = Cat(memories["low"].data, memories["high"].data)

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import activation
+from zeroskip.hw.eie.layouts import activation_layout
 from zeroskip.hw.stream import Skid
 
 FAN_IN = 4
@@ -21,8 +21,8 @@ class LNZDNode(wiring.Component):
 
     Members
     -------
-    i : In(stream of ``activation``), one per child
-    o : Out(stream of ``activation``)
+    i : In(stream of ``activation_layout``), one per child
+    o : Out(stream of ``activation_layout``)
     """
 
     def __init__(self, config: EIEConfig, children: int):
@@ -30,8 +30,8 @@ class LNZDNode(wiring.Component):
             raise ValueError(f"children must be 1 to {FAN_IN}, not {children}")
         self.children = children
         super().__init__({
-            "i": In(stream.Signature(activation(config))).array(children),
-            "o": Out(stream.Signature(activation(config))),
+            "i": In(stream.Signature(activation_layout(config))).array(children),
+            "o": Out(stream.Signature(activation_layout(config))),
         })
 
     def elaborate(self, platform):
@@ -58,8 +58,8 @@ class LNZDTree(wiring.Component):
 
     Members
     -------
-    i : In(stream of ``activation``), one per cluster
-    o : Out(stream of ``activation``)
+    i : In(stream of ``activation_layout``), one per cluster
+    o : Out(stream of ``activation_layout``)
     idle : Out(1)
         No activation is inside.
     """
@@ -67,8 +67,8 @@ class LNZDTree(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(activation(config))).array(config.clusters),
-            "o": Out(stream.Signature(activation(config))),
+            "i": In(stream.Signature(activation_layout(config))).array(config.clusters),
+            "o": Out(stream.Signature(activation_layout(config))),
             "idle": Out(1),
         })
 

@@ -4,12 +4,12 @@ from amaranth.hdl import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.hw.counters import WIDTH, Counters
+from zeroskip.hw.counters import WIDTH, count
 from zeroskip.hw.eie.arithmetic import ArithmeticUnit
 from zeroskip.hw.eie.config import BUSY_LATENCY, EIEConfig
 from zeroskip.hw.eie.counters import PECounter
 from zeroskip.hw.eie.decoder import WeightDecoder
-from zeroskip.hw.eie.layouts import LoadTarget, Phase, command, load_word, work
+from zeroskip.hw.eie.layouts import LoadTarget, Phase, command_layout, load_word_layout, work_layout
 from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.hw.eie.queue import ActivationQueue
 from zeroskip.hw.eie.registers import ActivationRegisters
@@ -29,17 +29,17 @@ class PE(wiring.Component):
     -------
     identity : In
         Number of this PE.
-    load : In(flow of ``load_word``)
+    load : In(flow of ``load_word_layout``)
         Writes to the memories; those for other PEs are ignored.
-    command : In(``command``)
-    i : In(flow of ``work``)
+    command : In(``command_layout``)
+    i : In(flow of ``work_layout``)
         The broadcast.
     full : Out(1)
         The broadcast must stop.
     word : In; value : Out(signed(acc_width))
         Reads a word of the source, ``ActivationRegisters.LATENCY`` cycles later.
-    go : In(1)
-        While it is low, what is being read there stands still.
+    enable : In(1)
+        While it is low, what is being read there stalls.
     clear : In(WritePort)
         Writes the source.
     busy : Out(1)
@@ -56,13 +56,13 @@ class PE(wiring.Component):
         self.config = config
         super().__init__({
             "identity": In(config.identity_width),
-            "load": In(flow(load_word(config))),
-            "command": In(command(config)),
-            "i": In(flow(work(config))),
+            "load": In(flow(load_word_layout(config))),
+            "command": In(command_layout(config)),
+            "i": In(flow(work_layout(config))),
             "full": Out(1),
             "word": In(config.word_width),
             "value": Out(signed(config.acc_width)),
-            "go": In(1),
+            "enable": In(1),
             "clear": In(WritePort(address=config.word_width, data=config.acc_width)),
             "busy": Out(1),
             "saturated": In(1),
@@ -106,17 +106,17 @@ class PE(wiring.Component):
             registers.role.eq(self.command.role),
             registers.wipe.eq(self.command.wipe),
             registers.source.address.eq(self.word),
-            registers.source.go.eq(self.go),
+            registers.source.enable.eq(self.enable),
             self.value.eq(registers.source.data),
             registers.destination.address.eq(arithmetic.address),
-            registers.destination.go.eq(1),
+            registers.destination.enable.eq(1),
             arithmetic.data.eq(registers.destination.data),
         ]
         wiring.connect(m, arithmetic.write, registers.destination.write)
         self._load(m, spmat.load, pointer.load, decoder.load, registers.source.write)
 
         waiting = queue.o.valid | pointer.busy | spmat.busy | decoder.busy
-        adding = Cat(decoder.o.valid, arithmetic.under_way)[:self.awaited(config)]
+        adding = Cat(decoder.o.valid, arithmetic.in_flight)[:self.awaited(config)]
         m.d.sync += self.busy.eq(waiting | adding.any())
         assert BUSY_LATENCY == 1
         if config.counters:
@@ -141,7 +141,6 @@ class PE(wiring.Component):
 
     def _count(self, m: Module, decoder: WeightDecoder, waiting: Value, reads: Value):
         """Counts what was in the last cycle, as ``waiting`` is."""
-        m.submodules.counters = counters = Counters(PECounter)
         idle = delay(m, self.command.computing & ~decoder.o.valid, 1)
         phase_then = delay(m, self.command.phase, 1)
         events = {
@@ -153,7 +152,5 @@ class PE(wiring.Component):
         }
         for phase in Phase:
             events[PECounter[phase.name]] = idle & ~waiting & (phase_then == phase)
-        m.d.comb += [counters.events[which.value].eq(delay(m, event, 1))
-                     for which, event in events.items()]
-        m.d.comb += [counters.clear.eq(delay(m, self.clear_counters, 1)),
-                     counters.select.eq(self.select), self.count.eq(counters.value)]
+        m.d.comb += self.count.eq(count(m, events, clear=delay(m, self.clear_counters, 1),
+                                        select=self.select))

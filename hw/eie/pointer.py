@@ -7,9 +7,9 @@ from amaranth.utils import bits_for
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.directory import kind
-from zeroskip.hw.eie.layouts import STRIDE_WIDTH, job, work
+from zeroskip.hw.eie.layouts import STRIDE_WIDTH, job_layout, work_layout
 from zeroskip.hw.memory import WritePort
-from zeroskip.hw.stream import Queue, delay
+from zeroskip.hw.pipeline import RunAhead
 
 
 class PointerRead(wiring.Component):
@@ -21,12 +21,12 @@ class PointerRead(wiring.Component):
 
     Members
     -------
-    i : In(stream of ``work``)
-    o : Out(stream of ``job``)
+    i : In(stream of ``work_layout``)
+    o : Out(stream of ``job_layout``)
     load : In(WritePort)
         See ``LoadTarget.POINTERS``.
     stride, balanced : In
-        As in ``command``.
+        As in ``command_layout``.
     busy : Out(1)
         A column is inside.
     """
@@ -34,8 +34,8 @@ class PointerRead(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(work(config))),
-            "o": Out(stream.Signature(job(config))),
+            "i": In(stream.Signature(work_layout(config))),
+            "o": Out(stream.Signature(job_layout(config))),
             "load": In(WritePort(address=bits_for(config.pointers - 1), data=32)),
             "stride": In(STRIDE_WIDTH),
             "balanced": In(1),
@@ -49,31 +49,28 @@ class PointerRead(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, under_way = self.config, self.latency(self.config) - 1
+        config, last = self.config, self.latency(self.config) - 1
         m.submodules.columns = columns = kind(config)(config)
-        m.submodules.jobs = jobs = Queue(job(config), depth=config.runahead + 1)
-        # Two registers of one meaning: ``go`` has to reach every register on the way.
-        go, stop = Signal(), Signal()
-        m.d.sync += [go.eq(jobs.level < config.runahead), stop.eq(jobs.level >= config.runahead)]
+        m.submodules.jobs = jobs = RunAhead.queue(job_layout(config), config.runahead)
+        stages = RunAhead(m, [jobs], config.runahead)
         wiring.connect(m, wiring.flipped(self.load), columns.load)
         m.d.comb += [
-            self.i.ready.eq(go),
-            columns.go.eq(go),
-            columns.place.eq(delay(m, self.i.payload.place, 1, go)),
+            self.i.ready.eq(stages.enable),
+            columns.enable.eq(stages.enable),
+            columns.place.eq(stages.step(self.i.payload.place)),
             columns.stride.eq(self.stride),
             columns.balanced.eq(self.balanced),
         ]
 
-        valid = [self.i.valid]
-        for _ in range(under_way):
-            valid.append(delay(m, valid[-1], 1, go))
+        valid = stages.taps(self.i.valid, last)
+        dropped = columns.empty & config.drops_empty
         found = jobs.i.payload
         m.d.comb += [
             found.start.eq(columns.start),
             found.last.eq(columns.last),
             found.blank.eq(columns.empty & (not config.drops_empty)),
-            found.value.eq(delay(m, self.i.payload.value, under_way, go)),
-            jobs.i.valid.eq(valid[-1] & ~stop & ~(columns.empty & config.drops_empty)),
+            found.value.eq(stages.step(self.i.payload.value, last)),
+            jobs.i.valid.eq(stages.leaves(valid[last]) & ~dropped),
             self.busy.eq(Cat(valid[1:]).any() | jobs.o.valid),
         ]
         wiring.connect(m, jobs.o, wiring.flipped(self.o))

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import work
+from zeroskip.hw.eie.layouts import work_layout
 from zeroskip.hw.stream import Queue
 
 
@@ -13,13 +13,13 @@ class ActivationQueue(wiring.Component):
     """Broadcast activations in front of one PE.
 
     Latency is one cycle, throughput one activation a cycle. ``full`` rises at ``queue_depth``
-    items and stops the broadcast; the slots above catch what was under way by then, so the
-    queue always takes what arrives.
+    items, which is the back-pressure on the broadcast; the slots above catch what was in flight by
+    then, so the queue always takes what arrives.
 
     Members
     -------
-    i : In(stream of ``work``)
-    o : Out(stream of ``work``)
+    i : In(stream of ``work_layout``)
+    o : Out(stream of ``work_layout``)
     full : Out(1)
         The broadcast must stop.
     """
@@ -27,14 +27,14 @@ class ActivationQueue(wiring.Component):
     def __init__(self, config: EIEConfig):
         self.config = config
         super().__init__({
-            "i": In(stream.Signature(work(config))),
-            "o": Out(stream.Signature(work(config))),
+            "i": In(stream.Signature(work_layout(config))),
+            "o": Out(stream.Signature(work_layout(config))),
             "full": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = Queue(work(self.config), depth=self.config.queue_slots)
+        m.submodules.queue = queue = Queue(work_layout(self.config), depth=self.config.queue_slots)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
         wiring.connect(m, queue.o, wiring.flipped(self.o))
         # Known a cycle ahead from what enters and leaves.

@@ -17,12 +17,12 @@ class ActivationRegisters(wiring.Component):
     Members
     -------
     role : In(1)
-        Which memory is the source; constant while anything is under way.
+        Which memory is the source; constant while anything is in flight.
     wipe : In(1)
         Zeroes word ``source.address`` of both.
     source, destination : In
-        ``address``, ``data`` (``LATENCY`` cycles later), and ``write``, a WritePort. While ``go``
-        is low, what is being read stands still.
+        ``address``, ``data`` (``LATENCY`` cycles later), and ``write``, a WritePort. While
+        ``enable`` is low, what is being read stalls.
     """
 
     LATENCY = BlockRAM.LATENCY
@@ -31,7 +31,7 @@ class ActivationRegisters(wiring.Component):
         self.config = config
         side = wiring.Signature({
             "address": Out(config.word_width),
-            "go": Out(1),
+            "enable": Out(1),
             "data": In(signed(config.acc_width)),
             "write": Out(WritePort(address=config.word_width, data=config.acc_width)),
         })
@@ -50,8 +50,8 @@ class ActivationRegisters(wiring.Component):
                 with m.If(is_mine):
                     m.d.comb += [
                         memory.address.eq(side.address),
-                        memory.en.eq(side.go),
-                        memory.hold.eq(~side.go),
+                        memory.en.eq(side.enable),
+                        memory.hold.eq(~side.enable),
                         memory.write.en.eq(side.write.en),
                         memory.write.address.eq(side.write.address),
                         memory.write.data.eq(side.write.data),

@@ -10,9 +10,9 @@ from zeroskip.hw.stream import delay
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import (
     CHANNEL,
-    gemm,
-    panel,
-    strip,
+    gemm_layout,
+    panel_layout,
+    strip_layout,
 )
 from zeroskip.hw.tensorcore.walk import Walk
 
@@ -113,15 +113,15 @@ class WeightBuffer(wiring.Component):
 
     Members
     -------
-    gemm : In(``gemm``), start : In(1)
-    i : In(stream of ``panel``)
+    gemm : In(``gemm_layout``), start : In(1)
+    i : In(stream of ``panel_layout``)
     ready : Out(1)
         The chunk is complete.
     address : In
         Number of the step in the chunk, or in the block with ``keep``.
     release : In(1)
         The chunk is not needed after this cycle's read, in this block.
-    o : Out(``panel``)
+    o : Out(``panel_layout``)
     """
 
     LATENCY = _LATENCY
@@ -129,13 +129,13 @@ class WeightBuffer(wiring.Component):
     def __init__(self, config: TensorCoreConfig):
         self.config = config
         super().__init__({
-            "gemm": In(gemm(config)),
+            "gemm": In(gemm_layout(config)),
             "start": In(1),
-            "i": In(stream.Signature(panel(config))),
+            "i": In(stream.Signature(panel_layout(config))),
             "ready": Out(1),
             "address": In(config.weight_address),
             "release": In(1),
-            "o": Out(panel(config)),
+            "o": Out(panel_layout(config)),
         })
 
     def elaborate(self, platform):
@@ -179,8 +179,8 @@ class ActivationBuffer(wiring.Component):
 
     Members
     -------
-    gemm : In(``gemm``), start : In(1)
-    i : In(stream of ``strip``)
+    gemm : In(``gemm_layout``), start : In(1)
+    i : In(stream of ``strip_layout``)
     ready : Out(1)
         The strip is there.
     address : In
@@ -190,7 +190,7 @@ class ActivationBuffer(wiring.Component):
         And that is the first of a block: of the same one, unless it is released.
     release : In(1)
         The block is not needed after this cycle's read.
-    o : Out(``strip``)
+    o : Out(``strip_layout``)
     """
 
     LATENCY = _LATENCY
@@ -198,15 +198,15 @@ class ActivationBuffer(wiring.Component):
     def __init__(self, config: TensorCoreConfig):
         self.config = config
         super().__init__({
-            "gemm": In(gemm(config)),
+            "gemm": In(gemm_layout(config)),
             "start": In(1),
-            "i": In(stream.Signature(strip(config))),
+            "i": In(stream.Signature(strip_layout(config))),
             "ready": Out(1),
             "address": In(config.activation_address),
             "tile_done": In(1),
             "block_done": In(1),
             "release": In(1),
-            "o": Out(strip(config)),
+            "o": Out(strip_layout(config)),
         })
 
     def elaborate(self, platform):
@@ -265,7 +265,7 @@ class ChannelBuffer(wiring.Component):
 
     Members
     -------
-    gemm : In(``gemm``), start : In(1)
+    gemm : In(``gemm_layout``), start : In(1)
     i : In(stream of ``CHANNEL``)
     ready : Out(1)
         The panel's are complete.
@@ -285,7 +285,7 @@ class ChannelBuffer(wiring.Component):
     def __init__(self, config: TensorCoreConfig):
         self.config = config
         super().__init__({
-            "gemm": In(gemm(config)),
+            "gemm": In(gemm_layout(config)),
             "start": In(1),
             "i": In(stream.Signature(CHANNEL)),
             "ready": Out(1),

@@ -12,10 +12,10 @@ from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.epilogue import Requantise
 from zeroskip.hw.tensorcore.layouts import (
     CHANNEL,
-    gemm,
-    output,
-    panel,
-    strip,
+    gemm_layout,
+    output_layout,
+    panel_layout,
+    strip_layout,
 )
 from zeroskip.hw.tensorcore.sequencer import Sequencer
 from zeroskip.hw.tensorcore.tile import Tile
@@ -43,15 +43,15 @@ class TensorCore(wiring.Component):
 
     Members
     -------
-    commands : In(stream of ``gemm``)
+    commands : In(stream of ``gemm_layout``)
         Taken while the core is idle.
-    weights : In(stream of ``panel``)
+    weights : In(stream of ``panel_layout``)
         See :class:`WeightBuffer`.
-    activations : In(stream of ``strip``)
+    activations : In(stream of ``strip_layout``)
         See :class:`ActivationBuffer`.
     channels : In(stream of ``CHANNEL``)
         See :class:`ChannelBuffer`.
-    outputs : Out(stream of ``output``)
+    outputs : Out(stream of ``output_layout``)
     busy : Out(1)
     stats : In(clear, select) and Out(count)
         A performance counter (``CoreCounter``), ``stats_latency`` cycles after its address.
@@ -68,11 +68,11 @@ class TensorCore(wiring.Component):
                     "clear": Out(1), "select": Out(4), "count": In(WIDTH)})),
             },
             streams={
-                "commands": In(stream.Signature(gemm(config))),
-                "weights": In(stream.Signature(panel(config))),
+                "commands": In(stream.Signature(gemm_layout(config))),
+                "weights": In(stream.Signature(panel_layout(config))),
                 "channels": In(stream.Signature(CHANNEL)),
-                "activations": In(stream.Signature(strip(config))),
-                "outputs": Out(stream.Signature(output(config))),
+                "activations": In(stream.Signature(strip_layout(config))),
+                "outputs": Out(stream.Signature(output_layout(config))),
             }))
 
     @staticmethod
@@ -83,7 +83,7 @@ class TensorCore(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        command, busy, start = Signal(gemm(config)), Signal(), Signal()
+        command, busy, start = Signal(gemm_layout(config)), Signal(), Signal()
         m.submodules.weight_buffer = weights = WeightBuffer(config)
         m.submodules.activation_buffer = activations = ActivationBuffer(config)
         m.submodules.channel_buffer = channels = ChannelBuffer(config)
@@ -154,7 +154,7 @@ class TensorCore(wiring.Component):
             channels.release.eq(delay(m, sequencer.panel_done, until + config.rows)),
         ]
 
-        results = Signal(output(config))
+        results = Signal(output_layout(config))
         for c in range(config.columns):
             m.submodules[f"requantise_{c}"] = requantise = Requantise()
             m.d.comb += [

@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.lane import Lane
-from zeroskip.hw.tensorcore.layouts import window
+from zeroskip.hw.tensorcore.layouts import window_layout
 
 
 class DotProduct(wiring.Component):
@@ -33,7 +33,7 @@ class DotProduct(wiring.Component):
         super().__init__({
             "weights": In(data.ArrayLayout(signed(8), config.products)),
             **({"select": In(data.ArrayLayout(2, config.products))} if config.sparse else {}),
-            "windows": In(data.ArrayLayout(window(config), config.lanes)),
+            "windows": In(data.ArrayLayout(window_layout(config), config.lanes)),
             **({"int4": In(1)} if config.int4 else {}),
             "sum": Out(signed(17 + exact_log2(config.lanes))),
         })

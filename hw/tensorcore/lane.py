@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.stream import delay
 from zeroskip.hw.tensorcore.config import GROUP, TensorCoreConfig
-from zeroskip.hw.tensorcore.layouts import window
+from zeroskip.hw.tensorcore.layouts import window_layout
 
 PAIR_SHIFT = 9
 """Bits between the two halves of a 4-bit pair on their way into one multiplier."""
@@ -30,7 +30,7 @@ class Lane(wiring.Component):
     weights : In
     select : In
         Only with an operand select.
-    operands : In(``window``)
+    operands : In(``window_layout``)
     int4 : In(1)
         Only where the configuration has it.
     sum : Out(signed(17))
@@ -43,7 +43,7 @@ class Lane(wiring.Component):
         super().__init__({
             "weights": In(data.ArrayLayout(signed(8), 2)),
             **({"select": In(data.ArrayLayout(2, 2))} if config.sparse else {}),
-            "operands": In(window(config)),
+            "operands": In(window_layout(config)),
             **({"int4": In(1)} if config.int4 else {}),
             "sum": Out(signed(17)),
         })

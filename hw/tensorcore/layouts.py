@@ -25,7 +25,7 @@ PATTERNS = {"dense": Pattern.DENSE, "2:4": Pattern.N2M4, "1:4": Pattern.N1M4}
 """The names of the configuration."""
 
 
-def gemm(config: TensorCoreConfig) -> data.StructLayout:
+def gemm_layout(config: TensorCoreConfig) -> data.StructLayout:
     """A command: D[rows x columns] = A . B, requantised.
 
     The columns of B are taken in blocks of ``block``, a multiple of the tile's columns. A row
@@ -53,7 +53,7 @@ def gemm(config: TensorCoreConfig) -> data.StructLayout:
     })
 
 
-def weight_word(config: TensorCoreConfig) -> data.StructLayout:
+def weight_word_layout(config: TensorCoreConfig) -> data.StructLayout:
     """The stored weights that one row multiplies in a step, and where their operands lie: two
     bits of ``metadata`` each, the position in its group of four.
 
@@ -64,19 +64,19 @@ def weight_word(config: TensorCoreConfig) -> data.StructLayout:
     return data.StructLayout({"values": data.ArrayLayout(signed(8), config.products), **metadata})
 
 
-def activation_word(config: TensorCoreConfig) -> data.ArrayLayout:
+def activation_word_layout(config: TensorCoreConfig) -> data.ArrayLayout:
     """Neighbours along K of one column of B."""
     return data.ArrayLayout(signed(8), config.operands)
 
 
-def panel(config: TensorCoreConfig) -> data.ArrayLayout:
+def panel_layout(config: TensorCoreConfig) -> data.ArrayLayout:
     """What all rows of the tile multiply in a step."""
-    return data.ArrayLayout(weight_word(config), config.rows)
+    return data.ArrayLayout(weight_word_layout(config), config.rows)
 
 
-def strip(config: TensorCoreConfig) -> data.ArrayLayout:
+def strip_layout(config: TensorCoreConfig) -> data.ArrayLayout:
     """A word of each of the tile's columns."""
-    return data.ArrayLayout(activation_word(config), config.columns)
+    return data.ArrayLayout(activation_word_layout(config), config.columns)
 
 
 CHANNEL = data.StructLayout({"bias": signed(32), "multiplier": 31, "shift": 5})
@@ -89,24 +89,24 @@ def phase(config: TensorCoreConfig) -> Shape:
     return unsigned(config.phase_width)
 
 
-def step(config: TensorCoreConfig) -> data.StructLayout:
+def step_layout(config: TensorCoreConfig) -> data.StructLayout:
     """One cycle of the whole tile; ``first`` and ``last`` of its accumulation."""
     return data.StructLayout({"phase": phase(config), "first": 1, "last": 1})
 
 
-def window(config: TensorCoreConfig) -> data.ArrayLayout:
+def window_layout(config: TensorCoreConfig) -> data.ArrayLayout:
     """The operands that one lane can reach: its own two in a dense core, a group of four for
     both multipliers with 2:4, and a group each with 1:4."""
     return data.ArrayLayout(signed(8), {1: 2, 2: GROUP, 4: 2 * GROUP}[config.span])
 
 
-def tile_row(config: TensorCoreConfig) -> data.ArrayLayout:
+def tile_row_layout(config: TensorCoreConfig) -> data.ArrayLayout:
     """A row of the tile's accumulators."""
     return data.ArrayLayout(signed(32), config.columns)
 
 
-def output(config: TensorCoreConfig) -> data.StructLayout:
+def output_layout(config: TensorCoreConfig) -> data.StructLayout:
     """A row of a finished tile: an 8-bit output, or all 32 bits of a raw one, per column, and
     which of them were saturated. Columns past the last of B hold anything."""
     return data.StructLayout({
-        "values": tile_row(config), "saturated": config.columns})
+        "values": tile_row_layout(config), "saturated": config.columns})

@@ -7,7 +7,7 @@ from amaranth.utils import bits_for
 
 from zeroskip.hw.stream import flow
 from zeroskip.hw.tensorcore.config import SPEEDUP, TensorCoreConfig
-from zeroskip.hw.tensorcore.layouts import PATTERNS, gemm, step
+from zeroskip.hw.tensorcore.layouts import PATTERNS, gemm_layout, step_layout
 from zeroskip.hw.tensorcore.walk import Walk
 
 WAITS = data.StructLayout({"weights": 1, "activations": 1, "outputs": 1})
@@ -30,11 +30,11 @@ class Sequencer(wiring.Component):
 
     Members
     -------
-    gemm : In(``gemm``), start : In(1)
+    gemm : In(``gemm_layout``), start : In(1)
     weights_ready, activations_ready, channels_ready : In(1)
     weight_address, activation_address : Out
         What the step reads from the buffers.
-    step : Out(flow of ``step``)
+    step : Out(flow of ``step_layout``)
         In the cycle of the addresses.
     rows : Out
         With a last step: rows of the tile that are wanted.
@@ -56,14 +56,14 @@ class Sequencer(wiring.Component):
     def __init__(self, config: TensorCoreConfig, *, slots: int):
         self.config, self.slots = config, slots
         super().__init__({
-            "gemm": In(gemm(config)),
+            "gemm": In(gemm_layout(config)),
             "start": In(1),
             "weights_ready": In(1),
             "activations_ready": In(1),
             "channels_ready": In(1),
             "weight_address": Out(config.weight_address),
             "activation_address": Out(config.activation_address),
-            "step": Out(flow(step(config))),
+            "step": Out(flow(step_layout(config))),
             "rows": Out(bits_for(config.rows)),
             "tile_done": Out(1),
             "block_done": Out(1),

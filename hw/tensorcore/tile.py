@@ -9,10 +9,10 @@ from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.dot import DotProduct
 from zeroskip.hw.tensorcore.layouts import (
     Pattern,
-    panel,
-    step,
-    strip,
-    tile_row,
+    panel_layout,
+    step_layout,
+    strip_layout,
+    tile_row_layout,
 )
 from zeroskip.hw.tensorcore.windows import Windows
 
@@ -29,10 +29,10 @@ class Tile(wiring.Component):
     -------
     pattern : In(Pattern), int4 : In(1)
         Constant while steps are on their way.
-    step : In(flow of ``step``)
-    weights : In(``panel``)
-    activations : In(``strip``)
-    row : Out(``tile_row``)
+    step : In(flow of ``step_layout``)
+    weights : In(``panel_layout``)
+    activations : In(``strip_layout``)
+    row : Out(``tile_row_layout``)
     """
 
     def __init__(self, config: TensorCoreConfig):
@@ -40,10 +40,10 @@ class Tile(wiring.Component):
         super().__init__({
             "pattern": In(Pattern),
             "int4": In(1),
-            "step": In(flow(step(config))),
-            "weights": In(panel(config)),
-            "activations": In(strip(config)),
-            "row": Out(tile_row(config)),
+            "step": In(flow(step_layout(config))),
+            "weights": In(panel_layout(config)),
+            "activations": In(strip_layout(config)),
+            "row": Out(tile_row_layout(config)),
         })
 
     @staticmethod
@@ -61,7 +61,8 @@ class Tile(wiring.Component):
         under_way = DotProduct.latency(config)
         valid, first, last = (delay(m, signal, under_way) for signal in (
             self.step.valid, self.step.payload.first, self.step.payload.last))
-        finished = [Signal(tile_row(config), name=f"finished_{r}") for r in range(config.rows)]
+        finished = [Signal(tile_row_layout(config), name=f"finished_{r}")
+                    for r in range(config.rows)]
         for r in range(config.rows):
             if r + 1 < config.rows:
                 m.d.sync += finished[r].eq(finished[r + 1])

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.hw.tensorcore.layouts import CHUNK_BITS, COLUMN_BITS, ROW_BITS, gemm
+from zeroskip.hw.tensorcore.layouts import CHUNK_BITS, COLUMN_BITS, ROW_BITS, gemm_layout
 
 
 class Walk(wiring.Component):
@@ -20,7 +20,7 @@ class Walk(wiring.Component):
 
     Members
     -------
-    gemm : In(``gemm``)
+    gemm : In(``gemm_layout``)
         Constant from ``start`` on.
     start : In(1)
         The first chunk of the first panel is there two cycles later.
@@ -43,7 +43,7 @@ class Walk(wiring.Component):
     def __init__(self, config: TensorCoreConfig):
         self.config = config
         super().__init__({
-            "gemm": In(gemm(config)),
+            "gemm": In(gemm_layout(config)),
             "start": In(1),
             "next": In(1),
             "tile": In(1),

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.tensorcore.config import GROUP, TensorCoreConfig
-from zeroskip.hw.tensorcore.layouts import Pattern, activation_word, phase, window
+from zeroskip.hw.tensorcore.layouts import Pattern, activation_word_layout, phase, window_layout
 
 
 class Windows(wiring.Component):
@@ -18,7 +18,7 @@ class Windows(wiring.Component):
     -------
     pattern : In(Pattern)
     phase : In
-    word : In(``activation_word``)
+    word : In(``activation_word_layout``)
     windows : Out
         One per lane.
     """
@@ -27,8 +27,8 @@ class Windows(wiring.Component):
         self.config = config
         super().__init__({
             "pattern": In(Pattern), "phase": In(phase(config)),
-            "word": In(activation_word(config)),
-            "windows": Out(data.ArrayLayout(window(config), config.lanes))})
+            "word": In(activation_word_layout(config)),
+            "windows": Out(data.ArrayLayout(window_layout(config), config.lanes))})
 
     def elaborate(self, platform):
         m = Module()

@@ -2,6 +2,7 @@
 under random stalls."""
 
 import os
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,20 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.eie.array import EIE
+from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.layouts import (
+    LoadTarget,
+    descriptor_layout,
+    descriptor_stride,
+    descriptor_words,
+)
 from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sim.bench import Stalls, checker, receive, send, simulate
 from zeroskip.sim.cases import fixed_layer, make_case, random_layers
 from zeroskip.sw.engines.eie import host as eie_host
 from zeroskip.sw.engines.eie.image import load_words
+from zeroskip.sw.engines.eie.lower import compile_layers
+from zeroskip.sw.errors import BadInput
 from zeroskip.sw.runtime import backends
 
 CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
@@ -220,6 +230,53 @@ def test_the_next_program_on_an_array_counts_from_zero():
     first, second = (eie_host.run(model, case.part, case.inputs).statistics for _ in range(2))
     assert first.pe["useful"].min() > 0
     assert second.as_json() == first.as_json()
+
+
+@pytest.mark.parametrize(("groups", "latency"), [(1, 1), (2, 0), (2, 3)])
+def test_a_layer_in_two_loads_of_weights(groups, latency):
+    """Its weights do not fit the memory: those of the first columns are loaded, computed and paused
+    behind, then those of the others take their place."""
+    rng = np.random.default_rng(groups)
+    layer = random_layers(rng, (24, 12), 0.4)[0]
+    config = EIEConfig(pes=2, groups=groups, broadcast_latency=latency, weight_rows=6, act_depth=16,
+                       pointers=64, runahead=3)
+    with pytest.raises(BadInput, match="weight rows"):
+        compile_layers((layer,), config, balance=False)
+    halves = []
+    for columns in (slice(0, 12), slice(12, 24)):
+        indices = np.zeros_like(layer.indices)
+        indices[:, columns] = layer.indices[:, columns]
+        halves.append(compile_layers((replace(layer, indices=indices),), config, balance=False))
+    first, second = halves
+    case = make_case([layer], rng.integers(-200, 200, (2, 24)), balance=False)
+
+    dut, outputs = EIE(config), []
+
+    async def drive(ctx):
+        for vector in case.inputs:
+            await send(ctx, dut.load, as_descriptor(
+                first, 0, swap=0, clear=0, outputs=0, last=0, pause=1), Stalls(1, 0.1))
+            await send(ctx, dut.inputs, ({"value": int(value), "last": at == len(vector) - 1}
+                                         for at, value in enumerate(vector)))
+            await send(ctx, dut.load, [*as_descriptor(second, 1), {"target": LoadTarget.RESUME}])
+
+    async def take(ctx):
+        for _ in case.inputs:
+            outputs.append(logical(second, 0, await receive(ctx, dut.outputs, 12, Stalls(2, 0.3))))
+
+    simulate(dut, drive, take)
+    assert outputs == case.expected[0].tolist()
+
+
+def as_descriptor(part, number, **fields):
+    """The load words of a part of one segment, with these fields, as descriptor ``number``."""
+    (segment,), layout = part.segments, descriptor_layout(part.config)
+    bits = layout.const({**asdict(segment), **fields}).as_bits()
+    memories = [word for word in load_words(part) if word[0] != LoadTarget.DESCRIPTORS.value]
+    words = [(LoadTarget.DESCRIPTORS.value, 0, descriptor_stride(part.config) * number + k,
+              bits >> 32 * k & 0xFFFFFFFF) for k in range(descriptor_words(part.config))]
+    return [dict(zip(("target", "pe", "address", "data"), map(int, word), strict=True))
+            for word in [*memories, *words]]
 
 
 @st.composite

@@ -17,7 +17,8 @@ from zeroskip.hw.eie.decoder import WeightDecoder
 from zeroskip.hw.eie.lnzd import FAN_IN
 from zeroskip.hw.eie.pe import PE
 from zeroskip.hw.eie.pointer import PointerRead
-from zeroskip.hw.eie.spmat import SparseMatrixRead
+from zeroskip.hw.eie.search import EntrySearch
+from zeroskip.hw.eie.unpack import Unpack
 from zeroskip.hw.memory import BlockRAM
 from zeroskip.sw.engines.eie.part import EIEPart
 
@@ -235,7 +236,7 @@ class _Elements:
         self._config = config
         self._pe = np.arange(config.pes)
         # Cycles from the one in which an entry is taken apart to the one in which its PE is idle.
-        self._tail = SparseMatrixRead.APART - 1 + WeightDecoder.LATENCY + PE.awaited(config)
+        self._tail = Unpack.LATENCY - 1 + WeightDecoder.LATENCY + PE.awaited(config)
         self._streams = config.groups if each.grouped else 1
         self._stream = self._pe * self._streams // config.pes
         entries = each.useful + each.padding
@@ -259,7 +260,7 @@ class _Elements:
         # Columns accepted and kept, by the steps of the pointer stage.
         self._looking = np.zeros((PointerRead.latency(config), 2, config.pes), int)
         # Parts and columns that were walked, by the steps still between them and the queue.
-        self._parts = np.zeros((SparseMatrixRead.decode(config) + 1, 2, config.pes), int)
+        self._parts = np.zeros((EntrySearch.latency(config) + 1, 2, config.pes), int)
         self.idle = 0
 
     @property

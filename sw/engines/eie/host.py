@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.control import output
 from zeroskip.hw.eie.counters import ControlCounter, PECounter
+from zeroskip.hw.eie.layouts import output_layout
 from zeroskip.sw.engines.base import Progress, Result
 from zeroskip.sw.engines.eie.image import load_items, records
 from zeroskip.sw.engines.eie.part import EIEPart
@@ -85,6 +85,7 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
     just once.
     """
     exchange(model, [Write("load", load_items(part))])
+
     shapes = [(len(inputs), segment.outputs) for segment in part.segments if segment.outputs]
     outputs = tuple(np.zeros(shape, np.int16) for shape in shapes)
     times = tuple(np.zeros(shape, np.int64) for shape in shapes)
@@ -111,7 +112,7 @@ def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarra
     """
     batch, wanted = len(inputs), sum(layer.shape[1] for layer in outputs)
     payload, cycles = exchange(model, records(part, inputs))["outputs"]
-    found = unpack_fields(output(part.config), payload)
+    found = unpack_fields(output_layout(part.config), payload)
     index = found["index"].astype(np.int64).reshape(batch, wanted)
     value = found["value"].astype(np.uint16).view(np.int16).reshape(batch, wanted)
     last = found["last"].astype(bool).reshape(batch, wanted)

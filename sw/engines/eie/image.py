@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 import numpy as np
 
-from zeroskip.hw.eie.control import INPUT
 from zeroskip.hw.eie.layouts import (
+    INPUT,
     LoadTarget,
-    descriptor,
+    descriptor_layout,
     descriptor_stride,
     descriptor_words,
-    load_word,
+    load_word_layout,
 )
 from zeroskip.sw.engines.eie.directory import WORDS
 from zeroskip.sw.engines.eie.part import EIEPart
@@ -40,7 +40,7 @@ def load_words(part: EIEPart) -> np.ndarray:
         writes += [_writes(target, pe, address, image) for pe, image in enumerate(images)]
     words = descriptor_words(part.config)
     stride = descriptor_stride(part.config)
-    layout = descriptor(part.config)
+    layout = descriptor_layout(part.config)
     for at, segment in enumerate(part.segments):
         bits = layout.const(asdict(segment)).as_bits()
         data = [bits >> 32 * k & 0xFFFFFFFF for k in range(words)]
@@ -51,7 +51,8 @@ def load_words(part: EIEPart) -> np.ndarray:
 def load_items(part: EIEPart) -> np.ndarray:
     """The same as items of the stream ``load``, uint32 [n, words]."""
     fields = ("target", "pe", "address", "data")
-    return pack_fields(load_word(part.config), dict(zip(fields, load_words(part).T, strict=True)))
+    words = load_words(part)
+    return pack_fields(load_word_layout(part.config), dict(zip(fields, words.T, strict=True)))
 
 
 def records(part: EIEPart, inputs: np.ndarray) -> Iterator[Record]:

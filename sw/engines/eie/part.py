@@ -40,7 +40,7 @@ MEMORY = 1 << 29
 class Segment:
     """One descriptor of the array: a block of inputs against one pass of output rows.
 
-    The fields are those of :func:`zeroskip.hw.eie.layouts.descriptor`; all are integers.
+    The fields are those of :func:`zeroskip.hw.eie.layouts.descriptor_layout`; all are integers.
     """
 
     first: int

@@ -19,9 +19,9 @@ def c_source(image: TensorCorePart, name: str, addresses: dict[str, int]) -> str
     layers = ",\n".join(_layer(layer, image, f"{name}_layer{j}")
                         for j, layer in enumerate(image.layers))
     text += f"static const struct zsk_layer {name}_layers[] = {{\n{layers}}};\n"
-    items = {"command": layouts.gemm(config), "weights": layouts.panel(config),
-             "channel": layouts.CHANNEL, "activations": layouts.strip(config),
-             "output": layouts.output(config)}
+    items = {"command": layouts.gemm_layout(config), "weights": layouts.panel_layout(config),
+             "channel": layouts.CHANNEL, "activations": layouts.strip_layout(config),
+             "output": layouts.output_layout(config)}
     ports = ("commands", "weights", "channels", "activations", "outputs", "busy")
     largest = image.batch * max(layer.outputs for layer in image.layers)
     scratch = largest + image.batch * max(

@@ -254,9 +254,9 @@ class TensorCoreLayer(LayerKind):
             return -(-layout.size // 32)
         config = schedule.config
         for name, dtype, shape in (
-                ("command", np.uint32, (1, words(layouts.gemm(config)))),
+                ("command", np.uint32, (1, words(layouts.gemm_layout(config)))),
                 ("weights", np.uint32, (schedule.turns * schedule.steps,
-                                        words(layouts.panel(config)))),
+                                        words(layouts.panel_layout(config)))),
                 ("channels", np.uint32, (self.rows, words(layouts.CHANNEL))),
                 ("places", np.int32, (schedule.chunks * schedule.words, config.operands))):
             check_tensor(f"{where}: {name}", getattr(self, name), dtype, shape)

@@ -121,7 +121,7 @@ class Schedule:
             "steps": self.steps, "words": self.words,
             "pattern": layouts.PATTERNS[self.pattern].value, "int4": int4,
             "zero_point": zero_point & 0xFF, "relu": relu, "raw": raw, "keep": self.keep}
-        return pack_fields(layouts.gemm(self.config),
+        return pack_fields(layouts.gemm_layout(self.config),
                            {name: np.array([int(value)]) for name, value in fields.items()})
 
     def weights(self, values: np.ndarray, indices: np.ndarray) -> np.ndarray:

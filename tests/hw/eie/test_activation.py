@@ -49,10 +49,10 @@ def requantise(watch):
                 go = 0
                 while not go:
                     go = random.random() < 0.8
-                    ctx.set(dut.go, go)
+                    ctx.set(dut.enable, go)
                     await ctx.tick()
 
-        simulate(dut, bench, background=[watch(log, dut.go, dut.o)])
+        simulate(dut, bench, background=[watch(log, dut.enable, dut.o)])
         moves = [output for go, output in log if go]
         return moves[Requantise.LATENCY:Requantise.LATENCY + len(pairs)]
     return requantise
@@ -135,8 +135,9 @@ class Sources:
         read = held = [0] * len(self.words)
         clears = [signal for port in self.dut.clear
                   for signal in (port.en, port.address, port.data)]
-        async for _, _, go, word, *writes in ctx.tick().sample(self.dut.go, self.dut.word, *clears):
-            if go:
+        samples = ctx.tick().sample(self.dut.enable, self.dut.word, *clears)
+        async for _, _, enable, word, *writes in samples:
+            if enable:
                 read, held = [each[word] for each in self.words], read
             for port, value in zip(self.dut.values, held, strict=True):
                 ctx.set(port, value)
@@ -283,7 +284,7 @@ def test_a_scan_that_stalls_finds_the_same(search, watch, groups, runahead, read
     limit = 2 * 40 * (1 if reading.get("summed") else groups)
     search(config, words, [{"limit": limit, "reading": reading, "clear": 1}], biases=biases,
            identity=1, stalls=lambda seed: [None, Stalls(seed, 0.9)],
-           background=lambda dut: [watch(log, dut.scanning, dut.go)])
+           background=lambda dut: [watch(log, dut.scanning, dut.enable)])
     stalled = [not go for scanning, go in log if scanning]
     assert sum(stalled) > len(stalled) / 6
     assert sum(now != before for before, now in pairwise(stalled)) >= 8

@@ -80,7 +80,7 @@ def test_what_is_under_way_before_it_is_written(feed, watch, pauses):
     dut, log = ArithmeticUnit(CONFIG), []
     steps = [step for pause in pauses for step in (*[None] * pause, op(1))]
     simulate(dut, lambda ctx: feed(ctx, dut.i, steps),
-             background=[watch(log, dut.under_way, dut.write.en)])
+             background=[watch(log, dut.in_flight, dut.write.en)])
     writes = [cycle for cycle, *_ in written(steps)]
     assert [cycle for cycle, (_, write) in enumerate(log) if write] == writes
     assert [under_way for under_way, _ in log] == [

@@ -222,7 +222,7 @@ def test_a_search_that_stalls_finds_the_same(monkeypatch, groups):
             units.append(self)
 
     async def watch_go(ctx):
-        async for *_, scanning, go in ctx.tick().sample(units[0].scanning, units[0].go):
+        async for *_, scanning, go in ctx.tick().sample(units[0].scanning, units[0].enable):
             went.extend([go] * scanning)
 
     monkeypatch.setattr(cluster, "ActivationUnit", Seen)

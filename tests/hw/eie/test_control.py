@@ -15,7 +15,7 @@ from zeroskip.hw.eie.counters import ControlCounter
 from zeroskip.hw.eie.layouts import (
     LoadTarget,
     Phase,
-    descriptor,
+    descriptor_layout,
     descriptor_stride,
     descriptor_words,
 )
@@ -47,7 +47,7 @@ LAYER = segment(first=5, stride=4, swap=1, last=1, outputs=4, destination=2, bia
 def descriptor_loads(config, segments):
     """The load words of a network."""
     for number, fields in enumerate(segments):
-        bits = Const.cast(descriptor(config).const(fields)).value
+        bits = Const.cast(descriptor_layout(config).const(fields)).value
         for word in range(descriptor_words(config)):
             yield {"target": LoadTarget.DESCRIPTORS, "data": bits >> 32 * word & 0xFFFFFFFF,
                    "address": descriptor_stride(config) * number + word}
@@ -240,34 +240,6 @@ def test_after_reset_every_word_is_wiped_before_anything_is_taken(watch, depth, 
     assert {*log[words + BlockRAM.LATENCY:]} == {(0, 1, 1, 0)}
 
 
-def test_loads_pass_on_unchanged(record):
-    dut, passed = CentralControl(CONFIG), []
-    words = [{"target": target, "pe": k % 6, "address": 5 * k, "data": 0x87654321 + k}
-             for k, target in enumerate(LoadTarget)]
-    simulate(dut, lambda ctx: send(ctx, dut.load, words), background=[record(passed, dut.write)])
-    assert [word for _, word in passed] == [{**word, "target": word["target"].value}
-                                            for word in words]
-    assert passed[-1][0] - passed[0][0] == len(words) - 1, "one a cycle"
-
-
-VALUES = st.lists(st.integers(-32768, 32767), min_size=1, max_size=20)
-
-
-@pytest.mark.parametrize("stalls", ["free", "slow", "bursts"], indirect=True)
-@pytest.mark.parametrize(("groups", "clusters"), [(1, 1), (1, 5), (2, 3), (4, 1)])
-@given(values=VALUES)
-@settings(deadline=None, derandomize=True, max_examples=2)
-def test_inputs_are_dealt_to_the_pes_in_turn(record, stalls, groups, clusters, values):
-    config = sized(groups=groups, clusters=clusters, act_depth=20)
-    dut, dealt = CentralControl(config), []
-    simulate(dut, lambda ctx: send(ctx, dut.inputs, vector(*values), stalls(1)[0]),
-             background=[record(dealt, dut.write)])
-    assert [word for _, word in dealt] == [
-        {"target": LoadTarget.ACTIVATIONS.value, "pe": k % config.pes,
-         "address": k // config.pes, "data": value % (1 << 32)}
-        for k, value in enumerate(values)]
-
-
 def test_the_next_vector_starts_at_the_first_pe_again(record):
     config = sized(clusters=1)
     dut, dealt = CentralControl(config), []
@@ -281,14 +253,6 @@ def test_the_next_vector_starts_at_the_first_pe_again(record):
                                     record(dealt, dut.write)])
     assert [(word["pe"], word["address"]) for _, word in dealt
             if word["target"] == LoadTarget.ACTIVATIONS.value] == [(0, 0), (1, 0), (0, 1)] * 2
-
-
-def test_a_load_goes_before_an_input(record):
-    dut, passed = CentralControl(CONFIG), []
-    words = [{"target": LoadTarget.WEIGHTS, "data": k} for k in range(3)]
-    simulate(dut, lambda ctx: send(ctx, dut.inputs, vector(7, 8)),
-             lambda ctx: send(ctx, dut.load, words), background=[record(passed, dut.write)])
-    assert [word["data"] for _, word in passed] == [0, 1, 2, 7, 8]
 
 
 def test_loads_and_inputs_wait_while_a_network_runs(record, watch):
@@ -551,14 +515,6 @@ def test_no_network_has_finished_after_reset():
     assert counts == [0] * len(ControlCounter)
 
 
-@pytest.mark.parametrize("target", LoadTarget)
-def test_only_the_counters_target_clears(watch, target):
-    dut, log = CentralControl(CONFIG), []
-    simulate(dut, lambda ctx: send(ctx, dut.load, [{"target": target}] * 2),
-             background=[watch(log, dut.clear)])
-    assert sum(clear for clear, in log) == (2 if target is LoadTarget.COUNTERS else 0)
-
-
 def test_its_own_counters_are_cleared_too():
     dut, counts = CentralControl(CONFIG), []
 
@@ -579,3 +535,95 @@ def test_built_without_counters(watch):
     dut, log = CentralControl(sized(counters=False)), []
     simulate(dut, background=[watch(log, dut.count)])
     assert set(log) == {(0,)}
+
+
+@pytest.fixture(scope="session")
+def paused(watch):
+    """``paused(segments, answers, loads)``: the log of a network that gets these loads, one list
+    in each pause, while the next input waits; and its outputs."""
+    def paused(segments, answers, loads, config=CONFIG):
+        dut, log, outputs = CentralControl(config), [], []
+
+        async def host(ctx):
+            await send(ctx, dut.load, descriptor_loads(config, segments))
+            await send(ctx, dut.inputs, vector(1, 2, 3))
+            ctx.set(dut.inputs.payload, {"value": 9, "last": 0})
+            ctx.set(dut.inputs.valid, 1)
+            for words in loads:
+                await send(ctx, dut.load, words)
+
+        async def take(ctx):
+            for each in segments:
+                outputs.append(await receive(ctx, dut.outputs, each.get("outputs", 0)))
+
+        clusters = Clusters(dut, answers)
+        simulate(dut, host, take, quiet=100, background=[*clusters.processes, watch(
+            log, dut.command, dut.computing, dut.load.valid, dut.load.ready, dut.inputs.ready,
+            dut.write.valid, dut.write.payload.data)])
+        names = ("command", "computing", "load", "loading", "dealing", "writes", "data")
+        return [dict(zip(names, cycle, strict=True)) for cycle in log], outputs
+    return paused
+
+
+RESUME = {"target": LoadTarget.RESUME}
+WEIGHTS = [{"target": LoadTarget.WEIGHTS, "pe": 1, "address": k, "data": 77 + k} for k in range(5)]
+
+
+def scans_of(log):
+    return [k for k, cycle in enumerate(log) if cycle["command"]["scan"]]
+
+
+@LATENCIES
+def test_a_pause_takes_loads_but_no_inputs_until_it_is_told_to_go_on(paused, latency):
+    log, outputs = paused([segment(pause=1), LAYER], [found(5), found(3), found(4)],
+                          [WEIGHTS, [RESUME]], sized(latency))
+    first, second, emit = scans_of(log)
+    pause = [k for k in range(first, emit) if log[k]["loading"]]
+    assert pause == list(range(pause[0], pause[-1] + 1))
+    assert not any(log[k]["computing"] or log[k]["command"]["emit"] for k in pause)
+    assert not any(cycle["dealing"] for cycle in log[first:emit])
+    written = [log[k]["data"] for k in pause if log[k]["writes"]]
+    assert written == [word["data"] for word in WEIGHTS] + [0]
+    assert second - pause[-1] == 1 + BlockRAM.LATENCY
+    assert len(outputs[1]) == 4
+    assert log[-1]["dealing"]
+
+
+def test_a_descriptor_that_is_loaded_in_a_pause_is_the_next_one(paused):
+    """The load just before it goes on is seen too."""
+    other = list(descriptor_loads(CONFIG, [segment(), {**LAYER, "limit": 33}]))
+    log, _ = paused([segment(pause=1, limit=44), LAYER], [found(5), found(3), found(4)],
+                    [[*other[-descriptor_words(CONFIG):], RESUME]])
+    assert [log[k]["command"]["limit"] for k in scans_of(log)] == [44, 33, 4]
+
+
+def test_a_pause_keeps_role_and_reading(paused):
+    log, _ = paused([segment(swap=1, bias=3, shift=7, relu=1, pause=1), segment(pause=1),
+                     segment(swap=1, outputs=2, last=1)],
+                    [found(1), found(2), found(3), found(2)], [[RESUME], [RESUME]])
+    scans = [log[k]["command"] for k in scans_of(log)]
+    assert [each["role"] for each in scans] == [0, 1, 1, 0]
+    assert [each["reading"]["raw"] for each in scans] == [1, 0, 0, 0]
+    assert {each["reading"]["shift"] for each in scans[1:3]} == {7}
+
+
+def test_a_pause_comes_behind_the_outputs(paused):
+    log, outputs = paused([segment(swap=1, outputs=3, pause=1), LAYER],
+                          [found(1), found(3), found(2), found(4)], [[RESUME]])
+    assert list(map(len, outputs)) == [3, 4]
+    assert [log[k]["command"]["emit"] for k in scans_of(log)] == [0, 1, 0, 1]
+
+
+def test_the_last_segment_does_not_pause(network):
+    log = network([{**LAYER, "pause": 1}], [found(2), found(4)], runs=2)
+    assert list(map(len, log.outputs)) == [4, 4]
+
+
+def test_to_go_on_says_nothing_outside_a_pause(paused, watch):
+    dut, log = CentralControl(CONFIG), []
+    simulate(dut, lambda ctx: send(ctx, dut.load, [RESUME] * 3),
+             background=[watch(log, dut.command.scan, dut.computing)])
+    assert set(log) == {(0, 0)}
+    log, _ = paused([segment(pause=1), LAYER], [found(5), found(3), found(4)],
+                    [[WEIGHTS[0], RESUME, RESUME]])
+    assert len(scans_of(log)) == 3

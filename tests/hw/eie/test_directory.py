@@ -68,9 +68,9 @@ def look(fill, watch):
 
         async def step(ctx):
             while stands := rand.random() < 0.2:
-                ctx.set(dut.go, not stands)
+                ctx.set(dut.enable, not stands)
                 await ctx.tick()
-            ctx.set(dut.go, 1)
+            ctx.set(dut.enable, 1)
             await ctx.tick()
 
         async def bench(ctx):
@@ -88,7 +88,7 @@ def look(fill, watch):
                     await step(ctx)
                 cycle += len(places) + dut.LATENCY + 1
 
-        simulate(dut, bench, background=[watch(log, dut.go, dut.start, dut.last, dut.empty)])
+        simulate(dut, bench, background=[watch(log, dut.enable, dut.start, dut.last, dut.empty)])
         moves = [each for go, *each in log if go]
         seen = [moves[cycle + dut.LATENCY] for cycle in cycles]
         return [(start, (last + 1) % (1 << len(dut.last)), empty) for start, last, empty in seen]
@@ -193,7 +193,7 @@ def test_words_that_are_loaded_replace_the_old_ones(fill, counts):
     dut, seen = kind(EIEConfig(counts=counts))(EIEConfig(counts=counts)), []
 
     async def bench(ctx):
-        ctx.set(dut.go, 1)
+        ctx.set(dut.enable, 1)
         ctx.set(dut.stride, 1)
         for first, size in ((7, 3), (9, 15), (9, 2)):
             await fill(ctx, dut.load, {0: first, 1: size if counts else first + size})

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from zeroskip.hw.eie.array import EIE
-from zeroskip.hw.eie.control import INPUT, output
-from zeroskip.hw.eie.layouts import load_word
+from zeroskip.hw.eie.layouts import INPUT, load_word_layout, output_layout
 from zeroskip.sim.cases import make_case, random_layers
 from zeroskip.sw.engines.eie.image import load_words
 from zeroskip.sw.engines.payload import pack_fields
@@ -32,10 +31,11 @@ def test_nothing_depends_on_what_was_there_before_reset(four_state, mode, groups
               "last": np.tile(np.arange(length) == length - 1, len(case.inputs))}
     sizes = [layer.slots for layer in part.layers]
     found = four_state(EIE(part.config), [
-        {"load": numbers(load_word(part.config), **load)}, {"inputs": numbers(INPUT, **inputs)}],
+        {"load": numbers(load_word_layout(part.config), **load)},
+        {"inputs": numbers(INPUT, **inputs)}],
         "outputs", len(case.inputs) * sum(sizes))
 
-    layout = output(part.config)
+    layout = output_layout(part.config)
     items = iter([layout.from_bits(number) for number in found])
     for image in range(len(case.inputs)):
         for layer, size in enumerate(sizes):

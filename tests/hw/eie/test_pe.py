@@ -170,7 +170,7 @@ async def source_words(ctx, dut, count, role=1):
     """The first words of the source in ``role``, which the sums of the other are."""
     await ctx.tick().repeat(ArithmeticUnit.LATENCY)
     order(ctx, dut, role=role)
-    ctx.set(dut.go, 1)
+    ctx.set(dut.enable, 1)
     words = []
     for cycle in range(count + ActivationRegisters.LATENCY):
         ctx.set(dut.word, min(cycle, count - 1))
@@ -342,7 +342,7 @@ def test_latency_from_the_broadcast_to_the_sum(watch, machine, distance):
 
     async def bench(ctx):
         await start(ctx, dut, image)
-        ctx.set(dut.go, 1)
+        ctx.set(dut.enable, 1)
         ctx.set(dut.word, 5)
         ctx.set(dut.i.payload, {"place": image.first, "value": 9})
         for cycle in range(late + ActivationRegisters.LATENCY + 1):
@@ -403,7 +403,7 @@ def test_the_source_is_loaded_read_cleared_and_wiped():
                                   for k in range(8)])
             await ctx.tick()
         # A word that is read when it is cleared is read as it was.
-        ctx.set(dut.go, 1)
+        ctx.set(dut.enable, 1)
         ctx.set(dut.word, 5)
         ctx.set(dut.clear.en, 1)
         ctx.set(dut.clear.address, 5)
@@ -439,10 +439,10 @@ def test_what_is_read_of_the_source_stalls_with_the_search(watch):
         for word in [*order_of_reads, *[0] * ActivationRegisters.LATENCY]:
             ctx.set(dut.word, word)
             for go in [0] * random.randrange(3) + [1]:
-                ctx.set(dut.go, go)
+                ctx.set(dut.enable, go)
                 await ctx.tick()
 
-    simulate(dut, bench, background=[watch(log, dut.go, dut.value)], quiet=0)
+    simulate(dut, bench, background=[watch(log, dut.enable, dut.value)], quiet=0)
     seen = [value for go, value in log if go][ActivationRegisters.LATENCY:]
     assert seen[:100] == [words[word] for word in order_of_reads]
     assert sum(not go for go, _ in log) > len(log) / 3

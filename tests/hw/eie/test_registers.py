@@ -56,8 +56,8 @@ def run(watch):
                 cycle += 1
                 ctx.set(dut.role, each["role"])
                 ctx.set(dut.wipe, each["wipe"])
-                ctx.set(dut.source.go, 1)
-                ctx.set(dut.destination.go, 1)
+                ctx.set(dut.source.enable, 1)
+                ctx.set(dut.destination.enable, 1)
                 for side, address, write in zip((dut.source, dut.destination), each["read"],
                                                 each["write"], strict=True):
                     ctx.set(side.address, address)
@@ -145,9 +145,9 @@ def test_a_side_that_stands_still_keeps_what_it_reads(watch, side):
             await ctx.tick()
         for each in (port, other):
             ctx.set(each.write.en, 0)
-            ctx.set(each.go, 1)
+            ctx.set(each.enable, 1)
         for at, go in ((1, 1), (2, 1), (3, 0), (0, 0), (3, 1), (0, 1), (0, 1)):
-            ctx.set(port.go, go)
+            ctx.set(port.enable, go)
             ctx.set(port.address, at)
             ctx.set(other.address, at)
             await ctx.tick()

@@ -1,11 +1,14 @@
 """Run-ahead, proved: no queue is offered what it refuses, whatever the inputs do."""
 
+import sys
+
 import pytest
 
 from zeroskip.hw.eie.activation import ActivationUnit
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.hw.eie.spmat import SparseMatrixRead
+from zeroskip.hw.pipeline import RunAhead
 from zeroskip.hw.stream import Queue
 from zeroskip.sim.proof import Claims, Refuted, edited, prove
 
@@ -31,18 +34,26 @@ PADDING = {"escapes": False}
 @pytest.mark.parametrize(("kind", "runahead", "sizes"), [
     (ActivationUnit, 2, {}), (ActivationUnit, 15, {}),
     (PointerRead, 15, {}), (PointerRead, 2, POINTERS), (PointerRead, 4, POINTERS),
-    (SparseMatrixRead, 15, {}), (SparseMatrixRead, 2, PADDING), (SparseMatrixRead, 4, PADDING)])
+    (SparseMatrixRead, 5, {}), (SparseMatrixRead, 2, PADDING), (SparseMatrixRead, 4, PADDING)])
 def test_nothing_is_refused(kind, runahead, sizes):
     prove(takes_all(kind, runahead, **sizes))
 
 
+@pytest.mark.parametrize(("old", "new"), [
+    ("depth=ahead + 1", "depth=ahead"),
+    ("self.stalled.eq(above)", "self.stalled.eq(0)"),
+])
+@pytest.mark.parametrize("kind", [ActivationUnit, PointerRead, SparseMatrixRead])
+def test_a_fault_of_the_pipeline_refuses_something(monkeypatch, kind, old, new):
+    monkeypatch.setattr(sys.modules[kind.__module__], "RunAhead", edited(RunAhead, (old, new)))
+    with pytest.raises(Refuted, match="takes what it is offered"):
+        prove(takes_all(kind, 3))
+
+
 @pytest.mark.parametrize(("kind", "old", "new"), [
-    (ActivationUnit, "depth=config.runahead + 1", "depth=config.runahead"),
-    (ActivationUnit, "under_way[-1] & ~stop", "under_way[-1]"),
-    (PointerRead, "valid[-1] & ~stop", "valid[-1]"),
-    (PointerRead, "stop.eq(jobs.level >= config", "stop.eq(jobs.level > config"),
-    (SparseMatrixRead, "depth=ahead + 1", "depth=ahead"),
-    (SparseMatrixRead, "stop.eq(parts.level >= ahead)", "stop.eq(parts.level > ahead)"),
+    (ActivationUnit, "stages.leaves(in_flight[latency])", "in_flight[latency]"),
+    (PointerRead, "stages.leaves(valid[last])", "valid[last]"),
+    (SparseMatrixRead, "stages.leaves(search.o.valid)", "search.o.valid"),
 ])
 def test_a_fault_refuses_something(kind, old, new):
     with pytest.raises(Refuted, match="takes what it is offered"):
@@ -71,8 +82,8 @@ def test_pointer_read_keeps_order():
 
 
 @pytest.mark.parametrize(("old", "new"), [
-    ("go.eq(jobs.level < config", "go.eq(jobs.level <= config"),
-    ("value, under_way, go", "value, under_way"),
+    ("ready.eq(stages.enable)", "ready.eq(1)"),
+    ("stages.step(self.i.payload.value, last)", "stages.step(self.i.payload.value, 1)"),
 ])
 def test_pointer_read_with_a_fault(old, new):
     with pytest.raises(Refuted):

@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW as ROW
 from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.eie.rows import RowRead
+from zeroskip.hw.eie.search import EntrySearch
 from zeroskip.hw.eie.spmat import SparseMatrixRead
+from zeroskip.hw.eie.unpack import Unpack
+from zeroskip.hw.stream import Queue
 from zeroskip.sim.bench import send, simulate
+from zeroskip.sim.proof import Claims
 
 ROWS = 6
 CONFIGS = {escapes: EIEConfig(weight_rows=ROWS, escapes=escapes) for escapes in (True, False)}
@@ -84,14 +89,14 @@ def cycles_of(image, jobs, escapes, config):
         ends = [end // ROW for end, _ in steps_of(image, each, escapes)]
         rows = sorted(set(rows_of([each])))
         walk += [(ends.count(row), False) for row in rows] or [(1, True)]
-    steps, queue, cycles = [None] * SparseMatrixRead.decode(config), [], []
-    cycle, go, left = SparseMatrixRead.WALK, True, 0
+    steps, queue, cycles = [None] * EntrySearch.latency(config), [], []
+    cycle, go, left = RowRead.LATENCY, True, 0
     while walk or queue or any(steps):
         level, left = len(queue), max(left - 1, 0)
         if queue and not left:
             left, blank = queue.pop(0)
-            cycles += [] if blank else range(cycle + SparseMatrixRead.APART,
-                                             cycle + SparseMatrixRead.APART + left)
+            cycles += [] if blank else range(cycle + Unpack.LATENCY,
+                                             cycle + Unpack.LATENCY + left)
         if go:
             steps.append(walk.pop(0) if walk else None)
             part = steps.pop(0)
@@ -505,3 +510,41 @@ def test_busy_while_an_entry_is_still_to_come(fill, watch, stalls, escapes, imag
         waiting += (next(counts) if valid and ready else 0) - sent
     assert not waiting
     assert not busy
+
+
+def test_the_timing_diagram_is_that_of_a_simulation(fill):
+    """A has four entries, the third behind an escape at the end of row 0; B two in the rest of row
+    1; C one in row 3."""
+    image, _ = laid([entry(1), entry(2), escape(0), entry(3), entry(4), entry(5), entry(6)], at=5)
+    jobs = [job(5, 10, 0xA), job(10, 12, 0xB), job(25, 26, 0xC)]
+    dut, lines = SparseMatrixRead(CONFIGS[True]), {}
+    inside = Claims(dut)
+    (rows,), (search,), (slices,) = map(inside.inside, (RowRead, EntrySearch, Queue))
+    signals = {
+        "job": (dut.i.valid & dut.i.ready, dut.i.payload.value),
+        "slice": (rows.o.valid, rows.o.payload.value),
+        "row read": (rows.reads, rows.row),
+        "decoded": (search.o.valid, search.o.payload.value),
+        "queue": (slices.o.valid, slices.o.payload.value),
+        "entry": (dut.o.valid, dut.o.payload.value),
+        "gap": (dut.o.valid, dut.o.payload.gap),
+    }
+
+    async def bench(ctx):
+        await fill(ctx, dut.load, words_of(image))
+        await send(ctx, dut.i, jobs)
+
+    async def watch(ctx):
+        async for _, _, *values in ctx.tick().sample(*(each for pair in signals.values()
+                                                       for each in pair)):
+            for name, valid, value in zip(signals, values[::2], values[1::2], strict=True):
+                shown = f"{value}" if name in ("row read", "gap") else f"{value:X}"
+                lines.setdefault(name, []).append(shown if valid else ".")
+
+    simulate(inside.m, bench, background=[watch], quiet=25)
+    start = lines["job"].index("A")
+    drawn = {name: " ".join(f"{cell:>2}" for cell in cells[start:start + 20]).rstrip(" .")
+             for name, cells in lines.items()}
+    drawn = {"cycle": " ".join(f"{k:2}" for k in range(20)), **drawn}
+    for name, line in drawn.items():
+        assert f"{name:10}{line}\n" in dut.__doc__

@@ -14,13 +14,12 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.control import INPUT, output
-from zeroskip.hw.eie.layouts import load_word
+from zeroskip.hw.eie.layouts import INPUT, load_word_layout, output_layout
 from zeroskip.hw.netlist.emit import YosysError, ports, rtlil, verilog, waivers, yosys
 from zeroskip.hw.netlist.share import shared
 from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.hw.tensorcore.core import TensorCore
-from zeroskip.hw.tensorcore.layouts import output as tensorcore_output
+from zeroskip.hw.tensorcore.layouts import output_layout as tensorcore_output
 from zeroskip.sim.cases import make_case, random_layers
 from zeroskip.sw.engines.eie.image import load_words
 from zeroskip.sw.engines.payload import pack_fields
@@ -226,7 +225,7 @@ def test_icarus_runs_a_program_through_the_verilog(tmp_path):
     case = make_case(random_layers(rng, (11, 9, 6), 0.5), rng.integers(-50, 50, (2, 11)), pes=3)
     config = case.part.config
     fields = zip(("target", "pe", "address", "data"), load_words(case.part).T, strict=True)
-    loads = pack_fields(load_word(config), dict(fields))
+    loads = pack_fields(load_word_layout(config), dict(fields))
     items = pack_fields(INPUT, {
         "value": case.inputs.view(np.uint16).reshape(-1),
         "last": np.tile(np.arange(11) == 10, len(case.inputs))})
@@ -235,10 +234,10 @@ def test_icarus_runs_a_program_through_the_verilog(tmp_path):
     (tmp_path / "loads.hex").write_text(hexadecimal(loads))
     (tmp_path / "items.hex").write_text(hexadecimal(items))
     (tmp_path / "bench.v").write_text(BENCH.format(
-        load=load_word(config).size, loads=len(loads), input=INPUT.size, inputs=len(items),
-        output=output(config).size, wanted=wanted))
+        load=load_word_layout(config).size, loads=len(loads), input=INPUT.size, inputs=len(items),
+        output=output_layout(config).size, wanted=wanted))
     found = icarus(tmp_path, "bench.v", "eie.v")
-    layout = output(config)
+    layout = output_layout(config)
     index, value = layout["index"], layout["value"]
     pairs = [(bits & (1 << index.width) - 1,
               (bits >> value.offset & 0xFFFF ^ 0x8000) - 0x8000) for bits in found]

@@ -7,14 +7,14 @@ from zeroskip.hw.tensorcore.layouts import (
     CHANNEL,
     LEAST_SHIFT,
     PATTERNS,
-    activation_word,
-    gemm,
-    output,
-    panel,
-    step,
-    strip,
-    weight_word,
-    window,
+    activation_word_layout,
+    gemm_layout,
+    output_layout,
+    panel_layout,
+    step_layout,
+    strip_layout,
+    weight_word_layout,
+    window_layout,
 )
 
 DENSE, SPARSE, FINE = (TensorCoreConfig(
@@ -23,14 +23,14 @@ DENSE, SPARSE, FINE = (TensorCoreConfig(
 
 
 @pytest.mark.parametrize(("layout", "bits"), [
-    (gemm(SPARSE), {
+    (gemm_layout(SPARSE), {
         "rows": 16, "columns": 24, "block": 24, "chunks": 8, "steps": 7, "words": 6, "pattern": 2,
         "int4": 1, "zero_point": 8, "relu": 1, "raw": 1, "keep": 1}),
     (CHANNEL, {"bias": 32, "multiplier": 31, "shift": 5}),
-    (weight_word(DENSE), {"values": 32}),
-    (weight_word(SPARSE), {"values": 32, "metadata": 8}),
-    (step(FINE), {"phase": 2, "first": 1, "last": 1}),
-    (output(SPARSE), {"values": 64, "saturated": 2}),
+    (weight_word_layout(DENSE), {"values": 32}),
+    (weight_word_layout(SPARSE), {"values": 32, "metadata": 8}),
+    (step_layout(FINE), {"phase": 2, "first": 1, "last": 1}),
+    (output_layout(SPARSE), {"values": 64, "saturated": 2}),
 ], ids=["command", "channel", "dense weights", "sparse weights", "step", "output"])
 def test_fields_and_their_bits(layout, bits):
     assert [(name, field.width) for name, field in layout] == list(bits.items())
@@ -39,10 +39,10 @@ def test_fields_and_their_bits(layout, bits):
 @pytest.mark.parametrize(("config", "operands", "reach"), [(DENSE, 4, 2), (SPARSE, 8, 4),
                                                            (FINE, 16, 8)])
 def test_operands_of_a_word_and_of_a_lane(config, operands, reach):
-    assert activation_word(config).size == 8 * operands
-    assert strip(config).size == 2 * 8 * operands
-    assert window(config).size == 8 * reach
-    assert panel(config).size == 3 * weight_word(config).size
+    assert activation_word_layout(config).size == 8 * operands
+    assert strip_layout(config).size == 2 * 8 * operands
+    assert window_layout(config).size == 8 * reach
+    assert panel_layout(config).size == 3 * weight_word_layout(config).size
 
 
 def test_numbers_of_patterns():

@@ -8,7 +8,7 @@ import pytest
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.hw.tensorcore.layouts import gemm
+from zeroskip.hw.tensorcore.layouts import gemm_layout
 from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.quantize import FixedLayer, LayerReport
@@ -304,7 +304,7 @@ def test_packed_layer_by_hand():
     assert packed.weights.tolist() == [[0x201DFD05, 0x40], [0x00080007, 0xE0]]
     assert packed.channels.tolist() == [[0xFFFFFFFF, 0xC0000000, 3], [0, 0xC0000000, 3]]
     assert packed.places.tolist() == [[0, 1, 2, 3], [4, -1, -1, -1]]
-    fields = unpack_fields(gemm(TWO_BY_TWO), packed.command)
+    fields = unpack_fields(gemm_layout(TWO_BY_TWO), packed.command)
     assert {name: int(value[0]) for name, value in fields.items()} == {
         "rows": 2, "columns": 3, "block": 4, "chunks": 1, "steps": 2, "words": 2, "pattern": 1,
         "int4": 0, "zero_point": 249, "relu": 1, "raw": 0, "keep": 0}

@@ -5,11 +5,11 @@ import pytest
 from amaranth.lib import data
 
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.layouts import load_word
+from zeroskip.hw.eie.layouts import load_word_layout
 from zeroskip.sw.engines.payload import pack_fields, unpack_fields
 
 LAYOUTS = {
-    "load word": load_word(EIEConfig(pes=16)),
+    "load word": load_word_layout(EIEConfig(pes=16)),
     "one bit": data.StructLayout({"a": 1}),
     "one word": data.StructLayout({"a": 32}),
     "across words": data.StructLayout({"a": 30, "b": 32, "c": 3}),

@@ -10,7 +10,7 @@ import pytest
 from cobs import cobs
 
 from zeroskip.hw.bus import Status
-from zeroskip.hw.eie.control import output
+from zeroskip.hw.eie.layouts import output_layout
 from zeroskip.hw.fronts.frame import Answer
 from zeroskip.hw.system.accelerator import register_map
 from zeroskip.hw.system.config import VERSION, SystemConfig
@@ -112,7 +112,7 @@ def answers_of(case):
         for number, values in enumerate(case.expected):
             places = np.asarray(case.part.positions(number))
             order = rng.permutation(len(places))
-            items.append(pack_fields(output(case.part.config), {
+            items.append(pack_fields(output_layout(case.part.config), {
                 "index": places[order], "value": values[image][order].view(np.uint16),
                 "last": np.arange(len(places)) == len(places) - 1}))
         found.append(np.concatenate(items))
@@ -205,7 +205,7 @@ RIGHT_COUNT = {
 def test_outputs_that_cannot_be_right(case, eie, fault):
     spoil, message = RIGHT_COUNT[fault]
     with pytest.raises(LinkError, match=f"^over the link the EIE array {message}.*; check the"):
-        eie(lambda items: spoil(items, output(case.part.config)))
+        eie(lambda items: spoil(items, output_layout(case.part.config)))
 
 
 def test_a_wrong_image_is_named(eie):

@@ -8,11 +8,11 @@ import pytest
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.layouts import (
     LoadTarget,
-    descriptor,
+    descriptor_layout,
     descriptor_stride,
     descriptor_words,
     load_address_width,
-    load_word,
+    load_word_layout,
 )
 from zeroskip.sw.engines.eie.image import load_items, load_words, records
 from zeroskip.sw.engines.eie.lower import compile_layers
@@ -124,8 +124,8 @@ def test_descriptors_decode_to_the_segments(program):
         bits = sum(written[0][stride * at + k] << 32 * k
                    for k in range(descriptor_words(program.config)))
         found.append({name: bits >> field.offset & (1 << field.width) - 1
-                      for name, field in descriptor(program.config)})
-    assert found == [vars(segment) for segment in program.segments]
+                      for name, field in descriptor_layout(program.config)})
+    assert found == [{**vars(segment), "pause": 0} for segment in program.segments]
 
 
 def test_words_of_the_descriptors():
@@ -159,6 +159,6 @@ def test_records_of_samples(program):
 
 
 def test_items_are_the_words_of_the_load_bus(program):
-    fields = unpack_fields(load_word(program.config), load_items(program))
+    fields = unpack_fields(load_word_layout(program.config), load_items(program))
     found = np.stack([fields[name] for name in ("target", "pe", "address", "data")], axis=1)
     np.testing.assert_array_equal(found, load_words(program))

@@ -115,19 +115,19 @@ def test_a_block_beyond_its_field_is_refused():
 
 def test_the_largest_command():
     schedule = Schedule.of(TINY, "2:4", (1 << 16) - 1, 16 * 255, (1 << 24) - 1)
-    fields = unpack_fields(layouts.gemm(TINY), schedule.command())
+    fields = unpack_fields(layouts.gemm_layout(TINY), schedule.command())
     assert {name: int(fields[name][0]) for name in ("rows", "columns", "chunks", "steps")} == {
         "rows": (1 << 16) - 1, "columns": (1 << 24) - 1, "chunks": 255, "steps": 4}
 
 
 def test_the_command_holds_the_sizes_and_the_modes():
     schedule = Schedule.of(CONFIGS["tc-64-all"], "1:4", 5, 70, 9)
-    fields = unpack_fields(layouts.gemm(schedule.config), schedule.command(
+    fields = unpack_fields(layouts.gemm_layout(schedule.config), schedule.command(
         zero_point=-128, relu=True, int4=True))
     assert {name: int(value[0]) for name, value in fields.items()} == {
         "rows": 5, "columns": 9, "block": 12, "chunks": 1, "steps": 5, "words": 5, "pattern": 2,
         "int4": 1, "zero_point": 128, "relu": 1, "raw": 0, "keep": 0}
-    plain = unpack_fields(layouts.gemm(schedule.config), schedule.command(raw=True))
+    plain = unpack_fields(layouts.gemm_layout(schedule.config), schedule.command(raw=True))
     assert [int(plain[name][0]) for name in ("int4", "zero_point", "relu", "raw")] == [0, 0, 0, 1]
 
 
