@@ -48,7 +48,11 @@ TESTS = {
     "hw/eie/array.py": ["sim/test_array.py"],
     "hw/eie/layouts.py": ["hw/eie/test_control.py", "sw/engines/eie/test_image.py",
                           "sim/test_array.py"],
-    "hw/bus.py": ["hw/system/test_registers.py", "hw/fronts/test_frame.py"],
+    "hw/bus.py": ["hw/system/test_registers.py", "hw/fronts/test_endpoint.py"],
+    "hw/core.py": ["hw/eie/test_config.py"],
+    **{f"hw/fronts/{name}.py": ["hw/fronts/test_endpoint.py"]
+       for name in ("frame", "receiver", "executor", "sender")},
+    "hw/system/core.py": ["hw/system/test_accelerator.py"],
     "hw/tensorcore/layouts.py": ["hw/tensorcore/test_windows.py", "hw/tensorcore/test_tile.py",
                                  "sw/engines/tensorcore/test_schedule.py",
                                  "hw/tensorcore/test_core.py"],

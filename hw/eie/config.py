@@ -35,7 +35,7 @@ class EIEConfig(CoreConfig):
         Activations that wait in front of each PE before the broadcast stops.
     runahead : int
         Found activations, columns and parts of columns that may wait, each in the queue behind
-        what makes them, until that stands still; one more may be under way. With three, one a cycle
+        what makes them, until that stalls; one more may be in flight. With three, one a cycle
         leaves when it goes on.
     broadcast_latency : int
         Registers between central control and the PEs, each way.
@@ -114,7 +114,7 @@ class EIEConfig(CoreConfig):
 
     @property
     def queue_slots(self) -> int:
-        """Slots of an activation queue: its depth, and what is under way when it fills."""
+        """Slots of an activation queue: its depth, and what is in flight when it fills."""
         return self.queue_depth + 2 * self.broadcast_latency + PLACE_LATENCY
 
     @property
@@ -214,7 +214,7 @@ _BLOCKS = {"pointers": 8192, "act_depth": 512, "bias_depth": 512, "codebooks": 3
 """What whole block RAMs of 18 kbit hold."""
 
 CONFIGS = {
-    # Four PEs with room for small networks: the demo's machine, and the default target.
+    # Four PEs with room for small networks: the demo's array, and the default target.
     "eie-4": zeroskip(4),
     # What the block RAMs of an ECP5-85 hold, alone and beside a tensor core.
     "eie-16": zeroskip(16, **_BLOCKS),

@@ -4,7 +4,7 @@ from amaranth.hdl import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from zeroskip.hw.fronts.frame import Endpoint
+from zeroskip.hw.fronts.endpoint import Endpoint
 from zeroskip.hw.fronts.uart import Receiver, Transmitter
 from zeroskip.hw.system.accelerator import Accelerator
 from zeroskip.hw.system.config import SystemConfig

@@ -125,7 +125,7 @@ class TensorCoreConfig(CoreConfig):
 
 
 CONFIGS = {
-    # 64 multipliers: fits the DSP blocks of a mid-size FPGA; the demo's machine.
+    # 64 multipliers: fits the DSP blocks of a mid-size FPGA; the demo's core.
     "tc-64": TensorCoreConfig(),
     # The same array without operand select and metadata, to compare with.
     "tc-64-dense": TensorCoreConfig(patterns=("dense",)),

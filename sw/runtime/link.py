@@ -1,6 +1,6 @@
 """The host's side of the link to a board: words to and from its bus, in frames.
 
-The frames are described in :mod:`zeroskip.hw.fronts.frame`. One is on its way at a time; one that
+The frames are described in :mod:`zeroskip.hw.fronts.frame`. One is in flight at a time; one that
 gets no reply is sent again under the same number, and the board does not execute it twice.
 """
 

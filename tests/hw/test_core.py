@@ -1,7 +1,9 @@
 # amaranth: UnusedElaboratable=no
 """What every core is: checks of its configuration, the digest, and which ports are for what."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -12,6 +14,7 @@ from zeroskip.hw.core import CoreConfig, CoreSignature
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 
+HW = Path(__file__).parents[2] / "hw"
 STREAM = stream.Signature(8)
 
 
@@ -90,3 +93,11 @@ def test_control_ports_and_streams_are_told_apart():
 def test_signatures_that_are_refused(control, streams, message):
     with pytest.raises(ValueError, match=message):
         CoreSignature(control=control, streams=streams)
+
+
+@pytest.mark.parametrize("folder", ["system", "fronts", "netlist"])
+def test_what_serves_every_engine_imports_none(folder):
+    sources = [*HW.glob("*.py"), *HW.glob(f"{folder}/*.py")]
+    assert len(sources) > 5
+    assert [path.name for path in sources
+            if re.search(r"zeroskip\.hw\.(eie|tensorcore)", path.read_text())] == []

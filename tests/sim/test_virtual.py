@@ -47,7 +47,7 @@ def test_noise_on_the_line_changes_nothing(board, digits_like):
     port.close()
 
 
-def test_a_machine_that_stands_still_is_waited_for_in_cycles(board, digits_like):
+def test_a_core_that_stalls_is_waited_for_in_cycles(board, digits_like):
     port, began = SerialPort(board.port), board.cycles
     patience = Patience(50_000, lambda: board.cycles, "cycles")
     device = Board(Link(port), system(digits_like), patience=patience).device("eie")

@@ -26,8 +26,8 @@ ITEMS = [
     Register("mode", Access.WRITE, [Field("low", 3, "Low."), Field("high", 9, "High.")], "Set."),
     Register("events", Access.CLEAR, [Field("done", 1, "Done.")], "Cleared."),
     Register("start", Access.PULSE, [Field("go", 1, "Go."), Field("lanes", 4, "Lanes.")], "Go."),
-    Window("words", "in", "To the machine."),
-    Window("results", "out", "From the machine."),
+    Window("words", "in", "To the core."),
+    Window("results", "out", "From the core."),
 ]
 
 

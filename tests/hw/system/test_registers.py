@@ -20,8 +20,8 @@ ITEMS = [
     register("mode", Access.WRITE, 3, 9),
     register("events", Access.CLEAR, 8),
     register("start", Access.PULSE, 2),
-    Window("words", "in", "To the machine."),
-    Window("results", "out", "From the machine."),
+    Window("words", "in", "To the core."),
+    Window("results", "out", "From the core."),
 ]
 LEVEL, MODE, EVENTS, START, WORDS, RESULTS, END = range(0, 4 * len(ITEMS) + 4, 4)
 
@@ -46,7 +46,7 @@ def test_addresses_count_in_the_order_of_the_description():
         ("words", 0x3010), ("results", 0x3014)]
 
 
-def test_read_register_gives_what_the_machine_drives_and_cannot_be_written():
+def test_read_register_gives_what_the_core_drives_and_cannot_be_written():
     async def bench(ctx, dut):
         ctx.set(dut.level, 0xFEDCBA98)
         assert await access(ctx, dut, LEVEL) == (Status.OK, 0xFEDCBA98)
@@ -198,12 +198,12 @@ def test_read_takes_a_word_and_is_busy_without_one():
         assert await access(ctx, dut, RESULTS) == (Status.OK, 13)
         assert await access(ctx, dut, RESULTS) == (Status.BUSY, 0)
 
-    async def machine(ctx):
+    async def core(ctx):
         while not offered:
             await ctx.tick()
         await send(ctx, dut.results, [13])
 
-    simulate(dut, host, machine)
+    simulate(dut, host, core)
 
 
 @given(words=st.lists(st.integers(0, 2**32 - 1), max_size=12), seed=st.integers(0, 999))
@@ -221,10 +221,10 @@ def test_words_pass_the_windows_in_order_and_none_is_lost(stalls, words, seed):
             if status is Status.OK:
                 read.append(word)
 
-    async def machine(ctx):
+    async def core(ctx):
         taken.extend(await receive(ctx, dut.words, len(words), stalls(seed)[1]))
 
-    simulate(dut, host, machine, lambda ctx: send(ctx, dut.results, words, stalls(seed)[0]),
+    simulate(dut, host, core, lambda ctx: send(ctx, dut.results, words, stalls(seed)[0]),
              background=[checker(dut.words), checker(dut.bus.response)])
     assert read == taken == words
 

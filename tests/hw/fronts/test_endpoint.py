@@ -18,7 +18,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.bus import Status
-from zeroskip.hw.fronts.frame import Answer, Endpoint, Op
+from zeroskip.hw.fronts.endpoint import Endpoint
+from zeroskip.hw.fronts.frame import Answer, Op
 from zeroskip.hw.fronts.uart import Receiver, Transmitter
 from zeroskip.hw.stream import Queue
 from zeroskip.hw.system.registers import Access, Field, Register, RegisterFile, Window
