@@ -223,7 +223,7 @@ def test_report(tmp_path, monkeypatch):
                result("at import", 6), result("timed out", 7),
                *(result("killed", line, "hw/system/top.py") for line in (5, 8))]
     lines = mutate.report("hw", results).splitlines()
-    assert "| hw | 2 | 2 | 0 | 0 | 0 | 0 | 100.0 % |" in lines
+    assert "| hw/system | 2 | 2 | 0 | 0 | 0 | 0 | 100.0 % |" in lines
     assert "| hw/eie | 5 | 0 | 1 | 1 | 1 | 2 | 50.0 % |" in lines
     assert lines.count("| all | 7 | 2 | 1 | 1 | 1 | 2 | 66.7 % |") == 2
     assert [line for line in lines if line.startswith(("#", "- "))] == [
