@@ -79,7 +79,8 @@ def test_progress(rtl):
 
 
 class Planted:
-    """The gateware, on a part whose weight or bias of row 1 is wrong in one mode."""
+    """The gateware, on an image where a weight of row 0 or the bias of row 1 is wrong in one
+    mode."""
 
     name = "planted"
 
@@ -90,12 +91,12 @@ class Planted:
         (layer,) = part.layers
         if layer.pattern == self._pattern:
             wrong = getattr(layer, self._array).copy()
-            wrong[1] ^= {"values": 64, "bias": 1 << 20}[self._array]
+            wrong[1, 0] ^= np.uint32({"weights": 64, "channels": 1 << 20}[self._array])
             part = replace(part, layers=(replace(layer, **{self._array: wrong}),))
         return self._rtl.run(part, inputs, progress)
 
 
-@pytest.mark.parametrize("array", ["values", "bias"])
+@pytest.mark.parametrize("array", ["weights", "channels"])
 @pytest.mark.parametrize(("planted", "exact"), [("dense", False), ("2:4", False), ("1:4", True)])
 def test_what_is_planted_in_either_mode_is_not_exact(rtl, planted, exact, array):
     run = run_gemm(4, 8, 5, "2:4", SMALL, Planted(rtl, planted, array))
