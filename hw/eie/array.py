@@ -9,8 +9,8 @@ from zeroskip.hw.core import CoreSignature
 from zeroskip.hw.counters import WIDTH
 from zeroskip.hw.eie.cluster import Cluster
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.hw.eie.control import INPUT, CentralControl, output_layout
-from zeroskip.hw.eie.layouts import load_word_layout
+from zeroskip.hw.eie.control import CentralControl
+from zeroskip.hw.eie.layouts import INPUT, load_word_layout, output_layout
 from zeroskip.hw.eie.lnzd import LNZDTree
 from zeroskip.hw.stream import delay, either
 

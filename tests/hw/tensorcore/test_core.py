@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.tensorcore.config import GROUP, TensorCoreConfig
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
+from zeroskip.hw.tensorcore.drain import Drain
 from zeroskip.sim.bench import Stalls, receive, send, simulate
 
 CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
@@ -199,7 +200,7 @@ def test_the_counters_account_for_every_cycle(assert_exact, random_gemm, watch, 
     assert counts[CoreCounter.STEPS] == gemm.steps
     assert counts[CoreCounter.GEMMS] == 1
     last_rows = (gemm.schedule.m - 1) % config.rows + 1
-    assert outside(counts) == 2 + TensorCore.latency(config) + QUEUE + last_rows
+    assert outside(counts) == 2 + Drain.latency(config) + QUEUE + last_rows
 
 
 def test_the_core_is_busy_until_the_last_output_is_taken(compute, random_gemm, watch):

@@ -9,6 +9,7 @@ import pytest
 
 from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
+from zeroskip.hw.tensorcore.drain import Drain
 from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore import golden
@@ -301,7 +302,7 @@ def test_shares_of_the_cycles(case):
     assert min(shares.values()) >= 0
     # Of each product: the cycle of the start, the way to the output queue and through it, and
     # the rows of the last tile.
-    filling = [3 + TensorCore.latency(CONFIG) + (len(each.weight) - 1) % 2 + 1
+    filling = [3 + Drain.latency(CONFIG) + (len(each.weight) - 1) % 2 + 1
                for each, _ in layers]
     assert shares["fill"] == pytest.approx(sum(filling) / statistics.cycles)
     assert shares["useful"] == statistics.utilisation > 0.2
