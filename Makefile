@@ -11,9 +11,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-# The long runs, on seeds that are drawn anew; their last results are in docs/campaigns.md.
+# The long runs, on seeds that are drawn anew; their last results are in docs/regression.md.
 test-all: $(VENV)/.installed lint
-	OMP_NUM_THREADS=1 ZEROSKIP_CAMPAIGN=1 $(BIN)/pytest -n 2 --timeout 7200 --seed fresh
+	OMP_NUM_THREADS=1 ZEROSKIP_REGRESSION=1 $(BIN)/pytest -n 2 --timeout 7200 --seed fresh
 
 # How many small faults in the sources the tests notice: an hour or two on two cores.
 mutate: $(VENV)/.installed

@@ -1,1 +1,1 @@
-"""Gateware: the machines, their shared bricks, and the way out to RTLIL and Verilog."""
+"""Gateware: the engines, their shared bricks, and the way out to RTLIL and Verilog."""

@@ -1,4 +1,4 @@
-"""Integer networks made up for tests: layers, machines for them, and the expected outputs."""
+"""Integer networks made up for tests: layers, arrays for them, and the expected outputs."""
 
 from dataclasses import dataclass
 from itertools import pairwise

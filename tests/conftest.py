@@ -91,7 +91,7 @@ class Seeds:
         random = hypothesis.is_hypothesis_test(item.obj) or "run_seed" in item.fixturenames
         if random and report.when == "call":
             report.user_properties.append(("seed", self.of(item)))
-            longer = "ZEROSKIP_CAMPAIGN=1 " * ("ZEROSKIP_CAMPAIGN" in os.environ)
+            longer = "ZEROSKIP_REGRESSION=1 " * ("ZEROSKIP_REGRESSION" in os.environ)
             command = f"{longer}pytest --seed {self.of(item)} '{item.nodeid}'"
             report.sections.append(("seed", command))
         return report

@@ -34,7 +34,7 @@ def resettable(component: wiring.Component, reset: Value, platform) -> Fragment:
     """``component`` with a reset of its own, a register that its domain's reset sets; Amaranth's
     ``ResetInserter`` alone leaves out the instances that stand for :func:`shared` components.
 
-    The instances get no other: most flip-flops of a large machine then hang on a register and not
+    The instances get no other: most flip-flops of a large core then hang on a register and not
     on logic, which could not be placed near all of them."""
     token = _reset.set(reset)
     try:

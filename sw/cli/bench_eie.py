@@ -1,4 +1,4 @@
-"""Commands ``bench eie``, ``bench scaling``, ``bench ladder``: cycles of the EIE array in RTL."""
+"""Commands ``bench eie``, ``bench scaling``, ``bench ablation``: cycles of the EIE array in RTL."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -16,7 +16,7 @@ from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.engines.checks import WEIGHTS
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.experiments import benchmarks
-from zeroskip.sw.experiments.benchmarks import MODES, Figures, Job, machine
+from zeroskip.sw.experiments.benchmarks import MODES, Figures, Job, array_config
 from zeroskip.sw.experiments.layers import MASKS, NINE, random_vector
 from zeroskip.sw.formats.arrayfile import read_npz
 from zeroskip.sw.runtime import backends
@@ -26,7 +26,7 @@ ACTIVATIONS = 0.35
 fully-connected layers."""
 
 PAPER_MHZ = 800
-"""Clock of the paper's machine."""
+"""Clock of the paper's array."""
 
 SIZES = (1, 4, 16, 64, 128, 256)
 """Numbers of PEs of ``bench scaling``."""
@@ -85,15 +85,16 @@ def scaling(layers: str | None, backend: str | None, screen: Screen) -> None:
     _check_exact(results)
 
 
-def ladder(layers: str | None, backend: str | None, screen: Screen) -> None:
-    """See ``zeroskip bench ladder --help``."""
+def ablation(layers: str | None, backend: str | None, screen: Screen) -> None:
+    """See ``zeroskip bench ablation --help``."""
     layers = _names("layer", layers, NINE, NINE)
     results = _run([Job(layer, mask, step, config, balance)
-                    for step, config, balance in benchmarks.ladder(64)
+                    for step, config, balance in benchmarks.ablation(64)
                     for mask in ("random", "skewed") for layer in layers], backend, screen)
     rows = [_row(each) for each in results]
     means = _means(rows, ("utilisation", "bits_per_nonzero"))
-    _show_means(f"one remedy after another; geometric means of {', '.join(layers)}", means, screen)
+    _show_means(f"one improvement after another; geometric means of {', '.join(layers)}", means,
+                screen)
     screen.result({"rows": rows, "means": means})
     _check_exact(results)
 
@@ -111,7 +112,7 @@ def _names(what: str, given: str | None, known: Iterable[str],
 
 
 def _job(layer: str, mask: str, mode: str, pes: int, given: tuple | None = None) -> Job:
-    config = machine(mode, pes, nine=given is None)
+    config = array_config(mode, pes, nine=given is None)
     return Job(layer, mask, mode, config, mode == "zeroskip", given)
 
 

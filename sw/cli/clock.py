@@ -5,7 +5,7 @@ from statistics import geometric_mean
 from zeroskip.sw.cli.backend import chosen
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.experiments import benchmarks
-from zeroskip.sw.experiments.benchmarks import MODES, Job, machine
+from zeroskip.sw.experiments.benchmarks import MODES, Job, array_config
 
 PES = 4
 
@@ -24,7 +24,7 @@ def clock(backend: str | None, screen: Screen) -> None:
     with screen.progress(f"{PES} PEs") as update:
         for done, mode in enumerate(MODES):
             update(done, len(MODES), f"{mode}: cycles in RTL, then place and route")
-            used = [benchmarks.run_job(Job(layer, "random", mode, machine(mode, PES),
+            used = [benchmarks.run_job(Job(layer, "random", mode, array_config(mode, PES),
                                            mode == "zeroskip"), chosen(backend, screen))
                     for layer in LAYERS]
             placed = place(EIE(configs[mode]))

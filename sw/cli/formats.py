@@ -11,7 +11,7 @@ from zeroskip.hw.eie.config import NIBBLES
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.engines.eie.directory import nibbles_for, words_for
 from zeroskip.sw.engines.eie.lower import compile_layers, deepened
-from zeroskip.sw.experiments.benchmarks import fixed_layer, machine
+from zeroskip.sw.experiments.benchmarks import array_config, fixed_layer
 from zeroskip.sw.experiments.layers import NINE, PaperLayer
 
 PES = 64
@@ -110,7 +110,7 @@ def _sizes(layer: PaperLayer, mask: str) -> dict[str, dict[str, float]]:
 
 
 def _entries(indices: np.ndarray) -> Entries:
-    part = compile_layers((fixed_layer(indices),), deepened(machine("zeroskip", PES)))
+    part = compile_layers((fixed_layer(indices),), deepened(array_config("zeroskip", PES)))
     (info,), columns = part.layers, indices.shape[1]
     owners = info.owners(part.config)
     row, column = np.nonzero(indices)

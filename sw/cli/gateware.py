@@ -26,7 +26,7 @@ PACKAGES = {
 """Python packages: what for, how to get them."""
 
 
-def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None:
+def verilog(core: str, out: Path, config: str | None, screen: Screen) -> None:
     """See ``zeroskip verilog --help``."""
     from zeroskip.hw.netlist import emit
     from zeroskip.hw.system.accelerator import Accelerator, register_map
@@ -34,16 +34,16 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
     from zeroskip.hw.system.rdl import systemrdl
 
     known = (*registry.names(), "accelerator")
-    if machine not in known:
-        raise BadInput(f"there is no machine '{machine}'; choose one of {', '.join(known)}")
+    if core not in known:
+        raise BadInput(f"there is no core '{core}'; choose one of {', '.join(known)}")
     if out.suffix not in (".v", ".sv"):
         raise BadInput(f"{out}: Verilog goes into a file that ends in .v or .sv; its ports and "
                        "lint waivers are written beside it")
     described_in, waived_in, registers_in = (out.with_suffix(s) for s in (".json", ".vlt", ".rdl"))
-    files = [out, described_in, waived_in, *[registers_in] * (machine == "accelerator")]
+    files = [out, described_in, waived_in, *[registers_in] * (core == "accelerator")]
     for path in files:
         check_writable(path)
-    if machine == "accelerator":
+    if core == "accelerator":
         names = config.split(",") if config else []
         cores = [each for name in names for each in targets(None, [name.strip()])]
         if len(cores) > MOST:
@@ -55,16 +55,16 @@ def verilog(machine: str, out: Path, config: str | None, screen: Screen) -> None
                  "identity": {"magic": MAGIC.decode(), "version": VERSION,
                               "digest": f"{dut.system.digest():016x}"}}
     else:
-        made = configuration(config, machine)
+        made = configuration(config, core)
         dut = made.component()
         facts = {"config": name_of(made), "digest": made.digest(),
                  "memory_bits": made.memory_bits, "latency": {"stats": dut.stats_latency}}
     ports = emit.ports(dut)
     with screen.progress("Amaranth, Yosys"):
-        text = emit.verilog(dut, machine)
-    described = {"machine": machine, **facts, "ports": ports}
+        text = emit.verilog(dut, core)
+    described = {"core": core, **facts, "ports": ports}
     contents = {out: text, waived_in: emit.waivers()}
-    if machine == "accelerator":
+    if core == "accelerator":
         pages = register_map(dut.system).values()
         contents[registers_in] = systemrdl("accelerator", pages)
         described["registers"] = {f"{page.name}.{name}": address for page in pages

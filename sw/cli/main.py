@@ -61,7 +61,7 @@ def output(text: str):
 @app.command()
 def demo(out: Annotated[Path, output("Folder of the report.")] = Path("demo"),
          backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
-    """Train, prune, pack and run digits models through the RTL of both machines; write a report."""
+    """Train, prune, pack and run digits models through the RTL of both engines; write a report."""
     from zeroskip.sw.cli.demo import demo as run
     run(out, backend, Screen(json, quiet))
 
@@ -207,11 +207,11 @@ def bench_scaling(layers: Layers = None, backend: Backend = None,
     run(layers, backend, Screen(json, quiet))
 
 
-@bench.command("ladder")
-def bench_ladder(layers: Layers = None, backend: Backend = None,
-                 json: Json = False, quiet: Quiet = False) -> None:
-    """From the paper's machine to this one in RTL, one remedy after another."""
-    from zeroskip.sw.cli.bench_eie import ladder as run
+@bench.command("ablation")
+def bench_ablation(layers: Layers = None, backend: Backend = None,
+                   json: Json = False, quiet: Quiet = False) -> None:
+    """From the paper's array to this one in RTL, one improvement after another."""
+    from zeroskip.sw.cli.bench_eie import ablation as run
     run(layers, backend, Screen(json, quiet))
 
 
@@ -294,19 +294,19 @@ def bench_sim(json: Json = False, quiet: Quiet = False) -> None:
 
 
 @app.command()
-def verilog(machine: Annotated[str, typer.Argument(
+def verilog(core: Annotated[str, typer.Argument(
                 help=f"{', '.join(registry.names())} or accelerator")],
             out: Annotated[Path, output("The Verilog file, .v or .sv.")],
             config: Annotated[str | None, typer.Option(
                 help="A named configuration; of an accelerator one or two, with a comma.")] = None,
             json: Json = False, quiet: Quiet = False) -> None:
-    """Write a machine as Verilog, with its ports (.json) and lint waivers (.vlt) beside it.
+    """Write a core as Verilog, with its ports (.json) and lint waivers (.vlt) beside it.
 
-    An accelerator is one machine, or both, behind the registers of the host link, which are
-    written as SystemRDL (.rdl) too.
+    An accelerator is one core or several behind the registers of the host link, which are written
+    as SystemRDL (.rdl) too.
     """
     from zeroskip.sw.cli.gateware import verilog as run
-    run(machine, out, config, Screen(json, quiet))
+    run(core, out, config, Screen(json, quiet))
 
 
 @app.command()
@@ -348,7 +348,7 @@ def main() -> None:
         _stop("there is too little memory to load the libraries of this command; raise the limit "
               "of memory, which 'ulimit -v' shows", 2)
     except TimeoutError as error:
-        _stop(f"the machine stands still: {error}", 1)
+        _stop(f"the core does not answer: {error}", 1)
     except EngineError as error:
         _stop(error, 1)
     except OSError as error:

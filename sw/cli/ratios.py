@@ -25,8 +25,8 @@ from zeroskip.sw.prune.ratios import (
     OneShot,
     Progress,
     Task,
+    density_steps,
     halves,
-    ladder,
     macs,
 )
 from zeroskip.sw.prune.ratios import scan as scan_layers
@@ -45,7 +45,7 @@ def scan(model: Path, recipe: Path, plot: Path | None, screen: Screen) -> None:
     if plot:
         plots.check(plot)
     network, steps, data = _read(model, recipe)
-    densities = ladder().tolist()
+    densities = density_steps().tolist()
     with screen.progress("scanning") as update:
         found = scan_layers(_one_shot(network, steps, data), densities,
                             partial(accuracy, data=data), update)

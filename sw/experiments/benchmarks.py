@@ -101,7 +101,7 @@ LEAST_DEPTH = 65
 """Activations per PE: more than a block or a pass of the paper's, else these count as unbounded."""
 
 
-def machine(mode: str, pes: int, *, nine: bool = True) -> EIEConfig:
+def array_config(mode: str, pes: int, *, nine: bool = True) -> EIEConfig:
     """The array of a mode; with ``nine`` its memories hold any of the nine layers, so that all
     run on one compiled model: two bytes for a weight, two nibbles or a pointer for a column, and
     outputs in clusters of four PEs."""
@@ -183,10 +183,10 @@ def run_jobs(jobs: list[Job], backend: str) -> Iterator[tuple[int, Figures]]:
         pool.shutdown(cancel_futures=True)
 
 
-def ladder(pes: int) -> Iterator[tuple[str, EIEConfig, bool]]:
-    """The paper's machine and compiler, and what turns them into this project's, one by one:
+def ablation(pes: int) -> Iterator[tuple[str, EIEConfig, bool]]:
+    """The paper's array and compiler, and what turns them into this project's, one by one:
     name, configuration, and whether the compiler assigns rows to PEs."""
-    aim, config, balance = machine("zeroskip", pes), machine("paper", pes), False
+    aim, config, balance = array_config("zeroskip", pes), array_config("paper", pes), False
     short = aim.queue_depth - 32    # still a power of two of slots
     yield "paper", config, balance
     for name, changes in {

@@ -1,4 +1,4 @@
-"""The demo's models: handwritten digits, trained and pruned in seconds, for each machine.
+"""The demo's models: handwritten digits, trained and pruned in seconds, for each engine.
 
 The data are scikit-learn's ``load_digits``: 1,797 images of 8 × 8 pixels from 0 to 16, of the
 UCI Optical Recognition of Handwritten Digits set.
@@ -107,7 +107,7 @@ def run_linear(
 ) -> list[Stage]:
     """The fully-connected network dense, pruned and shared, with accuracies on the test images.
 
-    The same seed gives the same bytes on the same machine. Raises ToolMissing without torch.
+    The same seed gives the same bytes on the same computer. Raises ToolMissing without torch.
     """
     train, _ = load()
     return _run(train_linear(train, seed, progress),

@@ -18,7 +18,7 @@ rows; for masks of pruned LSTMs the literature has 1.20 to 1.33."""
 
 @dataclass(frozen=True)
 class PaperLayer:
-    """One of the nine layers, and what the paper's machine of 64 PEs took for it.
+    """One of the nine layers, and what the paper's array of 64 PEs took for it.
 
     Attributes
     ----------

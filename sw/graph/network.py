@@ -299,7 +299,7 @@ def as_samples(what: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndar
 
 
 def as_int8(what: str, values: np.ndarray, input_dtype: str) -> np.ndarray:
-    """The int8 of a machine from inputs of a model that takes ``"int8"`` or ``"uint8"``.
+    """The int8 of an engine from inputs of a model that takes ``"int8"`` or ``"uint8"``.
 
     ``BadInput``, which begins with ``what``, where they have another type.
     """

@@ -1,4 +1,4 @@
-"""Pruning by recipe, from the dense network to what a machine takes."""
+"""Pruning by recipe, from the dense network to what an engine takes."""
 
 import json
 from collections.abc import Callable

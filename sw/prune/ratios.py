@@ -220,7 +220,7 @@ def halves(data: Data, seed: int) -> tuple[Data, Data]:
     return tuple(Data(data.x[rows], data.y[rows]) for rows in np.array_split(order, 2))
 
 
-def ladder(low: float = LOW) -> np.ndarray:
+def density_steps(low: float = LOW) -> np.ndarray:
     """The densities of a scan, from ``low`` to 1 by equal factors."""
     return np.array([*np.geomspace(low, 1, POINTS)[:-1], 1])
 
@@ -248,7 +248,7 @@ def sensitivity(task: Task, progress: Progress | None = None) -> Densities:
     The threshold is the least that meets the budget; between two densities of the scan accuracy
     is taken to be linear. Raises BadInput where the budget cannot be met.
     """
-    densities = ladder(task.low)
+    densities = density_steps(task.low)
     table = scan(task.cut, densities, task.evaluate, progress)
     # what is lost at a density or one above it, from the lowest density up
     losses = {name: np.maximum.accumulate((each[-1] - np.array(each))[::-1])[::-1]

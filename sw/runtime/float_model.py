@@ -164,7 +164,7 @@ class FloatModel:
         for number, each in enumerate(run(self._integers, x)):
             name, units = each.layer.name, inputs(each.layer)
             if number == 0 and before is not None and self._kinds[0][0].kind in "iu":
-                # a machine takes the integers of uint8 less 128
+                # an engine takes the integers of uint8 less 128
                 units = Units(np.int8, 1.0, -128 - int(np.iinfo(before.dtype).min))
             if before is not None:
                 found.append(_disagreement(name, "input", units.real(each.x), _clip(before, units),

@@ -14,7 +14,7 @@ from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.hw.tensorcore.core import TensorCore
 from zeroskip.hw.tensorcore.lane import Lane
 
-CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
+REGRESSION = bool(os.environ.get("ZEROSKIP_REGRESSION"))
 
 
 class Adder(wiring.Component):
@@ -122,7 +122,7 @@ def test_operand_select_of_a_lane(family):
     assert sparse.multipliers == 2
 
 
-@pytest.mark.skipif(not CAMPAIGN, reason="minutes of synthesis; set ZEROSKIP_CAMPAIGN=1")
+@pytest.mark.skipif(not REGRESSION, reason="minutes of synthesis; set ZEROSKIP_REGRESSION=1")
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(("name", "family"), [("tc-8", "ice40"), ("tc-8", "ecp5"),
                                               ("tc-64", "ecp5")])

@@ -27,7 +27,7 @@ from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.runtime import backends
 
-CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
+REGRESSION = bool(os.environ.get("ZEROSKIP_REGRESSION"))
 REASONS = ("useful", "padding", "empty", "fill", "full", "tail")
 """Counters of a PE, one of which counts in each computing cycle."""
 
@@ -304,11 +304,11 @@ def test_counters_are_read_one_a_cycle(latency):
 def machines(draw):
     """A machine, a network and inputs: N 1..16, depths, densities 0..1, sizes 1..300."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    largest = draw(st.sampled_from([8, 40, 300])) if CAMPAIGN else 24
+    largest = draw(st.sampled_from([8, 40, 300])) if REGRESSION else 24
     sizes = draw(st.lists(st.integers(1, largest), min_size=2, max_size=3))
     groups = draw(st.sampled_from([1, 1, 2, 4]))
     config = {
-        "pes": groups * draw(st.integers(1, 16 // groups if CAMPAIGN else max(1, 6 // groups))),
+        "pes": groups * draw(st.integers(1, 16 // groups if REGRESSION else max(1, 6 // groups))),
         "groups": groups,
         "escapes": draw(st.booleans()),
         "drops_empty": draw(st.booleans()),
@@ -327,7 +327,7 @@ def machines(draw):
     return make_case(layers, inputs, draw(st.booleans()), **config), stalls
 
 
-@settings(max_examples=200 if CAMPAIGN else 12, deadline=None, derandomize=True,
+@settings(max_examples=200 if REGRESSION else 12, deadline=None, derandomize=True,
           phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @pytest.mark.timeout(7200)
 @given(machines())

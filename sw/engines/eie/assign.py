@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 
 COLUMN, LOAD = 13, 7
 """Weights of the two terms of the objective: 1 - p and p at p = 0.35, the share of activations
-that are not zero in the paper's fully-connected layers. Integers, so that every machine finds the
+that are not zero in the paper's fully-connected layers. Integers, so that every computer finds the
 same assignment."""
 
 SWEEPS = 6

@@ -55,7 +55,7 @@ def unpack_counts(packed: np.ndarray, nibbles: int,
                   columns: int) -> tuple[np.ndarray, np.ndarray]:
     """First byte of each column and the byte behind its last, int64 [pes, columns] each.
 
-    The inverse of :func:`pack_counts`, as the machine reads: each word from its own base. More
+    The inverse of :func:`pack_counts`, as the array reads: each word from its own base. More
     words may follow.
     """
     pes = len(packed)

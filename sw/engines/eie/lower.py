@@ -71,12 +71,12 @@ _MEMORIES = ("weight_rows", "pointers", "act_depth", "bias_depth", "descriptors"
 
 
 def deepened(config: EIEConfig) -> EIEConfig:
-    """The machine with memories for any network; too large to build, see :func:`cut`."""
+    """The array with memories for any network; too large to build, see :func:`cut`."""
     return _resized(config, **dict.fromkeys(_MEMORIES, 1 << 24))
 
 
 def cut(part: EIEPart) -> EIEPart:
-    """The part on memories just deep enough for it. A machine's cycles do not depend on
+    """The image on memories just deep enough for it. An array's cycles do not depend on
     their depth."""
     config, layers = part.config, part.layers
     unit = NIBBLES if config.counts else 2

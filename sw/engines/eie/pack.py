@@ -210,7 +210,7 @@ def whole(packed: Packed, first: np.ndarray) -> Packed:
 
 
 def unpack(packed: Packed) -> np.ndarray:
-    """Dense uint8 ``[out, in]`` of ``packed``, as the machine reads the bytes.
+    """Dense uint8 ``[out, in]`` of ``packed``, as the array reads the bytes.
 
     Raises :class:`BadInput` where starts or bytes do not describe such a matrix.
     """

@@ -26,7 +26,7 @@ UNSIGNED = 128
 
 @dataclass(frozen=True)
 class Product:
-    """One product for the machine: ``weights`` int8 [m, k], ``x`` int8 [n, k], ``bias`` int32
+    """One product for the core: ``weights`` int8 [m, k], ``x`` int8 [n, k], ``bias`` int32
     [m]; multiplier and shift int32 [m] or None, and the output's zero point."""
 
     weights: np.ndarray
@@ -36,20 +36,20 @@ class Product:
     zero_point: int = 0
 
 
-Machine = Callable[[Product], np.ndarray]
+Compute = Callable[[Product], np.ndarray]
 """Computes a :class:`Product`: int8 [n, m], or int32 without a scale."""
 
 
 def reference(product: Product) -> np.ndarray:
-    """The machine ``golden``: the integer reference."""
+    """Golden: the integer reference."""
     sums = golden.gemm(product.weights, product.x.T).T + product.bias
     if product.scale is None:
         return sums
     return golden.requantise(sums, *product.scale, product.zero_point, relu=False)[0]
 
 
-def core(model, config: TensorCoreConfig) -> Machine:
-    """The machine that ``model``, a core in any simulator, is."""
+def core(model, config: TensorCoreConfig) -> Compute:
+    """What ``model``, a core in any simulator, computes."""
     def run(product: Product) -> np.ndarray:
         m, k = product.weights.shape
         image = ProductImage.of(config, m, k, len(product.x), scale=product.scale,
@@ -59,12 +59,12 @@ def core(model, config: TensorCoreConfig) -> Machine:
     return run
 
 
-def backend(machine: Machine) -> type[Backend]:
-    """An ONNX backend for models of one node, computing on ``machine``."""
+def backend(compute: Compute) -> type[Backend]:
+    """An ONNX backend for models of one node, computing by ``compute``."""
     class TensorCoreBackend(Backend):
         @classmethod
         def prepare(cls, model: onnx.ModelProto, *_device, **_options) -> BackendRep:
-            return Node(model.graph, machine)
+            return Node(model.graph, compute)
 
         @classmethod
         def supports_device(cls, device: str) -> bool:
@@ -75,13 +75,13 @@ def backend(machine: Machine) -> type[Backend]:
 class Node(BackendRep):
     """A graph of one node; raises :class:`BadInput` for any other graph or operator."""
 
-    def __init__(self, graph: onnx.GraphProto, machine: Machine):
+    def __init__(self, graph: onnx.GraphProto, compute: Compute):
         operators = {"MatMulInteger": _matmul_integer, "QLinearMatMul": _qlinear_matmul,
                      "ConvInteger": _conv_integer, "QLinearConv": _qlinear_conv}
         if len(graph.node) != 1 or graph.node[0].op_type not in operators:
             raise BadInput(f"the model has the nodes {', '.join(n.op_type for n in graph.node)}; "
                            f"only one of {', '.join(operators)} runs alone")
-        self._node, self._machine = graph.node[0], machine
+        self._node, self._compute = graph.node[0], compute
         self._names = [value.name for value in graph.input]
         self._operator = operators[self._node.op_type]
 
@@ -90,26 +90,26 @@ class Node(BackendRep):
         given = dict(zip(self._names, inputs, strict=True))
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in self._node.attribute}
         operands = [given.get(name) for name in self._node.input]
-        return (self._operator(self._machine, attributes, *operands),)
+        return (self._operator(self._compute, attributes, *operands),)
 
 
-def _matmul_integer(machine, _attributes, a, b, a_zero=None, b_zero=None):
-    return _matmul(machine, a, _zero(a_zero, a), b, _zero(b_zero, b))
+def _matmul_integer(compute, _attributes, a, b, a_zero=None, b_zero=None):
+    return _matmul(compute, a, _zero(a_zero, a), b, _zero(b_zero, b))
 
 
-def _qlinear_matmul(machine, _attributes, a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero):
+def _qlinear_matmul(compute, _attributes, a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero):
     output = _Output(a_scale, b_scale, y_scale, y_zero)
-    return output.values(_matmul(machine, a, a_zero, b, b_zero, output))
+    return output.values(_matmul(compute, a, a_zero, b, b_zero, output))
 
 
-def _conv_integer(machine, attributes, x, w, x_zero=None, w_zero=None):
-    return _conv(machine, attributes, x, _zero(x_zero, x), w, _zero(w_zero, w))
+def _conv_integer(compute, attributes, x, w, x_zero=None, w_zero=None):
+    return _conv(compute, attributes, x, _zero(x_zero, x), w, _zero(w_zero, w))
 
 
-def _qlinear_conv(machine, attributes, x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero,
+def _qlinear_conv(compute, attributes, x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero,
                   bias=None):
     output = _Output(x_scale, w_scale, y_scale, y_zero)
-    return output.values(_conv(machine, attributes, x, x_zero, w, w_zero, output, bias))
+    return output.values(_conv(compute, attributes, x, x_zero, w, w_zero, output, bias))
 
 
 class _Output:
@@ -130,8 +130,8 @@ class _Output:
         return (y.astype(np.int16) + UNSIGNED * (self._dtype == np.uint8)).astype(self._dtype)
 
 
-def _matmul(machine, a, a_zero, b, b_zero, output=None):
-    """``a`` [..., m, k] times ``b`` [..., k, n]; its columns are the machine's weights."""
+def _matmul(compute, a, a_zero, b, b_zero, output=None):
+    """``a`` [..., m, k] times ``b`` [..., k, n]; its columns are the core's weights."""
     a, a_zero = _int8(a, int(_scalar(a_zero, "first operand")))
     stacks = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     y = np.empty((*stacks, a.shape[-2], b.shape[-1]), np.int32)
@@ -139,11 +139,11 @@ def _matmul(machine, a, a_zero, b, b_zero, output=None):
     right = np.broadcast_to(b, (*stacks, *b.shape[-2:]))
     for at in np.ndindex(stacks):
         weights = right[at].T.astype(np.int16) - np.reshape(b_zero, (-1, 1))
-        y[at] = machine(_product(weights, left[at], a_zero, output))
+        y[at] = compute(_product(weights, left[at], a_zero, output))
     return y
 
 
-def _conv(machine, attributes, x, x_zero, w, w_zero, output=None, bias=None):
+def _conv(compute, attributes, x, x_zero, w, w_zero, output=None, bias=None):
     if attributes.get("group", 1) != 1 or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
         raise BadInput("only a convolution of one group with explicit padding runs; "
                        "write the pads into the model")
@@ -153,7 +153,7 @@ def _conv(machine, attributes, x, x_zero, w, w_zero, output=None, bias=None):
         tuple(attributes.get("pads", (0, 0, 0, 0))), tuple(attributes.get("dilations", (1, 1))))
     weights = w.reshape(len(w), -1).astype(np.int16) - np.reshape(w_zero, (-1, 1))
     patches = columns(x.reshape(len(x), -1), geometry, x_zero)
-    y = fold(machine(_product(weights, patches, x_zero, output, bias)), geometry)
+    y = fold(compute(_product(weights, patches, x_zero, output, bias)), geometry)
     return y.reshape(len(x), len(w), *geometry.output_size)
 
 

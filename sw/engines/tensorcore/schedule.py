@@ -46,7 +46,7 @@ class Schedule:
         """The schedule with the fewest words to load; ``k`` counts bytes, that is pairs with
         4-bit numbers.
 
-        ``BadInput`` if the machine lacks the pattern, or a size leaves the command's fields.
+        ``BadInput`` if the core lacks the pattern, or a size leaves the command's fields.
         """
         if pattern not in config.patterns:
             raise BadInput(f"the tensor core is built for {', '.join(config.patterns)}, not for "

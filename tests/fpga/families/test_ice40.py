@@ -22,7 +22,7 @@ from zeroskip.sw.runtime.board import Board
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.link import Link
 
-CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
+REGRESSION = bool(os.environ.get("ZEROSKIP_REGRESSION"))
 
 BOARD, DIVISOR = BOARDS["icebreaker"], 4
 SYSTEM = design("icebreaker").system
@@ -111,7 +111,7 @@ def test_pll(pll):
                     "DIVQ": "3'101", "FILTER_RANGE": "3'001"}
 
 
-@pytest.mark.skipif(not CAMPAIGN, reason="minutes of the C++ compiler; set ZEROSKIP_CAMPAIGN=1")
+@pytest.mark.skipif(not REGRESSION, reason="minutes of the C++ compiler; set ZEROSKIP_REGRESSION=1")
 @pytest.mark.timeout(900)
 def test_netlist_gives_the_same_bits():
     rng = np.random.default_rng(1)

@@ -36,7 +36,7 @@ def around(shift, width):
 @pytest.fixture(scope="session")
 def requantise(watch):
     """``requantise(pairs, shift, relu)``: outputs for (accumulator, bias), one a cycle in which it
-    does not stand still."""
+    does not stall."""
     def requantise(pairs, shift=0, relu=0, *, width=32):
         dut, log, random = Requantise(EIEConfig(acc_width=width)), [], Random(shift)
 

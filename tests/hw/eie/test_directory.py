@@ -61,7 +61,7 @@ def loads(words):
 @pytest.fixture(scope="session")
 def look(fill, watch):
     """``look(dut, words, layers)``: loads ``words``, then looks up one place a cycle in which all
-    does not stand still; ``layers`` are (stride, balanced, places). Gives (start, stop, empty) of
+    does not stall; ``layers`` are (stride, balanced, places). Gives (start, stop, empty) of
     every place."""
     def look(dut, words, layers):
         log, cycles, rand = [], [], random.Random(len(layers))

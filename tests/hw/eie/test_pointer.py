@@ -253,7 +253,7 @@ def test_a_long_run_of_empty_columns_hides_behind_the_jobs_that_wait(timed, runa
 @KINDS
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_multiplier_never_waits_once_the_runahead_covers_the_latency(timed, counts, size):
-    """Also after it has stood still for long enough to fill the queue."""
+    """Also after it has stalled for long enough to fill the queue."""
     latency = latency_of(EIEConfig(counts=counts))
 
     async def multiplier(ctx, dut):

@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
 """The endpoint of the host link against its model: every answer, every fault of the wire, and
-stalls on all sides; with ``ZEROSKIP_CAMPAIGN=1``, 10,000 frames."""
+stalls on all sides; with ``ZEROSKIP_REGRESSION=1``, 10,000 frames."""
 
 import os
 import random
@@ -28,7 +28,7 @@ from zeroskip.sim.cxxrtl import Model, build
 from zeroskip.sim.endpoint_model import EndpointModel
 from zeroskip.sw.runtime.link import decode_reply, encode_request
 
-FRAMES = 10_000 if os.environ.get("ZEROSKIP_CAMPAIGN") == "1" else 500
+FRAMES = 10_000 if os.environ.get("ZEROSKIP_REGRESSION") == "1" else 500
 REGISTERS, DEPTH = 16, 8
 WORDS, RESULTS = 4 * REGISTERS, 4 * REGISTERS + 4
 ITEMS = [*(Register(f"r{k}", Access.WRITE, [Field("value", 32, "Any.")], "A word.")
@@ -334,7 +334,7 @@ def spoil(rng, wire):
     return "whole", wire
 
 
-def test_campaign_of_faults(pair, run_seed):
+def test_regression_of_faults(pair, run_seed):
     """Dropped, truncated, flipped, duplicated and reordered frames, and garbage between them."""
     rng, expected, late, log = random.Random(20 + run_seed), 0, b"", Counter()
     for _ in range(FRAMES):

@@ -20,7 +20,7 @@ from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.hw.tensorcore.drain import Drain
 from zeroskip.sim.bench import Stalls, receive, send, simulate
 
-CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
+REGRESSION = bool(os.environ.get("ZEROSKIP_REGRESSION"))
 EVERY = ("dense", "2:4", "1:4")
 
 # Buffers so small that chunks, blocks and panels all occur.
@@ -114,7 +114,7 @@ def torch_product(gemm):
 @st.composite
 def gemms(draw):
     """Arguments of one or two GEMMs on one core, and the stalls of its four streams and outputs."""
-    largest = draw(st.sampled_from([1, 3])) if CAMPAIGN else 1
+    largest = draw(st.sampled_from([1, 3])) if REGRESSION else 1
     config = CONFIGS[draw(st.sampled_from(sorted(CONFIGS)))]
     arguments = [(
         config, draw(st.sampled_from(config.patterns)), draw(st.integers(1, 7 * largest)),
@@ -127,7 +127,7 @@ def gemms(draw):
     return arguments, draw(st.lists(kinds, min_size=5, max_size=5))
 
 
-@settings(max_examples=200 if CAMPAIGN else 25, deadline=None, derandomize=True,
+@settings(max_examples=200 if REGRESSION else 25, deadline=None, derandomize=True,
           phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @pytest.mark.timeout(7200)
 @given(case=gemms())
@@ -333,7 +333,7 @@ def senders(dut, flat, streams):
 
 # Reset.
 
-@pytest.mark.parametrize("seed", range(200 if CAMPAIGN else 4))
+@pytest.mark.parametrize("seed", range(200 if REGRESSION else 4))
 @pytest.mark.timeout(600)
 def test_reset_in_the_middle_leaves_nothing_behind(random_gemm, flat, flat_streams, unflatten,
                                                    seed, run_seed):

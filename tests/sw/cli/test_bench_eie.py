@@ -1,4 +1,4 @@
-"""``bench eie``, ``bench scaling`` and ``bench ladder`` on small layers, or on no array at all."""
+"""``bench eie``, ``bench scaling`` and ``bench ablation`` on small layers, or on no array."""
 
 import os
 from dataclasses import replace
@@ -181,7 +181,7 @@ def test_scaling(cli, fake):
 
 @pytest.mark.usefixtures("fake")
 def test_ladder(cli):
-    done = cli("bench", "ladder", "--layers", "NT-We,NT-LSTM", "--json")
+    done = cli("bench", "ablation", "--layers", "NT-We,NT-LSTM", "--json")
     assert (done.code, done.stderr) == (0, "")
     assert len(done.json["rows"]) == 9 * 2 * 2
     means = done.json["means"]
@@ -190,10 +190,10 @@ def test_ladder(cli):
     assert means[-1]["mode"] == "+ column groups"
     first, second = (row["utilisation"] for row in done.json["rows"][:2])
     assert means[0]["utilisation"] == pytest.approx((first * second) ** 0.5)
-    assert "one remedy after another" in cli("bench", "ladder", "--layers", "NT-We").stdout
+    assert "one improvement after another" in cli("bench", "ablation", "--layers", "NT-We").stdout
 
 
-@pytest.mark.parametrize("command", ["scaling", "ladder"])
+@pytest.mark.parametrize("command", ["scaling", "ablation"])
 def test_scaling_and_ladder_refuse(cli, fake, command):
     done = cli("bench", command, "--layers", "NT-We,Alex")
     assert (done.code, done.stdout) == (2, "")

@@ -305,7 +305,7 @@ def test_json_of_an_all_zero_model(cli, tmp_path):
 # --- verify finds a planted bit ---
 
 def places(part):
-    """(PE, address, output, input) of every entry of the second layer, as the machine walks; its
+    """(PE, address, output, input) of every entry of the second layer, as the array reads them; its
     gaps need no escapes."""
     before, own = np.split(part.order, [part.layers[0].slots])
     starts, stops = part.spans(part.segments[1])

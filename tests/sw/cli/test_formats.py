@@ -7,17 +7,17 @@ from zeroskip.sw.cli import formats
 from zeroskip.sw.cli.formats import FORMATS
 from zeroskip.sw.engines.eie.lower import compile_layers, deepened
 from zeroskip.sw.engines.eie.pack import pack
-from zeroskip.sw.experiments.benchmarks import fixed_layer, machine
+from zeroskip.sw.experiments.benchmarks import array_config, fixed_layer
 from zeroskip.sw.experiments.layers import PaperLayer, random_indices
 
 
 @pytest.fixture(params=[(4, 0.3), (64, 0.01)], ids=["plain", "grouped"])
 def layer(request, monkeypatch):
-    """Codebook indices, their rows as the machine holds them, and owners and groups of these."""
+    """Codebook indices, their rows as the array holds them, and owners and groups of these."""
     pes, density = request.param
     monkeypatch.setattr(formats, "PES", pes)
     indices = random_indices("random", (5000, 30), density, seed=3)
-    part = compile_layers((fixed_layer(indices),), deepened(machine("zeroskip", pes)))
+    part = compile_layers((fixed_layer(indices),), deepened(array_config("zeroskip", pes)))
     held = np.where(part.order[:, None] < 0, 0, indices[part.order])
     return indices, held, pes, 4 if part.layers[0].grouped else 1
 

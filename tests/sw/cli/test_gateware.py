@@ -28,7 +28,7 @@ def test_verilog_of_the_tensor_core(core):
     assert sorted(path.name for path in folder.iterdir()) == ["tc.json", "tc.v", "tc.vlt"]
     assert json.loads((folder / "tc.json").read_text()) == described
     config = CONFIGS["tc-8"]
-    assert (described["machine"], described["config"], described["digest"]) == (
+    assert (described["core"], described["config"], described["digest"]) == (
         "tensorcore", "tc-8", config.digest())
     assert described["memory_bits"] == config.memory_bits
     assert described["latency"] == {"stats": 1}
@@ -63,13 +63,13 @@ def test_verilator_lints_the_files_without_a_warning(core):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("machine", "config", "message"), [
+@pytest.mark.parametrize(("core", "config", "message"), [
     ("tensorcore", "eie-4", "there is no configuration 'eie-4'; choose one of tc-64, "),
     ("eie", "tc-8", "there is no configuration 'tc-8'; choose one of eie-4, "),
-    ("gpu", "tc-8", "there is no machine 'gpu'; choose one of eie, tensorcore"),
+    ("gpu", "tc-8", "there is no core 'gpu'; choose one of eie, tensorcore"),
 ])
-def test_configuration_of_another_machine(cli, tmp_path, machine, config, message):
-    done = cli("verilog", machine, "-o", tmp_path / "m.v", "--config", config)
+def test_configuration_of_another_machine(cli, tmp_path, core, config, message):
+    done = cli("verilog", core, "-o", tmp_path / "m.v", "--config", config)
     assert (done.code, done.stdout) == (2, "")
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []

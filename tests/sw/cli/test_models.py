@@ -70,7 +70,7 @@ def quantised(path, *shape):
     return weight
 
 
-# --- which machine takes a layer ---
+# --- which engine takes a layer ---
 
 def test_each_layer_goes_where_it_fits(cli, folder):
     done = cli(*compile_(folder, "--json"))
@@ -346,7 +346,7 @@ def test_verify_with_what_is_not_its_model(cli, folder, model, message):
 
 
 def test_verify_with_the_model_of_integers(cli, folder):
-    """Inputs are the model's own; --raw are the machine's, 128 less."""
+    """Inputs are the model's own; --raw are the core's, 128 less."""
     quantised(folder / "model.onnx", 12, 5)
     x = np.random.default_rng(3).integers(0, 256, (4, 12)).astype(np.uint8)
     cli("compile", folder / "model.onnx", "-o", folder / "model.zsk", *targets("tc-8"))

@@ -1,5 +1,5 @@
 """Programs that somebody changed, every CRC-32 made good again: each is refused, or gives the
-real outputs that it gave before. With ``ZEROSKIP_CAMPAIGN=1``, 2,000 in place of 60."""
+real outputs that it gave before. With ``ZEROSKIP_REGRESSION=1``, 2,000 in place of 60."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.run import run_program
 
-MUTANTS = 2000 if os.environ.get("ZEROSKIP_CAMPAIGN") == "1" else 60
+MUTANTS = 2000 if os.environ.get("ZEROSKIP_REGRESSION") == "1" else 60
 VALUES = (0, 1, -1, 2, 127, 128, 1 << 31, 1 << 62, 1 << 70, 10**400, 0.5, 1e-300, 1e300, True,
           False, None, "", "relu", "none", "dense", "2:4", "float32", "uint8", [], {}, [1, 2])
 

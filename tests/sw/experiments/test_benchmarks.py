@@ -10,7 +10,14 @@ import pytest
 from zeroskip.hw.eie.config import paper, zeroskip
 from zeroskip.sim.cases import fixed_layer
 from zeroskip.sw.engines.eie.lower import compile_layers
-from zeroskip.sw.experiments.benchmarks import CODEBOOK, Job, ladder, machine, run_jobs, run_layer
+from zeroskip.sw.experiments.benchmarks import (
+    CODEBOOK,
+    Job,
+    ablation,
+    array_config,
+    run_jobs,
+    run_layer,
+)
 from zeroskip.sw.experiments.layers import NINE, random_indices, random_vector
 from zeroskip.sw.runtime import backends
 
@@ -19,7 +26,7 @@ from zeroskip.sw.runtime import backends
 def run():
     """One segment on 8 PEs, with padding: a PE has 25 rows."""
     return run_layer(random_indices("random", (200, 48), 0.06), random_vector(48, 0.4),
-                     machine("paper", 8, nine=False), backends.rtl("python"), balance=False)
+                     array_config("paper", 8, nine=False), backends.rtl("python"), balance=False)
 
 
 def test_the_layer_is_exact(run):
@@ -46,7 +53,7 @@ def test_bits_per_nonzero_by_hand(run):
 
 
 def test_layers_share_one_machine_if_its_memories_hold_them():
-    config = machine("zeroskip", 4, nine=False)
+    config = array_config("zeroskip", 4, nine=False)
     small, other, large = (
         run_layer(random_indices("random", shape, 0.3), random_vector(shape[1], 0.5), config,
                   backends.rtl("python")).part.config
@@ -57,7 +64,7 @@ def test_layers_share_one_machine_if_its_memories_hold_them():
 
 
 def test_the_papers_machine_keeps_its_blocks_and_passes():
-    config = machine("paper", 1, nine=False)
+    config = array_config("paper", 1, nine=False)
     run = run_layer(random_indices("random", (70, 130), 0.1), random_vector(130, 0.5), config,
                     backends.rtl("python"))
     assert run.exact
@@ -70,13 +77,13 @@ def test_the_papers_machine_keeps_its_blocks_and_passes():
 def test_the_machine_of_the_nine_layers_holds_them(mode, name):
     indices = NINE[name].weights("skewed", 64)
     layer = replace(fixed_layer(indices), codebook=CODEBOOK)
-    compile_layers((layer,), machine(mode, 64), balance=False)
+    compile_layers((layer,), array_config(mode, 64), balance=False)
 
 
 def test_the_ladder_leads_from_the_papers_machine_to_this_one():
-    steps = list(ladder(64))
-    assert steps[0] == ("paper", machine("paper", 64), False)
-    assert steps[-1][1:] == (machine("zeroskip", 64), True)
+    steps = list(ablation(64))
+    assert steps[0] == ("paper", array_config("paper", 64), False)
+    assert steps[-1][1:] == (array_config("zeroskip", 64), True)
     assert [balance for _, _, balance in steps] == [False] * 3 + [True] * 6
     assert all(before[1:] != after[1:] for before, after in pairwise(steps))
 

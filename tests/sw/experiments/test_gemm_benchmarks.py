@@ -12,7 +12,7 @@ from zeroskip.sw.experiments import gemm_benchmarks
 from zeroskip.sw.experiments.gemm_benchmarks import SHAPES, random_layer, run_gemm, steady_state
 from zeroskip.sw.runtime import backends
 
-CAMPAIGN = bool(os.environ.get("ZEROSKIP_CAMPAIGN"))
+REGRESSION = bool(os.environ.get("ZEROSKIP_REGRESSION"))
 SMALL = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16,
                          patterns=("dense", "2:4", "1:4"))
 M, K, N = 8, 32, 6
@@ -116,7 +116,7 @@ def test_steady_state_is_the_whole_factor(monkeypatch, rtl, pattern, factor):
     assert asked == [(256, 768, 64), (256, 768, 128)]
 
 
-@pytest.mark.skipif(not CAMPAIGN, reason="a minute of simulation; set ZEROSKIP_CAMPAIGN=1")
+@pytest.mark.skipif(not REGRESSION, reason="a minute of simulation; set ZEROSKIP_REGRESSION=1")
 @pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if config.sparse])
 def test_steady_state_of_the_named_configurations(name):
     config = CONFIGS[name]

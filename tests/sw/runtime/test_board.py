@@ -20,7 +20,7 @@ from zeroskip.sw.errors import LinkError
 from zeroskip.sw.runtime.board import Board, Patience
 from zeroskip.sw.runtime.link import Identity, OutOfRange
 
-CAMPAIGN = "ZEROSKIP_CAMPAIGN" in os.environ
+REGRESSION = "ZEROSKIP_REGRESSION" in os.environ
 
 
 class BusLink:
@@ -93,7 +93,7 @@ def test_a_job_through_the_registers(case, link):
 @pytest.mark.timeout(900)
 def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link, run_seed):
     rng, board = np.random.default_rng(5 + run_seed), board_of(link, case)
-    for _ in range(200 if CAMPAIGN else 15):
+    for _ in range(200 if REGRESSION else 15):
         device = board.device("eie")
         kind = rng.integers(3)
         if kind == 0:       # in the middle of a word of the load, or of a vector

@@ -1,5 +1,5 @@
 """The host's side of the link over a wire that loses, spoils, doubles and reorders frames; with
-``ZEROSKIP_CAMPAIGN=1``, until 10^6 of them have been sent."""
+``ZEROSKIP_REGRESSION=1``, until 10^6 of them have been sent."""
 
 import os
 import random
@@ -25,7 +25,7 @@ from zeroskip.sw.runtime.link import (
     encode_request,
 )
 
-FRAMES = 1_000_000 if os.environ.get("ZEROSKIP_CAMPAIGN") == "1" else 3_000
+FRAMES = 1_000_000 if os.environ.get("ZEROSKIP_REGRESSION") == "1" else 3_000
 REGISTERS, DEPTH, BASE, WINDOW = 600, 700, 0x10, 0x4000
 
 
@@ -323,7 +323,7 @@ def test_spoilt_reply_is_none(frame):
     assert decode_reply(frame) is None
 
 
-def test_campaign_of_faults_executes_each_frame_once_and_takes_no_wrong_word(run_seed):
+def test_regression_of_faults_executes_each_frame_once_and_takes_no_wrong_word(run_seed):
     random.seed(10 + run_seed)  # the first number of a link
     rng, fault, board = random.Random(11 + run_seed), Fault(12 + run_seed, 0.15), Board()
     wire = Wire(board, fault)

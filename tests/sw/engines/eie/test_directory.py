@@ -96,7 +96,7 @@ def test_words_of_other_layers_may_follow():
 
 
 def test_a_wrong_base_is_seen():
-    """Every word is read from its own base, as the machine does."""
+    """Every word is read from its own base, as the array does."""
     packed = pack_counts(starts_of([1] * 17), 1)
     packed[0, 3] += 5
     starts, stops = unpack_counts(packed, 1, 17)

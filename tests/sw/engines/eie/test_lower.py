@@ -1,4 +1,4 @@
-"""The memory images of the EIE array, walked as the machine walks them, give back exactly the
+"""The memory images of the EIE array, read as the array reads them, give back exactly the
 layers; every segment, need and choice of the compiler."""
 
 from dataclasses import replace
@@ -41,7 +41,7 @@ def network(*widths, density=0.4):
         for i, (outputs, inputs) in enumerate(shapes))
 
 
-# --- the machine in plain Python ---
+# --- the array in plain Python ---
 
 def span(config, pointers, segment, column):
     """Start and end of a column in a PE with these pointers, a list."""

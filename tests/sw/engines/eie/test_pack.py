@@ -307,7 +307,7 @@ def test_unpack_refuses_starts_of_another_shape(escapes):
 
 
 def walked(column, rows, escapes):
-    """A column of one PE byte by byte, as the machine does; None where it leaves its rows."""
+    """A column of one PE byte by byte, as the array does; None where it leaves its rows."""
     dense, row, escaped = [0] * rows, 0, False
     while escapes and column and not column[-1]:
         column = column[:-1]

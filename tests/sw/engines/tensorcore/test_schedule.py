@@ -1,4 +1,4 @@
-"""What the host streams into a tensor core: it fits the machine, and a machine in plain numpy,
+"""What the host streams into a tensor core: it fits the core, and a core in plain numpy,
 which reads the streams as the gateware's docstrings say, gets the product."""
 
 import re
