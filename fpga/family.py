@@ -99,6 +99,8 @@ class Family(ABC):
     constraints, routed, bitstream : str
         Names of the files: of the pins, what ``packer`` takes, and what it gives.
     pll : Limits
+    unconstrained : list of str
+        nextpnr's arguments for a design whose ports may lie on any pin.
     device : str
         The chip, as nextpnr calls it.
     """
@@ -115,6 +117,7 @@ class Family(ABC):
     routed: ClassVar[str]
     bitstream: ClassVar[str]
     pll: ClassVar[Limits]
+    unconstrained: ClassVar[list[str]] = []
 
     device: str
 

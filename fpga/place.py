@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from amaranth.lib import wiring
 
 from zeroskip.fpga.blocks import CLUSTERS
-from zeroskip.fpga.families.ecp5 import ECP5
+from zeroskip.fpga.family import Family
 from zeroskip.fpga.flow import CriticalPath, critical_path, fmax, netlist, route, synthesise
 from zeroskip.fpga.shell import Shell
 from zeroskip.hw import tools
@@ -49,7 +49,7 @@ class Placed:
 
 
 def place(
-    component: wiring.Component, *, chip: ECP5 = ECP5("85k"),   # noqa: B008 - it is frozen
+    component: wiring.Component, *, chip: Family,
     seeds: Sequence[int] = (1, 2, 3),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Placed:

@@ -112,7 +112,9 @@ ALLOWED = {
                    "hw/system"},
     "sim": {*COMMON, "sw/engines", "sw/compiler", "sw/runtime", "sw/engines/eie", "hw",
             "hw/netlist", "hw/fronts", "hw/system", "hw/eie"},
-    "fpga": {"sw", "hw", "hw/netlist", "hw/system", "hw/eie", "hw/tensorcore"},
+    "fpga": {"sw", "hw", "hw/netlist", "hw/system"},
+    "fpga/families": {"sw", "fpga"},
+    "fpga/boards": {"sw", "fpga", "fpga/families", "hw/system", "hw/eie", "hw/tensorcore"},
 }
 """What each package may import; ``sw/experiments`` and ``sw/cli`` anything that imports neither.
 Boards and the cases for tests of the array name built-in engines; nothing else of this does."""

@@ -44,7 +44,7 @@ def test_every_command_is_shown_and_exists():
     from zeroskip.sw.cli.main import app
 
     known = get_command(app).commands
-    named = {path: set(re.findall(r"zeroskip ([a-z]+)", path.read_text()))
+    named = {path: set(re.findall(r"zeroskip ([a-z]+(?:-[a-z]+)*)", path.read_text()))
              for path in (README, USAGE)}
     assert named[README] < set(known)
     assert named[USAGE] | {"demo"} == set(known)

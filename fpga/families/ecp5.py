@@ -43,9 +43,8 @@ class ECP5(Family):
     packer = Tool("ecppack", _MODULE, "tool.run_ecppack(sys.argv[1:])", _PACKAGE)
     constraints, routed, bitstream = "pins.lpf", "routed.config", "design.bit"
     pll = Limits((400, 800), (3.125, 400), 128, 80, range(1, 129))
-
     unconstrained: ClassVar[list[str]] = ["--lpf-allow-unconstrained"]
-    """nextpnr's argument for a design whose ports may lie on any pin."""
+
     resets: ClassVar[Buffer] = Buffer("DCCA", "CLKI", "CLKO", {"CE": "1"}, least=1000)
     """There are 16 global networks."""
     plans: ClassVar[dict[str, Plan]] = {"85k": Plan(

@@ -15,6 +15,7 @@ LAYERS = ("VGG-7", "Alex-8", "NT-LSTM")
 
 def clock(backend: str | None, screen: Screen) -> None:
     """See ``zeroskip bench clock --help``."""
+    from zeroskip.fpga.families.ecp5 import ECP5
     from zeroskip.fpga.place import place
     from zeroskip.hw.eie.array import EIE
     from zeroskip.hw.eie.config import paper, zeroskip
@@ -27,7 +28,7 @@ def clock(backend: str | None, screen: Screen) -> None:
             used = [benchmarks.run_job(Job(layer, "random", mode, array_config(mode, PES),
                                            mode == "zeroskip"), chosen(backend, screen))
                     for layer in LAYERS]
-            placed = place(EIE(configs[mode]))
+            placed = place(EIE(configs[mode]), chip=ECP5("85k"))
             useful = geometric_mean(figures.utilisation for figures in used)
             rows.append({
                 "mode": mode, "lut": placed.lut / PES, "ff": placed.ff / PES,

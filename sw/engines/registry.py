@@ -1,10 +1,15 @@
 """The engines by name. A built-in one is imported when it is asked for."""
 
-from pkgutil import resolve_name
+from __future__ import annotations
 
-from zeroskip.hw.core import CoreConfig
-from zeroskip.sw.engines.base import Engine
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
+
 from zeroskip.sw.errors import BadInput
+
+if TYPE_CHECKING:   # the command line asks for names before it imports anything large
+    from zeroskip.hw.core import CoreConfig
+    from zeroskip.sw.engines.base import Engine
 
 _ENGINES: dict[str, str | Engine] = {
     "eie": "zeroskip.sw.engines.eie.engine:EIEEngine",

@@ -164,14 +164,14 @@ def test_counts_and_paths_are_those_of_the_report_without_the_shell(stand_in):
 def test_what_nextpnr_says_when_it_fails_is_in_the_error(stand_in):
     stand_in("raise SystemExit('no room')")
     with pytest.raises(BuildError, match="nextpnr failed:\nno room"):
-        place(Register(1))
+        place(Register(1), chip=ECP5("85k"))
 
 
 def test_too_large(stand_in):
     stand_in("print('Info:  DP16KD:  300/  208  144%\\nInfo: placing', flush=True)")
     with pytest.raises(DoesNotFit, match="^the component needs 300 block RAMs where the board has "
                                          "208; choose a smaller configuration$"):
-        place(Register(1))
+        place(Register(1), chip=ECP5("85k"))
 
 
 def test_a_missing_nextpnr_is_named_before_any_work(monkeypatch):
@@ -179,5 +179,5 @@ def test_a_missing_nextpnr_is_named_before_any_work(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     steps = []
     with pytest.raises(ToolMissing, match=r"no nextpnr-ecp5.*pip install 'zeroskip\[fpga\]'"):
-        place(Register(1), progress=lambda *step: steps.append(step))
+        place(Register(1), chip=ECP5("85k"), progress=lambda *step: steps.append(step))
     assert steps == []

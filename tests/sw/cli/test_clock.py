@@ -18,7 +18,7 @@ def placed(monkeypatch):
     used by 0.5 and 0.72."""
     configs, utilisation = [], iter([0.5, 0.72] * 2)
 
-    def instead(component):
+    def instead(component, chip):
         configs.append(component.config)
         Fragment.get(component, None)   # Amaranth warns of a design that nothing elaborates
         path = CriticalPath(("queue.level", "full"), 2.0, 3.0, 4)

@@ -43,7 +43,7 @@ def test_demo_writes_a_report_and_a_program_that_runs(cli, tmp_path):
         assert (model["simulator"], model["images"], model["outputs_compared"]) == ("python", 5, 50)
         assert model["speedup"] > 1
         program = tmp_path / "demo" / model["engine"] / "digits.zsk"
-        assert Program.load(program).inputs == 64
+        assert Program.load(program).input.size == 64
         verified = cli("verify", program, "--input", tmp_path / "demo/digits.npy",
                        "--backend", "golden,python", "--model", program.with_suffix(".onnx"), "-q")
         assert verified == (0, "", "")

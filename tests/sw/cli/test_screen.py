@@ -160,7 +160,8 @@ def test_progress_shows_every_bracket(monkeypatch):
 
 # --- one name for each thing ---
 
-WRITE = {"demo", "prune", "search", "compile", "run", "convert", "verilog", "build"}
+WRITE = {"demo", "prune", "search", "compile", "run", "convert", "verilog", "build",
+         "export-c"}
 
 
 def test_every_command_that_writes_its_result_has_the_same_option():

@@ -294,7 +294,7 @@ def test_the_batch_reaches_the_image():
     network = Network((Linear("fc", weights(3, 8, "2:4"), np.zeros(3, np.float32), "none"),))
     for batch, expected in ((None, 8), (3, 3)):
         (image,) = compile_network(network, np.ones((2, 8), np.float32), CORE,
-                                   batch=batch).program.parts
+                                   batch=batch).program.images
         assert image.batch == expected
 
 

@@ -143,8 +143,11 @@ def test_three_cores_each_compute_a_program_of_their_own():
                      for outputs, depth in ((7, 3), (4, 5)))
     config = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=16, activation_words=16)
     weight = rng.integers(-128, 128, (5, 12)).astype(np.int8)
-    layer = Int8Layer("fc", weight, rng.integers(-99, 99, 5), np.full(5, 1 << 30, np.int32),
-                      np.full(5, 38, np.int32), "none", None, 12, 5, 1.0, 0, 1.0, 0, False)
+    layer = Int8Layer(
+        name="fc", weight=weight, bias=rng.integers(-99, 99, 5),
+        multiplier=np.full(5, 1 << 30, np.int32), shift=np.full(5, 38, np.int32),
+        activation="none", geometry=None, inputs=12, outputs=5, input_scale=1.0,
+        input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
     part = TensorCorePart.packed(config, (layer, "dense"), batch=3)
     x = rng.integers(-128, 128, (3, 12)).astype(np.int8)
     sums = x.astype(np.int64) @ weight.T + layer.bias

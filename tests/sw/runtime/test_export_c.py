@@ -23,9 +23,10 @@ from zeroskip.sw.runtime.export_c import c_header
 def core():
     rng = np.random.default_rng(3)
     layer = Int8Layer(
-        "fc", rng.integers(-128, 128, (5, 12)).astype(np.int8), rng.integers(-99, 99, 5),
-        np.full(5, 1 << 30, np.int32), np.full(5, 38, np.int32), "none", None, 12, 5, 1.0, 0, 1.0,
-        0, False)
+        name="fc", weight=rng.integers(-128, 128, (5, 12)).astype(np.int8),
+        bias=rng.integers(-99, 99, 5), multiplier=np.full(5, 1 << 30, np.int32),
+        shift=np.full(5, 38, np.int32), activation="none", geometry=None, inputs=12, outputs=5,
+        input_scale=1.0, input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
     config = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
     return TensorCorePart.packed(config, (layer, "dense"), batch=3)
 

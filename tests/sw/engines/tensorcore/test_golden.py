@@ -146,7 +146,7 @@ def fully_connected(rng, raw=False, activation="none"):
         weight=random_int8(rng, 3, 10), bias=rng.integers(-5000, 5000, 3),
         multiplier=np.full(3, (1 << 30) + 12345, np.int32), shift=np.array([36, 38, 37], np.int32),
         activation=activation, geometry=None, inputs=10, outputs=3, input_zero_point=0,
-        output_zero_point=-7, raw=raw)
+        output_zero_point=-7, raw=raw, ties="away")
 
 
 @pytest.mark.parametrize("activation", ["none", "relu"])
