@@ -19,6 +19,7 @@ def placed(monkeypatch):
     configs, utilisation = [], iter([0.5, 0.72] * 2)
 
     def instead(component, chip):
+        assert chip.device == "85k"
         configs.append(component.config)
         Fragment.get(component, None)   # Amaranth warns of a design that nothing elaborates
         path = CriticalPath(("queue.level", "full"), 2.0, 3.0, 4)
