@@ -68,7 +68,7 @@ Step = EngineStep | HostStep
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A compiled network: steps that read and write named buffers, for now in a chain.
+    """A compiled network: a chain of steps that read and write named buffers.
 
     Attributes
     ----------

@@ -246,13 +246,13 @@ def test_weights_that_are_kept(operate, gemm_sizes, gemms, keeps):
     log = operate(dut, sizes, loads, use, [dut.ready], lambda seed: [Stalls(seed, 0.3)] * 2)
     assert sum(valid and ready for _, valid, ready, *_ in log) == sum(
         len(words) for parts in loads for words in parts)
-    ahead = walks = 0
+    ahead = gemms_begun = 0
     for start, valid, ready, release, _ in log:
-        ahead, walks = (0, walks + 1) if start else (ahead, walks)
+        ahead, gemms_begun = (0, gemms_begun + 1) if start else (ahead, gemms_begun)
         ahead += valid and ready
         if release and ahead > 0:
-            ahead -= sizes[walks - 1].steps
-        assert ahead <= 2 * sizes[walks - 1].steps if walks else not ahead
+            ahead -= sizes[gemms_begun - 1].steps
+        assert ahead <= 2 * sizes[gemms_begun - 1].steps if gemms_begun else not ahead
 
 
 def test_kept_weights_cost_no_cycle(operate, gemm_sizes):
