@@ -1,0 +1,287 @@
+"""A model as every front end delivers it and the compiler takes it: named values, and nodes that
+read and write them.
+
+A graph is for one run of the model, so that every shape is known: on one sample, or on as many as
+an export with a fixed batch takes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from math import prod
+
+import numpy as np
+import onnx
+
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.network import Layer, Network
+from zeroskip.sw.graph.session import Session
+from zeroskip.sw.graph.types import TensorType
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """What the model says of a value.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        With the batch.
+    dtype : numpy.dtype
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNode:
+    """A product, with its bias and activation, that an engine may compute.
+
+    It takes what it reads as rows of ``layer.inputs`` values, in order, and writes as many rows of
+    ``layer.outputs``: samples, tokens, steps of time.
+    """
+
+    layer: Layer
+    reads: tuple[str]
+    writes: tuple[str]
+
+    @property
+    def name(self) -> str:
+        """That of the layer."""
+        return self.layer.name
+
+
+@dataclass(frozen=True)
+class ViewNode:
+    """The same values in the same order under another shape."""
+
+    reads: tuple[str]
+    writes: tuple[str]
+
+
+@dataclass(frozen=True, eq=False)
+class OperatorNode:
+    """An operator that the host computes.
+
+    Attributes
+    ----------
+    name : str
+    proto : onnx.NodeProto
+    reads, writes : tuple of str
+        Without constants, and without outputs that are left out.
+    reason : str
+        Why no engine takes it; empty where it is no product.
+    """
+
+    name: str
+    proto: onnx.NodeProto
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    reason: str = ""
+
+
+Node = LayerNode | ViewNode | OperatorNode
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A model.
+
+    Attributes
+    ----------
+    source : str
+        Its name in messages.
+    nodes : tuple of Node
+        Each behind those whose values it reads.
+    types : dict of str to ValueType
+        Of every value.
+    inputs, outputs : tuple of str
+    batch : int
+        Samples of a run; the first dimension of inputs and outputs, where it is theirs.
+    quantised : dict of str to TensorType
+        Values that are integers, and what they stand for.
+    constants : dict of str to onnx.TensorProto
+        Operands of operators.
+    opsets : tuple of onnx.OperatorSetIdProto
+    """
+
+    source: str
+    nodes: tuple[Node, ...]
+    types: Mapping[str, ValueType]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    batch: int = 1
+    quantised: Mapping[str, TensorType] = field(default_factory=dict)
+    constants: Mapping[str, onnx.TensorProto] = field(default_factory=dict)
+    opsets: tuple[onnx.OperatorSetIdProto, ...] = ()
+
+    @classmethod
+    def of(cls, network: Network) -> "Graph":
+        """The graph of a chain of layers."""
+        names = ["input"]
+        for layer in network.layers:
+            name = layer.name
+            while name in names:
+                name += "'"
+            names.append(name)
+        dtype = np.dtype(network.input_dtype)
+        types = {"input": ValueType((1, *network.input_shape), dtype)}
+        quantised = {}
+        for layer, name in zip(network.layers, names[1:], strict=True):
+            own = layer.quantised
+            types[name] = ValueType((1, layer.outputs), own.output.dtype if own
+                                    else np.dtype(np.float32))
+            if own:
+                quantised[name] = own.output
+        types[names[-1]] = ValueType((1, *network.output_shape), types[names[-1]].dtype)
+        nodes = tuple(LayerNode(layer, (a,), (b,)) for layer, a, b in
+                      zip(network.layers, names, names[1:], strict=False))
+        return cls("the network", nodes, types, ("input",), (names[-1],), quantised=quantised)
+
+    @property
+    def layers(self) -> tuple[LayerNode, ...]:
+        """The products."""
+        return tuple(node for node in self.nodes if isinstance(node, LayerNode))
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Of each value that is another one under another shape: that one."""
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            if isinstance(node, ViewNode):
+                found[node.writes[0]] = self.source_of(node.reads[0], found)
+        return found
+
+    def source_of(self, value: str, sources: Mapping[str, str] | None = None) -> str:
+        """The value itself, or the one that it is a view of."""
+        return (self.sources if sources is None else sources).get(value, value)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[LayerNode, ...] | tuple[OperatorNode, ...], ...]:
+        """The nodes in an order of execution: each layer alone, and all operators together that
+        need no layer between them."""
+        stage = {value: (0, OperatorNode) for value in self.inputs}
+        levels: list[tuple[int, bool, int, LayerNode | OperatorNode]] = []
+        for number, node in enumerate(self.nodes):
+            kind = OperatorNode if isinstance(node, OperatorNode) else LayerNode
+            if isinstance(node, ViewNode):
+                stage[node.writes[0]] = stage[node.reads[0]]
+                continue
+            level = max((own + (other is not kind) for own, other in
+                         (stage[value] for value in node.reads)), default=0)
+            levels.append((level, kind is OperatorNode, number, node))
+            stage.update(dict.fromkeys(node.writes, (level, kind)))
+        groups: list = []
+        for (_, host), each in groupby(sorted(levels, key=lambda found: found[:3]),
+                                       key=lambda found: found[:2]):
+            nodes = [found[3] for found in each]
+            groups += [tuple(nodes)] if host else [(node,) for node in nodes]
+        return tuple(groups)
+
+    def evaluate(self, inputs: Mapping[str, np.ndarray],
+                 wanted: Sequence[str]) -> dict[str, np.ndarray]:
+        """Values [runs, values] of some names, by those of the inputs [runs, ...]: layers in
+        float32, operators in onnxruntime."""
+        values = {name: np.asarray(x).reshape(len(x), -1) for name, x in inputs.items()}
+        runs = len(next(iter(values.values())))
+        last = self._last_uses(wanted)
+        for number, group in enumerate(self.groups):
+            if isinstance(group[0], LayerNode):
+                node, = group
+                values[node.writes[0]] = self._layer(node, values[self.source_of(node.reads[0])])
+            else:
+                model, reads, writes = self.host_model(group)
+                given = [values[self.source_of(name)] for name in reads]
+                values.update(zip(writes, Session(model).run(given, runs), strict=True))
+            for name in [name for name in values if last.get(name, -1) <= number]:
+                if name not in wanted:
+                    del values[name]
+        return {name: values[self.source_of(name)] for name in wanted}
+
+    def _last_uses(self, wanted: Sequence[str]) -> dict[str, int]:
+        found = {self.source_of(name): len(self.groups) for name in wanted}
+        for number, group in enumerate(self.groups):
+            for node in group:
+                for name in node.reads:
+                    source = self.source_of(name)
+                    found[source] = max(found.get(source, 0), number)
+        return found
+
+    def _layer(self, node: LayerNode, x: np.ndarray) -> np.ndarray:
+        own = node.layer.quantised
+        rows = x.reshape(-1, node.layer.inputs)
+        if own:
+            rows = self.quantised[node.reads[0]].to_float(rows).astype(np.float32)
+        y = node.layer.forward(rows)
+        if own:
+            y = self.quantised[node.writes[0]].to_integer(y)[0]
+        return y.reshape(len(x), -1)
+
+    def host_model(self, group: Sequence[OperatorNode]) -> tuple[bytes, list[str], list[str]]:
+        """Operators as an ONNX model, and the names of its inputs and outputs."""
+        inside = {name for node in group for name in node.writes}
+        members, reads, views = set(map(id, group)), {}, {}
+        for name in (name for node in group for name in node.reads):
+            if self.source_of(name) not in inside:
+                reads[name] = self._info(name)
+            elif name not in inside:
+                views.setdefault(self.source_of(name), set()).add(name)
+        later = {self.source_of(name) for name in self.outputs} | {
+            self.source_of(name) for node in self.nodes if id(node) not in members
+            for name in node.reads}
+        writes = [name for node in group for name in node.writes if name in later]
+        operands = {name for node in group for name in node.proto.input}
+        constants = [self.constants[name] for name in sorted(operands & set(self.constants))]
+        protos = []
+        for node in group:
+            protos.append(node.proto)
+            for source in node.writes:
+                for view in sorted(views.get(source, ())):
+                    shape = onnx.numpy_helper.from_array(
+                        np.array(self.types[view].shape, np.int64), f"{view}:shape")
+                    constants.append(shape)
+                    protos.append(onnx.helper.make_node("Reshape", [source, shape.name], [view]))
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph(protos, "host", list(reads.values()),
+                                   [self._info(name) for name in writes], constants),
+            opset_imports=list(self.opsets),
+            ir_version=onnx.helper.find_min_ir_version_for(list(self.opsets)))
+        return model.SerializeToString(deterministic=True), list(reads), writes
+
+    def _info(self, name: str) -> onnx.ValueInfoProto:
+        found = self.types[name]
+        return onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(found.dtype), found.shape)
+
+    def network(self) -> Network:
+        """The graph as a chain of layers; ``BadInput`` with a table of what stands in the way."""
+        from zeroskip.sw.graph.reasons import table
+        operators = [node for node in self.nodes if isinstance(node, OperatorNode)]
+        if operators:
+            count = "1 node" if len(operators) == 1 else f"{len(operators)} nodes"
+            raise BadInput(f"{self.source} has {count} that no engine computes, and only a chain "
+                           f"of layers can be changed here.\n{table(operators)}")
+        return self._chain()
+
+    def _chain(self) -> Network:
+        layers = self.layers
+        if not layers:
+            raise BadInput(f"{self.source} holds no linear layer and no convolution; give a model "
+                           "with at least one.")
+        ends = [*self.inputs, *(node.writes[0] for node in layers)]
+        reads = [self.source_of(node.reads[0]) for node in layers]
+        if len(self.inputs) != 1 or len(self.outputs) != 1 \
+                or [*reads, self.source_of(self.outputs[0])] != ends:
+            raise BadInput(f"{self.source} branches, and only a chain of layers can be changed "
+                           "here; give a model in which each layer reads what the one before it "
+                           "writes.")
+        first, last = self.types[self.inputs[0]], self.types[self.outputs[0]]
+        return Network(tuple(node.layer for node in layers), first.dtype.name,
+                       first.shape[1:], last.shape[1:])
