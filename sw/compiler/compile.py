@@ -1,6 +1,7 @@
 """A trained network into a program and its reference."""
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -10,12 +11,15 @@ import numpy as np
 from zeroskip.hw.core import CoreConfig
 from zeroskip.sw import files
 from zeroskip.sw.compiler import placement, reference
+from zeroskip.sw.compiler.linking import chains, link
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines import registry
-from zeroskip.sw.engines.base import Image, ReferenceLayer
+from zeroskip.sw.engines.base import ReferenceLayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.tensorfile import read_safetensors
-from zeroskip.sw.graph.network import Network, as_int8, as_samples
+from zeroskip.sw.graph.graph import Graph, LayerNode
+from zeroskip.sw.graph.network import Network
+from zeroskip.sw.graph.samples import Samples, runs
 from zeroskip.sw.quantize.calibration import check_weights, ranges, samples
 
 SUFFIX = ".zsk"
@@ -59,20 +63,20 @@ def check_name(path: Path) -> None:
                        f"{path.name} is not there; give another name, or move it")
 
 
-def compile_network(network: Network, calibration: np.ndarray | None,
+def compile_network(model: Network | Graph, calibration: Samples | None,
                     *configs: CoreConfig, batch: int | None = None) -> Compiled:
-    """Quantises and packs ``network``, each layer for the engine that suits it best.
+    """Quantises and packs ``model``, each layer for the engine that suits it best.
 
     Parameters
     ----------
-    network : Network
+    model : Network or Graph
         For an EIE array, layers of at most 15 distinct non-zero weights keep them as their
         codebook, others are shared by k-means; for a tensor core, weights become int8, and
-        zeros in a 2:4 (or 1:4) pattern are skipped.
-    calibration : array of the network's input type, or None
-        Inputs that set the scales, batch first, flat or in the network's shape; None only where
-        every layer is quantised already. The ranges of all tensors are found in the network as a
-        whole, so that the engines on both sides of a tensor see the same.
+        zeros in a 2:4 (or 1:4) pattern are skipped. What is no layer runs on the host.
+    calibration : array, or arrays by the names of the inputs, or None
+        Inputs that set the scales, batch first, flat or in the model's shape; None only where
+        every layer is quantised already. The ranges of all values are found in the model as a
+        whole, so that the engines on both sides of a value see the same.
     configs : one of each engine at most
         Of the engines that take a layer; see :func:`zeroskip.sw.compiler.placement.place`.
     batch : int, optional
@@ -87,44 +91,74 @@ def compile_network(network: Network, calibration: np.ndarray | None,
     """
     if batch is not None and batch < 1:
         raise BadInput(f"a batch must be 1 sample or more, not {batch}")
+    graph = Graph.of(model) if isinstance(model, Network) else model
+    given = None
     if calibration is not None:
-        calibration = as_samples("the calibration array", calibration, network.input_shape)
-    elif not all(layer.quantised for layer in network.layers):
+        given = runs(graph, "the calibration array", calibration)
+    elif not all(node.layer.quantised for node in graph.layers):
         raise BadInput("the network holds layers that are not quantised; give samples to "
                        "calibrate them with")
-    placed = [placement.place(layer, configs) for layer in network.layers]
-    x = spans = None
-    if calibration is not None:
-        check_weights(network)
-        x = samples(network, _real(network, calibration))
-        spans = ranges(network, x)
-    images: list[Image] = []
-    layers: list[ReferenceLayer] = []
-    reports: list = []
-    start = 0
-    for config, group in groupby(placed, key=lambda each: each[0]):
-        end = start + len(list(group))
-        section, engine = Network(network.layers[start:end]), registry.of(config)
-        quantised, report = engine.quantise(section, x, spans and spans[start:end + 1], config)
-        images.append(engine.lower(quantised, config, batch))
+    if not graph.layers:
+        raise BadInput(f"{graph.source} holds no layer that an engine computes; give a model with "
+                       "a linear layer or a convolution")
+    sections = _sections(graph, configs)
+    images, layers, reports = {}, [], []
+    for section, quantised, report in _quantised(graph, sections, given):
+        images[id(section.nodes[0])] = registry.of(section.config).lower(
+            quantised, section.config, batch)
         layers += quantised
         reports += report
-        if x is not None and end < len(placed):
-            x = section.forward(x)[-1]
-        start = end
-    program = Program.chain(images, layers, network.input_dtype, network.input_shape,
-                            network.output_shape)
+    program = link(graph, [(section.nodes, images[id(section.nodes[0])])
+                           for section in sections], layers)
     return Compiled(program, tuple(layers), tuple(reports))
 
 
-def _real(network: Network, calibration: np.ndarray) -> np.ndarray:
-    """The real values that the inputs of a network stand for."""
-    if network.input_dtype == "float32":
-        return calibration
-    integers = as_int8("the calibration array", calibration, network.input_dtype)
-    first = network.layers[0].quantised
-    assert first is not None    # as a network says that takes integers
-    return first.input.to_float(integers)
+@dataclass(frozen=True, eq=False)
+class _Section:
+    """Consecutive layers for one core, and the chain of layers, for whatever cores, that they are
+    in."""
+
+    config: CoreConfig
+    nodes: tuple[LayerNode, ...]
+    chain: tuple[LayerNode, ...]
+
+
+def _sections(graph: Graph, configs: Sequence[CoreConfig]) -> list[_Section]:
+    """In the order in which they run."""
+    sections = []
+    for chain in chains(graph):
+        placed = [(placement.place(node.layer, configs)[0], node) for node in chain]
+        sections += [_Section(config, tuple(node for _, node in group), chain)
+                     for config, group in groupby(placed, key=lambda each: each[0])]
+    return sections
+
+
+def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, np.ndarray] | None
+               ) -> Iterator[tuple[_Section, tuple[ReferenceLayer, ...], tuple]]:
+    """Each section in integers, and its report."""
+    values, spans = {}, {}
+    if given is not None:
+        for node in graph.layers:
+            check_weights(Network((node.layer,)))
+        values = graph.evaluate(given, [section.nodes[0].reads[0] for section in sections])
+    for section in sections:
+        network, x, own = Network(tuple(node.layer for node in section.nodes)), None, None
+        if given is not None:
+            chain = Network(tuple(node.layer for node in section.chain))
+            key, at = id(section.chain), section.chain.index(section.nodes[0])
+            if key not in spans:
+                first = section.chain[0].reads[0]
+                spans[key] = ranges(chain, samples(chain, _rows(graph, first, values[first],
+                                                                chain.inputs)))
+            own = spans[key][at:at + len(section.nodes) + 1]
+            reads = section.nodes[0].reads[0]
+            x = samples(network, _rows(graph, reads, values[reads], network.inputs))
+        yield section, *registry.of(section.config).quantise(network, x, own, section.config)
+
+
+def _rows(graph: Graph, name: str, values: np.ndarray, inputs: int) -> np.ndarray:
+    """Values of a name as real inputs of a layer, float32 [rows, inputs]."""
+    return graph.real(name, values).reshape(-1, inputs)
 
 
 def storage(program: Program) -> dict[str, int]:

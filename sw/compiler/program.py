@@ -1,17 +1,22 @@
-"""The program file, ``model.zsk``: everything that one network puts into the cores.
+"""The program file, ``model.zsk``: everything that one network puts into the cores, and what the
+host does between them.
 
-A safetensors file. Its tensors are those of the images, ``step{i}.`` before each name; its
-metadata holds, under ``zeroskip``, a JSON object: the format ``version``, the ``reference``'s
-digest, ``input_dtype``, ``buffers`` (by name: shape, dtype, scale, zero_point), ``steps`` in their
-order, and ``crc32``, a CRC-32 of every tensor; under ``crc32`` a CRC-32 of that JSON text. A step
-has the names of the buffers that it ``reads`` and ``writes``. That of an engine has its ``engine``,
-the target ``config`` and its ``digest``, and what the image's class says of itself; that of the
-host has a ``rule`` of :data:`zeroskip.sw.compiler.rules.RULES`.
+A safetensors file. Its tensors are those of the images, ``step{i}.`` before each name, and the ONNX
+models of the host, ``step{i}.model``, uint8; its metadata holds, under ``zeroskip``, a JSON object:
+the format ``version``, the ``reference``'s digest, the ``batch``, ``inputs`` and ``outputs`` (the
+model's own ``name`` and ``dtype``, and the ``buffer``), ``buffers`` (by name: shape, dtype, scale,
+zero_point), ``steps`` in their order, and ``crc32``, a CRC-32 of every tensor; under ``crc32`` a
+CRC-32 of that JSON text. A step has the names of the buffers that it ``reads`` and ``writes``. That
+of an engine has its ``engine``, the target ``config`` and its ``digest``, and what the image's class
+says of itself; it takes its buffer as rows of as many values as the image has inputs. That of the
+host has a ``rule`` of :data:`zeroskip.sw.compiler.rules.RULES`, or ``onnx`` for a model, whose
+operands and results are the buffers in order.
 """
 
+import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,13 +29,23 @@ from zeroskip.sw.engines.base import Image, ReferenceLayer
 from zeroskip.sw.engines.checks import check_choice, check_range, check_shape
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.tensorfile import parse_json, read_safetensors, write_safetensors
+from zeroskip.sw.graph.session import Session
 from zeroskip.sw.graph.types import TensorType
 
-VERSION = 4
+VERSION = 5
 """Format version that this code writes and reads."""
 
 INPUT = "input"
-"""The buffer that the first step reads."""
+"""The only input of a chain."""
+
+ONNX = "onnx"
+"""The rule of a step that runs a model of operators."""
+
+LONGEST = (1 << 31) - 1
+"""Most values of a buffer."""
+
+ENGINES = (np.int8, np.int16)
+"""Types of an engine's inputs, into which the caller of a program converts float inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,33 +78,65 @@ class HostStep:
         return {"rule": self.rule}
 
 
-Step = EngineStep | HostStep
+@dataclass(frozen=True, eq=False)
+class OperatorStep:
+    """The host runs operators that no engine has, in onnxruntime."""
+
+    session: Session
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+    def header(self) -> dict:
+        """What the file says of it, beside the names."""
+        return {"rule": ONNX}
+
+
+Step = EngineStep | HostStep | OperatorStep
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the model.
+
+    Attributes
+    ----------
+    name, dtype : str
+        As the model has it.
+    buffer : str
+    """
+
+    name: str
+    dtype: str
+    buffer: str
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A compiled network: a chain of steps that read and write named buffers.
+    """A compiled network: steps that read and write named buffers.
 
     Attributes
     ----------
     buffers : dict of str to TensorType
-        In the order in which they are written; the first is :data:`INPUT`. Those of the model's
-        input and output have the model's shape, the others are flat.
-    steps : tuple of EngineStep or HostStep
-        In order; the first and the last are an engine's.
+        In the order in which they are written, the inputs first. Their shapes are those of a run,
+        without a batch of 1.
+    steps : tuple of EngineStep, HostStep or OperatorStep
+        In order.
+    inputs, outputs : tuple of Port
+        Of the model.
     reference : str
-        Digest of the integer reference that was written beside it, with the types of input and
-        output. Scales, zero points, shapes and images are bound to it: :meth:`load` takes the
+        Digest of the integer reference that was written beside it, and of all that is said here.
+        Scales, zero points, shapes and images are bound to it: :meth:`load` takes the
         reference out of them again and compares.
-    input_dtype : str
-        Type of the model's input: ``"float32"``, or ``"int8"`` or ``"uint8"`` where the model
-        takes integers; an engine takes those of uint8 less 128.
+    batch : int
+        Samples that go through together, as the model was exported.
     """
 
     buffers: dict[str, TensorType]
     steps: tuple[Step, ...]
-    reference: str
-    input_dtype: str = "float32"
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    reference: str = ""
+    batch: int = 1
 
     @classmethod
     def chain(cls, images: Sequence[Image], layers: Iterable[ReferenceLayer],
@@ -100,8 +147,15 @@ class Program:
         Where one image's outputs are other integers than the next one's inputs, the host converts
         them. The shapes are those of a sample; () is a flat one.
         """
-        program = cls(*_linked(images, input_shape, output_shape), "", input_dtype)
-        return replace(program, reference=program.digest(layers))
+        first = images[0].input
+        made = Builder({INPUT: replace(first, shape=tuple(input_shape) or first.shape)})
+        last = INPUT
+        for image in images:
+            last = made.engine(image, last, [layer.name for layer in image.layers])
+        if output_shape:
+            made.buffers[last] = replace(made.buffers[last], shape=tuple(output_shape))
+        ends = Port(INPUT, input_dtype, INPUT), Port(last, "float32", last)
+        return made.program((ends[0],), (ends[1],), layers)
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -115,18 +169,41 @@ class Program:
 
     @property
     def input(self) -> TensorType:
-        """The type of the input."""
-        return self.buffers[INPUT]
+        """The type of the only, or first, input."""
+        return self.buffers[self.inputs[0].buffer]
 
     @property
     def output(self) -> TensorType:
-        """The type of the output."""
-        return self.buffers[self.steps[-1].writes[-1]]
+        """The type of the only, or first, output."""
+        return self.buffers[self.outputs[0].buffer]
+
+    def rows(self, step: EngineStep) -> int:
+        """Rows of the image's inputs in a run."""
+        return self.buffers[step.reads[0]].size // step.image.inputs
 
     def with_images(self, *images: Image) -> "Program":
         """The same program with other images for the same layers, in order."""
-        buffers, steps = _linked(images, self.input.shape, self.output.shape)
-        return replace(self, buffers=buffers, steps=steps)
+        buffers = {port.buffer: self.buffers[port.buffer] for port in self.inputs}
+        steps, left = [], iter(images)
+        for step in self.steps:
+            if not isinstance(step, EngineStep):
+                buffers |= {name: self.buffers[name] for name in step.writes}
+                steps.append(step)
+                continue
+            image, rows = next(left), self.rows(step)
+            own = dict(zip((i for i, sent in enumerate(step.image.sent) if sent), step.writes,
+                           strict=True))
+            writes = []
+            for i, (layer, kind, sent) in enumerate(zip(image.layers, image.types, image.sent,
+                                                        strict=True)):
+                if sent:
+                    writes.append(own.get(i) or _new(layer.name, self.buffers | buffers))
+                    found = _times(kind, rows)
+                    if i in own and self.buffers[own[i]].size == found.size:
+                        found = replace(found, shape=self.buffers[own[i]].shape)
+                    buffers[writes[-1]] = found
+            steps.append(EngineStep(image, step.reads, tuple(writes)))
+        return replace(self, buffers=buffers, steps=tuple(steps))
 
     def traced(self) -> "Program":
         """The same program with a buffer for the outputs of every layer."""
@@ -135,8 +212,10 @@ class Program:
     def digest(self, layers: Iterable[ReferenceLayer]) -> str:
         """What :attr:`reference` is where these layers are the reference."""
         return reference.digest(layers, {
-            "input_dtype": self.input_dtype, "input_shape": self.input.shape,
-            "output_shape": self.output.shape})
+            "batch": self.batch, "inputs": [asdict(port) for port in self.inputs],
+            "outputs": [asdict(port) for port in self.outputs],
+            "buffers": [[name, str(kind)] for name, kind in self.buffers.items()],
+            "steps": [[step.reads, step.writes, _digest(step)] for step in self.steps]})
 
     def save(self, path: Path) -> None:
         """Writes the file."""
@@ -144,7 +223,9 @@ class Program:
         header = json.dumps({
             "version": VERSION,
             "reference": self.reference,
-            "input_dtype": self.input_dtype,
+            "batch": self.batch,
+            "inputs": [asdict(port) for port in self.inputs],
+            "outputs": [asdict(port) for port in self.outputs],
             "buffers": [{"name": name, "shape": kind.shape, "dtype": kind.dtype.name,
                          "scale": kind.scale, "zero_point": kind.zero_point}
                         for name, kind in self.buffers.items()],
@@ -169,7 +250,8 @@ class Program:
             program = cls(
                 {each["name"]: _type(each) for each in header["buffers"]},
                 tuple(_step(i, described, tensors) for i, described in enumerate(header["steps"])),
-                header["reference"], header["input_dtype"])
+                *(tuple(Port(**port) for port in header[which]) for which in ("inputs", "outputs")),
+                header["reference"], header["batch"])
             if len(program.buffers) < len(header["buffers"]):
                 raise ValueError("two buffers have one name")
             digests = [described.get("digest") for described in header["steps"]
@@ -193,28 +275,30 @@ class Program:
             if isinstance(step, EngineStep):
                 for name, tensor in step.image.tensors().items():
                     yield f"step{i}.{name}", tensor
+            elif isinstance(step, OperatorStep):
+                yield f"step{i}.model", np.frombuffer(step.session.model, np.uint8)
 
     def _check(self, tensors: dict[str, np.ndarray]) -> None:
-        """Each step, that they follow one another and take the input, that no tensor is left over,
+        """Each step, that they follow one another and take the inputs, that no tensor is left over,
         and that all of it is what the reference says; ``ValueError`` on a misfit."""
-        if not self.steps:
-            raise ValueError("it has 0 steps, expected 1 or more")
+        if not self.images:
+            raise ValueError("it has 0 steps of an engine, expected 1 or more")
         for i, step in enumerate(self.steps):
             if isinstance(step, EngineStep):
                 try:
                     step.image.check()
                 except ValueError as error:
                     raise ValueError(f"step {i} ({step.image.engine}): {error}") from None
-        self._check_chain()
+        check_range("batch", self.batch, 1, LONGEST)
+        self._check_ports()
+        self._check_order()
         for i, step in enumerate(self.steps):
             if isinstance(step, EngineStep):
                 self._check_engine(i, step)
-            else:
+            elif isinstance(step, HostStep):
                 self._check_host(i, step)
-        check_choice("the input's type", self.input_dtype, ("float32", "int8", "uint8"))
-        if self.input_dtype != "float32" and self.input.dtype != np.int8:
-            raise ValueError(f"the input's type is {self.input_dtype}, but step 0 takes "
-                             f"{self.input.dtype}")
+            else:
+                self._check_operators(i, step)
         for name in sorted(set(tensors) - {name for name, _ in self._tensors()}):
             raise ValueError(f"tensor '{name}' belongs to no layer")
         if self.digest(layer for image in self.images
@@ -222,62 +306,128 @@ class Program:
             raise ValueError("its scales, zero points, shapes or images are not those of the "
                              "reference that it was compiled with")
 
-    def _check_chain(self) -> None:
-        """Each step reads what the one before it has written last, and every buffer is one of
-        theirs."""
-        names = [INPUT]
+    def _check_ports(self) -> None:
+        for port in (*self.inputs, *self.outputs):
+            if port.buffer not in self.buffers:
+                raise ValueError(f"it has no buffer '{port.buffer}' for {port.name!r}")
+        if not self.inputs or not self.outputs:
+            raise ValueError("it has no input, or no output")
+        for port in self.inputs:
+            own = self.buffers[port.buffer].dtype
+            integers = own in ENGINES and port.dtype in ("float32", "int8", "uint8")
+            if not integers and port.dtype != own.name:
+                raise ValueError(f"the input's type is {port.dtype}, but step 0 takes {own}")
+            if port.dtype in ("int8", "uint8") and own != np.int8 and port.dtype != own.name:
+                raise ValueError(f"the input's type is {port.dtype}, but step 0 takes {own}")
+
+    def _check_order(self) -> None:
+        """Each step reads what is there already, and every buffer is one of theirs."""
+        names = [port.buffer for port in self.inputs]
         for i, step in enumerate(self.steps):
-            if step.reads != (names[-1],):
-                raise ValueError(f"step {i} reads {list(step.reads)}, expected [{names[-1]!r}]")
+            for name in step.reads:
+                if name not in names:
+                    raise ValueError(f"step {i} reads {name!r}, which no step before it writes")
             names += step.writes
         if names != list(self.buffers):
-            raise ValueError(f"its buffers are {list(self.buffers)}, but its steps read and write "
-                             f"{names}")
+            raise ValueError(f"its buffers are {list(self.buffers)}, but its steps write {names}")
+        for name, kind in self.buffers.items():
+            if not all(isinstance(size, int) and 0 < size <= LONGEST for size in kind.shape) \
+                    or kind.size > LONGEST:
+                raise ValueError(f"buffer '{name}' has the shape {list(kind.shape)}, expected "
+                                 f"whole numbers, and at most {LONGEST} values")
 
     def _check_engine(self, number: int, step: EngineStep) -> None:
         image = step.image
         kinds = [kind for kind, sent in zip(image.types, image.sent, strict=True) if sent]
-        if len(step.writes) != len(kinds):
-            raise ValueError(f"step {number} writes {len(step.writes)} buffers, but its image "
-                             f"sends {len(kinds)}")
+        if len(step.writes) != len(kinds) or len(step.reads) != 1:
+            raise ValueError(f"step {number} reads {len(step.reads)} and writes {len(step.writes)} "
+                             f"buffers, but its image takes 1 and sends {len(kinds)}")
+        before, rows = self.buffers[step.reads[0]], self.rows(step)
+        if before.size != rows * image.inputs:
+            raise ValueError(f"buffer '{step.reads[0]}' has {before.size} values, expected a "
+                             f"multiple of the {image.inputs} that step {number} takes")
         for name, kind in zip((*step.reads, *step.writes), (image.input, *kinds), strict=True):
-            found = self.buffers[name]
-            ends = name in (INPUT, self.steps[-1].writes[-1])
-            check_shape(f"shape of buffer '{name}'", found.shape, kind.size, ends)
-            if found.flat != kind:
-                raise ValueError(f"buffer '{name}' is {found}, but step {number} has {kind}")
+            check_shape(f"shape of buffer '{name}'", self.buffers[name].shape, rows * kind.size)
+            if self.buffers[name].flat != _times(kind, rows):
+                raise ValueError(f"buffer '{name}' is {self.buffers[name]}, but step {number} has "
+                                 f"{kind}")
 
     def _check_host(self, number: int, step: HostStep) -> None:
         check_choice(f"rule of step {number}", step.rule, tuple(RULES))
-        if number in (0, len(self.steps) - 1):
-            raise ValueError(f"step {number} is the host's, expected an engine's")
-        if len(step.writes) != 1:
-            raise ValueError(f"step {number} writes {len(step.writes)} buffers, expected 1")
+        if len(step.writes) != 1 or len(step.reads) != 1:
+            raise ValueError(f"step {number} reads {len(step.reads)} and writes {len(step.writes)} "
+                             "buffers, expected 1 of each")
         before, after = self.buffers[step.reads[0]], self.buffers[step.writes[0]]
         check_range(f"values that step {number} gives", after.size, before.size, before.size)
 
+    def _check_operators(self, number: int, step: OperatorStep) -> None:
+        reads, writes = step.session.check(f"step {number}")
+        for which, names, kinds in (("reads", step.reads, reads), ("writes", step.writes, writes)):
+            found = [(self.buffers[name].size, self.buffers[name].dtype) for name in names]
+            if found != kinds:
+                raise ValueError(f"step {number} {which} {found} values, but its model has {kinds}")
 
-def _linked(images: Sequence[Image], input_shape: tuple[int, ...],
-            output_shape: tuple[int, ...]) -> tuple[dict[str, TensorType], tuple[Step, ...]]:
-    """Buffers and steps of images that follow one another."""
-    buffers, last = {INPUT: images[0].input}, INPUT
-    steps: list[Step] = []
-    for image in images:
-        if buffers[last] != image.input:
-            name = _new(f"{last}:{image.engine}", buffers)
-            steps.append(HostStep("convert", (last,), (name,)))
-            buffers[name], last = image.input, name
-        writes = []
-        for layer, kind, sent in zip(image.layers, image.types, image.sent, strict=True):
+
+class Builder:
+    """Buffers and steps, one after another.
+
+    Attributes
+    ----------
+    buffers : dict of str to TensorType
+    steps : list of Step
+    """
+
+    def __init__(self, inputs: dict[str, TensorType]):
+        self.buffers, self.steps = dict(inputs), []
+
+    def convert(self, name: str, wanted: TensorType, called: str) -> str:
+        """A buffer with the values of another as ``wanted`` has them; its shape does not count."""
+        own = self.buffers[name]
+        if replace(own, shape=()) == replace(wanted, shape=()):
+            return name
+        made = _new(called, self.buffers)
+        self.steps.append(HostStep("convert", (name,), (made,)))
+        self.buffers[made] = replace(wanted, shape=own.shape)
+        return made
+
+    def engine(self, image: Image, name: str, names: Sequence[str],
+               shape: tuple[int, ...] = ()) -> str:
+        """The buffer of the last layer that ``image`` makes of one, whose layers' outputs are
+        called ``names`` and have ``shape`` in the end."""
+        own = self.convert(name, image.input, f"{name}:{image.engine}")
+        rows, writes = self.buffers[own].size // image.inputs, []
+        for called, kind, sent in zip(names, image.types, image.sent, strict=True):
             if sent:
-                writes.append(_new(layer.name, buffers))
-                buffers[writes[-1]] = kind
-        steps.append(EngineStep(image, (last,), tuple(writes)))
-        last = writes[-1]
-    for name, shape in ((INPUT, input_shape), (last, output_shape)):
+                writes.append(_new(called, self.buffers))
+                self.buffers[writes[-1]] = _times(kind, rows)
         if shape:
-            buffers[name] = replace(buffers[name], shape=tuple(shape))
-    return buffers, tuple(steps)
+            self.buffers[writes[-1]] = replace(self.buffers[writes[-1]], shape=shape)
+        self.steps.append(EngineStep(image, (own,), tuple(writes)))
+        return writes[-1]
+
+    def operators(self, session: Session, reads: Sequence[str],
+                  writes: Mapping[str, TensorType]) -> None:
+        """What a model of the host makes of buffers."""
+        self.buffers.update(writes)
+        self.steps.append(OperatorStep(session, tuple(reads), tuple(writes)))
+
+    def program(self, inputs: tuple[Port, ...], outputs: tuple[Port, ...],
+                layers: Iterable[ReferenceLayer], batch: int = 1) -> Program:
+        """All of it, bound to the reference ``layers``."""
+        made = Program(self.buffers, tuple(self.steps), inputs, outputs, "", batch)
+        return replace(made, reference=made.digest(layers))
+
+
+def _times(kind: TensorType, rows: int) -> TensorType:
+    """The type of so many rows."""
+    return replace(kind, shape=(rows * kind.size,))
+
+
+def _digest(step: Step) -> str:
+    """What a step does, apart from the numbers of an image."""
+    if isinstance(step, OperatorStep):
+        return hashlib.sha256(step.session.model).hexdigest()
+    return step.rule if isinstance(step, HostStep) else step.image.config.digest()
 
 
 def _new(name: str, taken: dict[str, TensorType]) -> str:
@@ -296,6 +446,8 @@ def _type(described: dict) -> TensorType:
 def _step(number: int, described: dict, tensors: dict[str, np.ndarray]) -> Step:
     """One step from its JSON object and the file's tensors."""
     names = tuple(described["reads"]), tuple(described["writes"])
+    if described.get("rule") == ONNX:
+        return OperatorStep(Session(tensors[f"step{number}.model"].tobytes()), *names)
     if "rule" in described:
         return HostStep(described["rule"], *names)
     engine, prefix = described["engine"], f"step{number}."

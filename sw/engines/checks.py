@@ -37,9 +37,9 @@ def check_choice(name: str, value, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}, expected {' or '.join(map(repr, choices))}")
 
 
-def check_shape(name: str, shape: tuple[int, ...], values: int, deep: bool) -> None:
-    """The shape of a sample of so many values: of one dimension, or ``deep`` of more."""
-    if not 1 <= len(shape) <= (MOST_DIMENSIONS if deep else 1) \
+def check_shape(name: str, shape: tuple[int, ...], values: int) -> None:
+    """A shape of so many values."""
+    if not 1 <= len(shape) <= MOST_DIMENSIONS \
             or not all(isinstance(size, int) and size > 0 for size in shape) \
             or prod(shape) != values:
         raise ValueError(f"{name} is {list(shape)}, expected the sizes of {values} values")

@@ -13,16 +13,13 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.external import load_external
+from zeroskip.sw.graph import session
 
 OPSET = 21
 """Operator set to which older models are converted."""
 
 OLDEST = 7
 DOMAINS = ("", "ai.onnx")
-
-CONTROL = ("If", "Loop", "Scan", "SequenceMap")
-RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-          "RandomUniformLike")
 
 
 def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
@@ -124,11 +121,11 @@ def _refuse(model: onnx.ModelProto, source: str) -> None:
     """Raises BadInput for what nothing here can run."""
     for node in model.graph.node:
         what = None
-        if node.domain not in (*DOMAINS, "com.microsoft"):
+        if node.domain not in session.DOMAINS:
             what = "an operator of its own"
-        elif node.op_type in CONTROL:
+        elif node.op_type in session.CONTROL:
             what = "control flow, which is decided while the model runs"
-        elif node.op_type in RANDOM:
+        elif node.op_type in session.RANDOM:
             what = "drawn anew on each run"
         if what:
             operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type

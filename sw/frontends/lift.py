@@ -113,7 +113,7 @@ class _Lift:
         reads = tuple(dict.fromkeys(name for name in node.input
                                     if name and name not in self.tensors))
         writes = tuple(filter(None, node.output))
-        if standard and node.op_type in VIEWS and self._is_view(node):
+        if standard and self._keeps_values(node):
             return ViewNode((node.input[0],), (node.output[0],))
         reason = ""
         if standard and node.op_type in PRODUCTS:
@@ -122,6 +122,34 @@ class _Lift:
             except Reject as refused:
                 reason = str(refused)
         return OperatorNode(self._name(node), node, reads, writes, reason)
+
+    def _keeps_values(self, node: onnx.NodeProto) -> bool:
+        """Whether a node's output stands for the same real values in the same order."""
+        if node.op_type in VIEWS:
+            return self._is_view(node)
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            return False
+        before, after = node.input[0], node.output[0]
+        integers = before if node.op_type == "DequantizeLinear" else after
+        try:
+            own = self.constants.grid(node, 1, 2, self.types[integers].dtype)
+        except Reject:
+            return False
+        own = replace(own, shape=(self.types[integers].size,))
+        found = self.quantised.setdefault(self._source(integers), own)
+        if node.op_type == "DequantizeLinear":
+            return found == own
+        if before in self.inputs:   # which is rounded before it goes in
+            return all(each.op_type == "QuantizeLinear" for each in self.readers[before]) \
+                and len(self.readers[before]) == 1 and before not in self.outputs
+        return self._is_dequantised(before, replace(own, shape=()))
+
+    def _source(self, name: str) -> str:
+        """What a value is a view of."""
+        while name in self.producers and self.producers[name].op_type in VIEWS \
+                and self._is_view(self.producers[name]):
+            name = self.producers[name].input[0]
+        return name
 
     def _is_view(self, node: onnx.NodeProto) -> bool:
         before, after = self.types.get(node.input[0]), self.types[node.output[0]]
@@ -141,6 +169,7 @@ class _Lift:
         if node.input[0] in self.constants:
             raise Reject("its weights are its first operand")
         reads, grid = self._integers_before(node.input[0])
+        grid = grid or self._grid_of(reads)
         known = Known(self.constants, lambda name: self.types[name].shape,
                       lambda name: self.types[name].dtype, grid)
         found = product(node, self._name(node), known)
@@ -168,11 +197,19 @@ class _Lift:
                 weight=found.integers.weight.reshape(len(units), -1),
                 weight_scale=found.integers.scale, bias=np.rint(units).astype(np.int64),
                 input=before, output=after))
-            self.quantised[reads] = self._stands_for(reads, before)
-            self.quantised[writes] = self._stands_for(writes, after)
+            for name, kind in ((reads, before), (writes, after)):
+                own = self._stands_for(name, kind)
+                found = self.quantised.setdefault(self._source(name), own)
+                if found != own:
+                    raise Reject(f"it takes {own}, but {found} reaches it")
         _check_finite(self.source, layer)
         self.taken |= {id(node) for node in nodes}
         return LayerNode(layer, (reads,), (writes,))
+
+    def _grid_of(self, name: str) -> TensorType | None:
+        """How integers are quantised, where that is known."""
+        found = self.quantised.get(self._source(name))
+        return found and replace(found, shape=())
 
     def _stands_for(self, name: str, own: TensorType) -> TensorType:
         """What the model's own integers stand for, where the engine's are int8."""

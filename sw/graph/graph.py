@@ -60,7 +60,8 @@ class LayerNode:
 
 @dataclass(frozen=True)
 class ViewNode:
-    """The same values in the same order under another shape."""
+    """The same values in the same order under another shape; or integers for the real values that
+    they stand for, or the other way about."""
 
     reads: tuple[str]
     writes: tuple[str]
@@ -140,6 +141,8 @@ class Graph:
                                     else np.dtype(np.float32))
             if own:
                 quantised[name] = own.output
+                if dtype.kind != "f":
+                    quantised.setdefault("input", own.input)
         types[names[-1]] = ValueType((1, *network.output_shape), types[names[-1]].dtype)
         nodes = tuple(LayerNode(layer, (a,), (b,)) for layer, a, b in
                       zip(network.layers, names, names[1:], strict=False))
@@ -198,12 +201,12 @@ class Graph:
                 values[node.writes[0]] = self._layer(node, values[self.source_of(node.reads[0])])
             else:
                 model, reads, writes = self.host_model(group)
-                given = [values[self.source_of(name)] for name in reads]
+                given = [self.seen(name, values[self.source_of(name)]) for name in reads]
                 values.update(zip(writes, Session(model).run(given, runs), strict=True))
             for name in [name for name in values if last.get(name, -1) <= number]:
                 if name not in wanted:
                     del values[name]
-        return {name: values[self.source_of(name)] for name in wanted}
+        return {name: self.seen(name, values[self.source_of(name)]) for name in wanted}
 
     def _last_uses(self, wanted: Sequence[str]) -> dict[str, int]:
         found = {self.source_of(name): len(self.groups) for name in wanted}
@@ -214,13 +217,26 @@ class Graph:
                     found[source] = max(found.get(source, 0), number)
         return found
 
+    def seen(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Values of what a name is a view of, as the name has them."""
+        source, dtype = self.source_of(name), self.types[name].dtype
+        if values.dtype == dtype or name == source:
+            return values
+        if dtype.kind == "f":
+            return self.quantised[source].to_float(values).astype(dtype)
+        return self.quantised[name].to_integer(values)[0]
+
+    def real(self, name: str, values: np.ndarray) -> np.ndarray:
+        """What values stand for, float32."""
+        kind = self.quantised.get(name) or self.quantised.get(self.source_of(name))
+        if kind is None or values.dtype.kind == "f":
+            return values.astype(np.float32)
+        return kind.to_float(values).astype(np.float32)
+
     def _layer(self, node: LayerNode, x: np.ndarray) -> np.ndarray:
-        own = node.layer.quantised
-        rows = x.reshape(-1, node.layer.inputs)
-        if own:
-            rows = self.quantised[node.reads[0]].to_float(rows).astype(np.float32)
+        rows = self.real(node.reads[0], x).reshape(-1, node.layer.inputs)
         y = node.layer.forward(rows)
-        if own:
+        if node.layer.quantised:
             y = self.quantised[node.writes[0]].to_integer(y)[0]
         return y.reshape(len(x), -1)
 

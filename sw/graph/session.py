@@ -2,11 +2,26 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from math import prod
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 from zeroskip.sw.errors import BadInput
+
+DOMAINS = ("", "ai.onnx", "com.microsoft")
+"""Of the operators that onnxruntime itself has."""
+
+CONTROL = ("If", "Loop", "Scan", "SequenceMap")
+"""Operators that run others as often as the data say."""
+
+RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+          "RandomUniformLike")
+"""Operators whose outputs differ from run to run."""
+
+BYTES = 1 << 31
+"""Most bytes of all values of a model."""
 
 
 class Session:
@@ -36,6 +51,37 @@ class Session:
             raise BadInput(f"onnxruntime cannot run what is left for the host ({reason}); export "
                            "the model with operators that it knows") from None
 
+    def check(self, where: str) -> tuple[list[tuple[int, np.dtype]], list[tuple[int, np.dtype]]]:
+        """Values and types of the model's inputs, and of its outputs; ``ValueError``, which begins
+        with ``where``, where it would run anything but operators on values of known, bounded
+        sizes."""
+        try:
+            model = onnx.load_model_from_string(self.model)
+            onnx.checker.check_model(model)
+            del model.graph.value_info[:]
+            graph = onnx.shape_inference.infer_shapes(model, strict_mode=True,
+                                                      data_prop=True).graph
+        except (DecodeError, ValueError, onnx.checker.ValidationError,
+                onnx.shape_inference.InferenceError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"{where} holds no model that can run ({reason})") from None
+        for node in graph.node:
+            if node.domain not in DOMAINS or node.op_type in (*CONTROL, *RANDOM):
+                raise ValueError(f"{where} runs {node.op_type}, which no host step may")
+        for tensor in graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                raise ValueError(f"{where} keeps {tensor.name!r} in another file")
+        kinds = {value.name: _kind(value) for value in
+                 [*graph.value_info, *graph.input, *graph.output]}
+        for name in (name for node in graph.node for name in node.output if name):
+            if kinds.get(name) is None:
+                raise ValueError(f"{where}: the size of {name!r} is not known")
+        size = sum(count * dtype.itemsize for count, dtype in filter(None, kinds.values()))
+        if size > BYTES:
+            raise ValueError(f"{where} takes {size:,} bytes, at most {BYTES:,} are possible")
+        return [kinds[value.name] for value in graph.input], \
+            [kinds[value.name] for value in graph.output]
+
     def run(self, inputs: Sequence[np.ndarray], runs: int) -> list[np.ndarray]:
         """Outputs [runs, values], from inputs [runs, values] in the order of the model's."""
         names = [value.name for value in self._proto.graph.input]
@@ -46,3 +92,12 @@ class Session:
             for name, shape, x in zip(names, shapes, inputs, strict=True)}) for i in range(runs)]
         return [np.stack([np.asarray(y).reshape(-1) for y in outputs])
                 for outputs in zip(*results, strict=True)]
+
+
+def _kind(value: onnx.ValueInfoProto) -> tuple[int, np.dtype] | None:
+    """How many values, and their type; None where that is not known."""
+    kind = value.type.tensor_type
+    sizes = [each.dim_value if each.HasField("dim_value") else -1 for each in kind.shape.dim]
+    if not kind.HasField("shape") or any(size < 0 for size in sizes):
+        return None
+    return prod(sizes), np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))

@@ -10,14 +10,14 @@ from zeroskip.sw.errors import BadInput
 
 @dataclass(frozen=True)
 class TensorType:
-    """Integers of one sample: the real value is ``scale * (integer - zero_point)``.
+    """Values of one sample: the real value is ``scale * (integer - zero_point)``.
 
     Attributes
     ----------
     shape : tuple of int
         Without the batch, which comes first.
     dtype : numpy.dtype
-        Of integers.
+        Floats have the scale 1 and the zero point 0.
     scale : float
         Above 0.
     zero_point : int

@@ -52,5 +52,5 @@ class Backend(ABC):
 
     def host(self, step: HostStep, types: Mapping[str, TensorType],
              x: np.ndarray) -> tuple[np.ndarray, int]:
-        """What a host step makes of integers [batch, values], and how many had to be saturated."""
+        """What a host step makes of values [runs, values], and how many had to be saturated."""
         return RULES[step.rule](types[step.reads[0]], types[step.writes[0]], x)

@@ -33,7 +33,9 @@ class GoldenBackend(Backend):
             raise BadInput("the reference beside the program belongs to another program, or is "
                            "damaged; compile the model again")
         self.layers = layers
-        self._images, self._units, left = [], {}, iter(layers)
+        self._images, left = [], iter(layers)
+        self._units = {name: network.Units(kind.dtype.type, kind.scale, kind.zero_point)
+                       for name, kind in program.buffers.items()}
         for step in program.steps:
             if isinstance(step, EngineStep):
                 own = list(islice(left, len(step.image.layers)))

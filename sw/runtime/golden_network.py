@@ -16,7 +16,7 @@ from zeroskip.sw.engines.base import ReferenceLayer
 
 @dataclass(frozen=True)
 class Units:
-    """What the integers of a tensor are."""
+    """What the values of a tensor are; floats are what they say."""
 
     dtype: type
     scale: float
@@ -27,7 +27,10 @@ class Units:
         return (integers.astype(np.float64) - self.zero_point) * self.scale
 
     def integers(self, real: np.ndarray) -> tuple[np.ndarray, int]:
-        """The nearest integers of finite real values, and how many of them saturated."""
+        """The nearest integers of finite real values, and how many of them saturated; floats as
+        they are."""
+        if issubclass(self.dtype, np.floating):
+            return real.astype(self.dtype), 0
         limits = np.iinfo(self.dtype)
         exact = np.rint(real / self.scale) + self.zero_point
         inside = np.minimum(np.maximum(exact, limits.min), limits.max)

@@ -1,10 +1,11 @@
 """A whole program on a backend: its steps one after another."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from zeroskip.sw.compiler.program import INPUT, EngineStep, Program
+from zeroskip.sw.compiler.program import HostStep, OperatorStep, Program
 from zeroskip.sw.engines.base import Progress, Result
 from zeroskip.sw.runtime.backend import Backend
 
@@ -15,42 +16,54 @@ class Run:
 
     Attributes
     ----------
-    buffers : dict of str to integer array [batch, values]
+    program : Program
+    buffers : dict of str to array [runs, values]
         Every buffer of the program, flat.
-    times : dict of str to int64 [batch, values]
+    times : dict of str to int64 [runs, values]
         Of those that an engine wrote: the cycle since reset in which each value left its core.
     results : list of Result
         Of each engine step.
     """
 
+    program: Program
     buffers: dict[str, np.ndarray]
     times: dict[str, np.ndarray] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
 
     @property
     def output(self) -> np.ndarray:
-        """The program's outputs, integers [batch, values]."""
-        return self.results[-1].outputs[-1]
+        """The only, or first, output [runs, values], as its buffer has it."""
+        return self.buffers[self.program.outputs[0].buffer]
 
 
-def run_program(program: Program, backend: Backend, inputs: np.ndarray,
+def run_program(program: Program, backend: Backend, inputs: np.ndarray | Mapping[str, np.ndarray],
                 progress: Progress | None = None) -> Run:
-    """Runs ``inputs``, integers [batch, in] as ``program.input`` describes them.
+    """Runs inputs [runs, values] as the program's buffers have them: those of the only input, or
+    of each by its name.
 
     Where the host converts what an engine takes, its result says how many values saturated in
     that.
     """
-    run, saturated, images = Run({INPUT: inputs}), 0, len(program.images)
+    given = inputs if isinstance(inputs, Mapping) else {program.inputs[0].name: inputs}
+    run = Run(program, {port.buffer: given[port.name] for port in program.inputs})
+    saturated, images = dict.fromkeys(program.buffers, 0), len(program.images)
+    runs = len(next(iter(run.buffers.values())))
     for step in program.steps:
-        x = run.buffers[step.reads[0]]
-        if not isinstance(step, EngineStep):
-            run.buffers[step.writes[0]], saturated = backend.host(step, program.buffers, x)
+        if isinstance(step, OperatorStep):
+            run.buffers.update(zip(step.writes, step.session.run(
+                [run.buffers[name] for name in step.reads], runs), strict=True))
             continue
-        result = backend.run(step.image, x, _share(progress, len(run.results), images, len(inputs)))
-        run.buffers.update(zip(step.writes, result.outputs, strict=True))
-        run.times.update(zip(step.writes, result.times, strict=True))
-        run.results.append(replace(result, inputs_saturated=int(saturated)))
-        saturated = 0
+        x = run.buffers[step.reads[0]]
+        if isinstance(step, HostStep):
+            run.buffers[step.writes[0]], saturated[step.writes[0]] = backend.host(
+                step, program.buffers, x)
+            continue
+        rows = x.reshape(-1, step.image.inputs)
+        result = backend.run(step.image, rows,
+                             _share(progress, len(run.results), images, len(rows)))
+        for name, y, times in zip(step.writes, result.outputs, result.times, strict=True):
+            run.buffers[name], run.times[name] = y.reshape(runs, -1), times.reshape(runs, -1)
+        run.results.append(replace(result, inputs_saturated=int(saturated[step.reads[0]])))
     return run
 
 

@@ -1,5 +1,6 @@
 """Two backends, every output of every layer, and the first difference by name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,7 @@ class Difference:
     unit: str
     pe: int
     cycle: int
-    values: tuple[int, int]
+    values: tuple[float, float]
     outputs: int
 
     def __str__(self) -> str:
@@ -46,8 +47,8 @@ class Verdict:
     results: tuple[list[Result], list[Result]]
 
 
-def verify(program: Program, inputs: np.ndarray, backends: tuple[Backend, Backend],
-           progress: Progress | None = None) -> Verdict:
+def verify(program: Program, inputs: np.ndarray | Mapping[str, np.ndarray],
+           backends: tuple[Backend, Backend], progress: Progress | None = None) -> Verdict:
     """Runs ``inputs`` (integers [batch, in]) on both backends and compares every buffer by its
     name: every layer's outputs, and what the host makes of them."""
     traced = program.traced()
@@ -58,7 +59,8 @@ def verify(program: Program, inputs: np.ndarray, backends: tuple[Backend, Backen
 
 def _first(program: Program, a: Run, b: Run) -> Difference | None:
     """``program`` is a traced one."""
-    wrong = {name: np.argwhere(a.buffers[name] != b.buffers[name]) for name in program.buffers}
+    wrong = {name: np.argwhere(_differ(a.buffers[name], b.buffers[name]))
+             for name in program.buffers}
     found = [(int(image), number, int(row)) for number, places in enumerate(wrong.values())
              for image, row in places[:1]]
     if not found:
@@ -69,8 +71,16 @@ def _first(program: Program, a: Run, b: Run) -> Difference | None:
     for step in program.steps:
         if isinstance(step, EngineStep) and name in step.writes:
             layer = step.image.layers[step.writes.index(name)]
-            called, unit, owner = layer.name, step.image.unit, step.image.owner(layer, row)
+            called, unit = layer.name, step.image.unit
+            owner = step.image.owner(layer, row % layer.outputs)
             times = [int(run.times[name][image, row]) for run in (a, b)]
-    values = int(a.buffers[name][image, row]), int(b.buffers[name][image, row])
+    values = a.buffers[name][image, row].item(), b.buffers[name][image, row].item()
     return Difference(image, called, row, unit, owner, max(times), values,
                       sum(map(len, wrong.values())))
+
+
+def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where values differ; a NaN is equal to a NaN."""
+    if a.dtype.kind != "f":
+        return a != b
+    return (a != b) & ~(np.isnan(a) & np.isnan(b))

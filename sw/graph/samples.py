@@ -1,0 +1,58 @@
+"""Samples that people give, as the runs of a graph."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.graph import Graph
+from zeroskip.sw.graph.network import as_samples
+from zeroskip.sw.graph.types import refuse_nonfinite
+
+Samples = np.ndarray | Mapping[str, np.ndarray]
+"""An array, batch first, of a model with one input; or arrays by the names of the inputs."""
+
+
+def runs(graph: Graph, what: str, given: Samples) -> dict[str, np.ndarray]:
+    """Values of each input [runs, values] as the graph takes them; ``BadInput``, which begins with
+    ``what``, where they do not fit it.
+
+    The last run of a fixed batch is filled with its first sample.
+    """
+    if isinstance(given, np.ndarray):
+        if len(graph.inputs) != 1:
+            raise BadInput(f"{what} is one array, but the model has the inputs "
+                           f"{', '.join(graph.inputs)}; give an .npz file with an array for each")
+        given = {graph.inputs[0]: given}
+    missing = sorted(set(graph.inputs) ^ set(given))
+    if missing:
+        raise BadInput(f"{what} has {', '.join(sorted(given)) or 'nothing'}, but the model has the "
+                       f"inputs {', '.join(graph.inputs)}; give an array for each")
+    found = {}
+    for name in graph.inputs:
+        called = what if len(graph.inputs) == 1 else f"{what} {name!r}"
+        kind = graph.types[name]
+        shape = kind.shape[1:] if kind.shape[:1] == (graph.batch,) else kind.shape
+        flat = as_samples(called, given[name], shape or (1,))
+        if kind.dtype.kind == "f":
+            with np.errstate(over="ignore"):    # becomes infinite, and is refused
+                flat = flat.astype(kind.dtype)
+            refuse_nonfinite("calibration", flat)
+        elif flat.dtype != kind.dtype:
+            raise BadInput(f"{called} is {flat.dtype}, but the model takes {kind.dtype}; give the "
+                           f"integers that the model itself takes, as {kind.dtype}")
+        found[name] = batched(flat, graph.batch)
+    if len({len(each) for each in found.values()}) != 1:
+        raise BadInput(f"{what} has arrays of different numbers of samples; give as many of each")
+    return found
+
+
+def batched(samples: np.ndarray, batch: int) -> np.ndarray:
+    """Samples [n, values] as runs [runs, batch * values]; the last is filled with its first."""
+    if batch == 1:
+        return samples
+    short = -len(samples) % batch
+    if short:
+        first = samples[len(samples) - len(samples) % batch]
+        samples = np.concatenate([samples, np.repeat(first[None], short, axis=0)])
+    return samples.reshape(len(samples) // batch, -1)
