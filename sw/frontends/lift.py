@@ -164,6 +164,13 @@ class _Lift:
         # protobuf gives a name that is no UTF-8 as bytes
         return name if isinstance(name, str) else name.decode(errors="replace")
 
+    def _layer_name(self, node: onnx.NodeProto) -> str:
+        """As the model calls the module that its weights belong to, where they say so."""
+        weights = [name for name in node.input[1:] if name.endswith(".weight")]
+        module = weights[0].removesuffix(".weight") if weights else ""
+        own = module and len(self.readers.get(weights[0], [])) == 1
+        return module if own else self._name(node)
+
     def _layer(self, node: onnx.NodeProto) -> LayerNode:
         """The layer that begins at a node; :class:`Reject` where it is none."""
         if node.input[0] in self.constants:
@@ -172,7 +179,7 @@ class _Lift:
         grid = grid or self._grid_of(reads)
         known = Known(self.constants, lambda name: self.types[name].shape,
                       lambda name: self.types[name].dtype, grid)
-        found = product(node, self._name(node), known)
+        found = product(node, self._layer_name(node), known)
         if found.grids:
             return self._finish(found, [node], node.input[0], *found.grids)
         if grid and found.integers is None:

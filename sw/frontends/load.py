@@ -1,21 +1,20 @@
 """One door for every model: read it, write it."""
 
 import struct
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.frontends import onnx_frontend, pt2_frontend
-from zeroskip.sw.frontends.chain import Chain
+from zeroskip.sw.frontends.onnx_writer import to_onnx
+from zeroskip.sw.graph.graph import Graph
 from zeroskip.sw.graph.network import Network
 
 UNREADABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError,
               TypeError, ValueError, struct.error)
 """What a reader may raise on a file that nobody could have exported."""
 
-SURVEYS = {".onnx": onnx_frontend.survey, ".pt2": pt2_frontend.survey}
-
-to_onnx = onnx_frontend.to_onnx
+SUFFIXES = (".onnx", ".pt2")
 
 
 def to_pt2(network: Network, path: str | Path, notes: dict[str, str] | None = None):
@@ -32,39 +31,17 @@ def to_pt2(network: Network, path: str | Path, notes: dict[str, str] | None = No
 WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
 
 
-def read(path: str | Path) -> Network:
+def read(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
     """Reads a model file, ``.onnx`` or ``.pt2`` (``torch.export.save``).
 
-    Raises BadInput where the file is no model, or with a table of every node that cannot run.
-    """
-    return survey(path).network()
-
-
-def from_torch(module) -> Network:
-    """Network of an ``nn.Sequential`` or of a ``torch.export.ExportedProgram``.
-
-    Raises BadInput with a table of every module that cannot run, ToolMissing without torch.
-    """
-    require_torch()
-    from zeroskip.sw.frontends import torch_frontend
-    return torch_frontend.from_torch(module)
-
-
-def require_torch():
-    """Raises ToolMissing where torch is not installed."""
-    if find_spec("torch") is None:
-        raise ToolMissing("torch is not installed; get it with: pip install 'zeroskip[train]'")
-
-
-def survey(path: str | Path) -> Chain:
-    """What a model file holds, node by node, those that cannot run among them.
-
-    Raises BadInput where the file is no model.
+    ``shapes`` are those of inputs that the file leaves open beyond the batch. Raises BadInput
+    where the file is no model, or holds what nothing here can run; ToolMissing for a ``.pt2``
+    without torch.
     """
     path = Path(path)
-    if path.suffix.lower() not in SURVEYS:
+    if path.suffix.lower() not in SUFFIXES:
         raise BadInput(f"{path} is no model file by its name; give one that ends in "
-                       f"{' or '.join(SURVEYS)}.")
+                       f"{' or '.join(SUFFIXES)}.")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -73,10 +50,36 @@ def survey(path: str | Path) -> Chain:
     if not content:
         raise BadInput(f"{path} is empty; export the model again.")
     try:
-        return SURVEYS[path.suffix.lower()](content, str(path))
+        if path.suffix.lower() == ".pt2":
+            require_torch()
+            from zeroskip.sw.frontends import pt2_frontend
+            content = pt2_frontend.to_onnx(content, str(path))
+        return _graph(content, str(path), shapes or {})
     except BadInput:
         raise
     except UNREADABLE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise BadInput(f"{path} holds something that no model has ({reason}); export the model "
                        "again.") from error
+
+
+def from_torch(module, inputs: Sequence) -> Graph:
+    """The graph of an ``nn.Module``, which is called with the tensors ``inputs``, or of a
+    ``torch.export.ExportedProgram``, whose own inputs count.
+
+    Raises BadInput where torch cannot export it, ToolMissing without torch.
+    """
+    require_torch()
+    from zeroskip.sw.frontends import torch_frontend
+    return _graph(torch_frontend.to_onnx(module, inputs), "the module", {})
+
+
+def require_torch():
+    """Raises ToolMissing where torch is not installed."""
+    if find_spec("torch") is None:
+        raise ToolMissing("torch is not installed; get it with: pip install 'zeroskip[train]'")
+
+
+def _graph(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
+    from zeroskip.sw.frontends import clean, lift
+    return lift.lift(clean.load(content, source, shapes), source)

@@ -16,6 +16,7 @@ import onnx
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Layer, Network
+from zeroskip.sw.graph.reasons import table
 from zeroskip.sw.graph.session import Session
 from zeroskip.sw.graph.types import TensorType
 
@@ -86,6 +87,12 @@ class OperatorNode:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     reason: str = ""
+
+    @property
+    def operator(self) -> str:
+        """As the model calls it, with its domain where that is not ONNX itself."""
+        return f"{self.proto.domain}::{self.proto.op_type}" if self.proto.domain \
+            else self.proto.op_type
 
 
 Node = LayerNode | ViewNode | OperatorNode
@@ -278,7 +285,6 @@ class Graph:
 
     def network(self) -> Network:
         """The graph as a chain of layers; ``BadInput`` with a table of what stands in the way."""
-        from zeroskip.sw.graph.reasons import table
         operators = [node for node in self.nodes if isinstance(node, OperatorNode)]
         if operators:
             count = "1 node" if len(operators) == 1 else f"{len(operators)} nodes"
