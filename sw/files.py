@@ -60,3 +60,10 @@ def save_array(path: str | Path, array: np.ndarray) -> None:
     content = io.BytesIO()      # numpy's own writing does not say why it failed
     np.save(content, array)
     write(path, content.getvalue())
+
+
+def save_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an ``.npz`` file."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write(path, content.getvalue())

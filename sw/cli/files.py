@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from zeroskip.hw.core import CoreConfig
-from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.formats.arrayfile import read_npy
-from zeroskip.sw.graph.network import as_int8, as_samples
+from zeroskip.sw.formats.arrayfile import read_npy, read_npz
+from zeroskip.sw.graph.samples import Samples
 
 
 def configurations(engine: str | None) -> dict[str, dict[str, CoreConfig]]:
@@ -53,36 +52,16 @@ def array(path: Path) -> np.ndarray:
     return values
 
 
-def samples(path: Path, program: Program) -> np.ndarray:
-    """The inputs in a file, [batch, in], as they are; flat, or in the model's shape."""
-    return as_samples(f"{path}: the array", array(path), program.input.shape)
-
-
-def far_outside(values: np.ndarray, program: Program, raw: bool) -> tuple[int, list[float]]:
-    """How many float inputs lie outside the calibrated range by more than half of its width, and
-    that range; integers are never outside."""
-    low, high = (float(end) for end in program.input.to_float(
-        np.array([np.iinfo(program.input.dtype).min, np.iinfo(program.input.dtype).max])))
-    margin = (high - low) / 2
-    if raw or program.input_dtype != "float32":
-        return 0, [low, high]
-    return int(np.count_nonzero((values < low - margin) | (values > high + margin))), [low, high]
-
-
-def integers(path: Path, values: np.ndarray, program: Program,
-             raw: bool) -> tuple[np.ndarray, int]:
-    """The :func:`samples` of a file as the integers of ``program``, [batch, in], and how many had
-    to be saturated."""
-    if not raw and program.input_dtype == "float32":
-        return program.input.to_integer(values)
-    if not raw:
-        return as_int8(f"{path}: the array", values, program.input_dtype), 0
-    dtype = program.input.dtype
-    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-    if values.dtype.kind == "f" or values.min() < low or values.max() > high:
-        raise BadInput(f"{path}: --raw takes integers from {low} to {high}; leave --raw out for "
-                       "float inputs")
-    return values.astype(dtype), 0
+def arrays(path: Path) -> Samples:
+    """A ``.npy`` array of numbers, or those of an ``.npz`` file by name."""
+    if path.suffix != ".npz":
+        return array(path)
+    found = read_npz(path, "readable arrays", "write it with numpy.savez")
+    for name, values in found.items():
+        if values.dtype.kind not in "fiu" or not values.ndim:
+            raise BadInput(f"{path}: '{name}' is not an array of numbers; write it with "
+                           "numpy.savez")
+    return found
 
 
 def make_folder(path: Path) -> None:

@@ -4,16 +4,17 @@ from pathlib import Path
 
 import typer
 
-from zeroskip.sw.cli.files import array, check_writable, name_of, targets
+from zeroskip.sw.cli.files import arrays, check_writable, name_of, targets
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler import placement, reference
 from zeroskip.sw.engines import registry
 from zeroskip.sw.frontends import load as frontend
+from zeroskip.sw.graph.graph import Graph
 
 
 def inspect(model: Path, screen: Screen) -> None:
     """See ``zeroskip inspect --help``."""
-    rows = placement.inspect(model)
+    rows = placement.inspect(frontend.read(model))
     columns = ["name", "kind", "shape", "density", "pattern", "engine", "reason"]
     screen.table(str(model), columns, [[row[column] for column in columns] for row in rows])
     screen.result({"layers": rows})
@@ -28,9 +29,10 @@ def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:
     if out is not None:
         pipeline.check_name(out)
         check_writable(out)
-    network, steps = frontend.read(model), read_recipe(recipe)
+    network, steps = frontend.read(model).network(), read_recipe(recipe)
     data = steps.samples(recipe.parent)
-    start = None if steps.rewind is None else frontend.read(recipe.parent / steps.rewind)
+    start = None if steps.rewind is None else frontend.read(
+        recipe.parent / steps.rewind).network()
     if out is None:
         if data is not None:
             check_fits(data, network)
@@ -42,7 +44,8 @@ def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:
         pruned, stages = pipeline.prune(network, steps, data, start=start, progress=update)
     pipeline.save(pruned, steps, stages, out)
 
-    before, after = placement.inspect(network), placement.inspect(pruned)
+    before, after = (
+        placement.inspect(Graph.of(each)) for each in (network, pruned))
     screen.table(f"{model} -> {out}", ["layer", "shape", "density before", "density after"], [
         [a["name"], a["shape"], a["density"], b["density"]]
         for a, b in zip(before, after, strict=True)])
@@ -71,7 +74,7 @@ def compile_model(model: Path, calibration: Path | None, out: Path, engine: str 
     check_name(out)
     for path in (out, reference.beside(out)):
         check_writable(path)
-    compiled = compile_network(frontend.read(model), calibration and array(calibration),
+    compiled = compile_network(frontend.read(model), calibration and arrays(calibration),
                                *targets(engine, names), batch=batch)
     compiled.save(out)
 

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-import numpy as np
 import typer
 
 from zeroskip.sw.cli.backend import chosen
-from zeroskip.sw.cli.files import check_writable, far_outside, integers, samples
+from zeroskip.sw.cli.files import arrays, check_writable
 from zeroskip.sw.cli.screen import Screen, text
 from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.base import ReferenceLayer, Result
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.files import save_array, write
+from zeroskip.sw.files import save_array, save_arrays, write
 from zeroskip.sw.runtime import backends, board_backend
+from zeroskip.sw.runtime.arrays import Inputs, inputs, outputs
 from zeroskip.sw.runtime.backend import Backend
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 
@@ -27,33 +27,37 @@ def run(path: Path, input_path: Path, output: Path, backend: str | None, device:
     from zeroskip.fpga.boards import systems
     from zeroskip.sw.runtime.run import run_program
 
-    if output.suffix != ".npy":
+    if output.suffix not in (".npy", ".npz"):
         raise BadInput(f"{output}: outputs are written as numpy.save does; give a name that ends "
                        "in .npy")
     check_writable(output)
     if backend and device:
         raise BadInput("--backend and --device both say what runs the program; leave one out")
     program = Program.load(path)
-    _, x, given = _inputs(input_path, program, raw, screen)
+    if len(program.outputs) > 1 and output.suffix == ".npy":
+        raise BadInput(f"{output}: the model has the outputs "
+                       f"{', '.join(port.name for port in program.outputs)}; give a name that ends "
+                       "in .npz, for an array of each")
+    given = _inputs(input_path, program, raw, screen)
     name = "virtual" if device == "virtual" else device or chosen(backend, screen)
     with screen.progress(name) as update:
         runner = (board_backend.serial(program, device, systems())
                   if device not in (None, "virtual")
                   else _backend(name, program, path))
-        done = run_program(program, runner, x, update)
-    results, y = done.results, done.output
-    # Sums of 32 bits are what the model itself gives; float32 would round them.
-    as_integers = raw or program.output.dtype == np.int32
-    y = y if as_integers else program.output.to_float(y).astype(np.float32)
-    save_array(output, y.reshape(len(y), *program.output.shape))
+        done = run_program(program, runner, given.buffers, update)
+    results, found = done.results, outputs(program, done.buffers, given.samples, raw)
+    if output.suffix == ".npz":
+        save_arrays(output, found)
+    else:
+        save_array(output, *found.values())
 
-    limits = given.pop("input_range")
-    facts = {"backend": name, "images": len(x), **given, **_figures(results, len(x))}
+    facts = {"backend": name, "images": given.samples, **_facts(given),
+             **_figures(results, given.samples)}
     if name != "golden" and not all(image.counted for image in program.images):
         facts |= dict.fromkeys(COUNTED)
     screen.table(str(output), list(facts), [list(facts.values())])
     counted = [result.statistics and result.statistics.as_json() for result in results]
-    screen.result({**facts, "input_range": limits,
+    screen.result({**facts, "input_range": given.range,
                    "statistics": counted if len(counted) > 1 else counted[0]})
 
 
@@ -71,19 +75,21 @@ def export_c(path: Path, output: Path, screen: Screen) -> None:
     screen.result(facts)
 
 
-def _inputs(path: Path, program: Program, raw: bool,
-            screen: Screen) -> tuple[np.ndarray, np.ndarray, dict]:
-    """The samples in a file, the integers of ``program`` that they become, and what is to be said
-    of that; a warning where they lie far outside the calibrated range."""
-    values = samples(path, program)
-    x, saturated = integers(path, values, program, raw)
-    far, (low, high) = far_outside(values, program, raw)
-    if far:
-        screen.notice(f"zeroskip: warning: {far} of {x.size} inputs lie far outside {low:.4g} to "
-                      f"{high:.4g}, the range that the program takes, and are cut to it; scale "
-                      "them as the model expects, or calibrate it with inputs like these")
-    return values, x, {"inputs_saturated": int(saturated), "inputs_far_outside": far,
-                       "input_range": [low, high]}
+def _inputs(path: Path, program: Program, raw: bool, screen: Screen) -> Inputs:
+    """The samples in a file as a program takes them; a warning where they lie far outside the
+    calibrated range."""
+    given = inputs(program, f"{path}: the array", arrays(path), raw)
+    if given.outside:
+        low, high = given.range
+        screen.notice(f"zeroskip: warning: {given.outside} of {given.size} inputs lie far outside "
+                      f"{low:.4g} to {high:.4g}, the range that the program takes, and are cut to "
+                      "it; scale them as the model expects, or calibrate it with inputs like these")
+    return given
+
+
+def _facts(given: Inputs) -> dict:
+    """What is to be said of inputs."""
+    return {"inputs_saturated": given.saturated, "inputs_far_outside": given.outside}
 
 
 def _figures(results: list[Result], images: int) -> dict:
@@ -124,26 +130,26 @@ def verify(path: Path, input_path: Path, names: str | None, model: Path | None, 
         raise BadInput(f"--backend names {pair[0]} twice, and a backend always agrees with "
                        "itself; name two different ones, such as golden,cxxrtl")
     program = Program.load(path)
-    values, x, given = _inputs(input_path, program, raw, screen)
+    given = _inputs(input_path, program, raw, screen)
     third = model and FloatModel(model, GoldenBackend(program, _reference(path)).layers)
     with screen.progress("verify") as update:
-        verdict = compare(program, x, tuple(_backend(name, program, path) for name in pair), update)
-        opinion = third and third.compare(x, None if raw else values)
+        verdict = compare(program, given.buffers, tuple(_backend(name, program, path) for name in pair), update)
+        opinion = third and third.compare(given.buffers, None if raw else given.real)
     found = verdict.difference
     counts = dict(zip(pair, map(_saturated, verdict.results), strict=True))
     screen.text(f"{names}: {found}" if found else
                 f"{names}: {verdict.compared:,} outputs of {len(program.layers)} layers and "
-                f"{len(x)} images are equal")
+                f"{given.samples} images are equal")
     if opinion:
-        _show(opinion, model, len(x), screen)
-    if given["inputs_saturated"]:
-        screen.text(f"{given['inputs_saturated']} of {x.size} inputs were saturated to "
-                    f"{8 * x.itemsize} bits")
+        _show(opinion, model, given.samples, screen)
+    if given.saturated:
+        bits = 8 * program.input.dtype.itemsize
+        screen.text(f"{given.saturated} of {given.size} inputs were saturated to {bits} bits")
     if any(counts.values()):
         screen.text("outputs saturated: "
                     + ", ".join(f"{text(count)} on {name}" for name, count in counts.items()))
     screen.result({"backends": pair, "equal": found is None, "compared": verdict.compared,
-                   **given, "outputs_saturated": counts,
+                   **_facts(given), "input_range": given.range, "outputs_saturated": counts,
                    "difference": vars(found) if found else None,
                    "model": opinion and _as_json(opinion)})
     if found or (opinion and opinion.disagreement):

@@ -128,7 +128,7 @@ def _cost(kind: str, target: str | None) -> Callable[[np.ndarray], Cost]:
 
 def _read(model: Path, recipe: Path) -> tuple[Network, Recipe, Data]:
     """The network, the recipe and its samples."""
-    network = frontend.read(model)
+    network = frontend.read(model).network()
     steps = read_recipe(recipe, density=1.0)    # its own says nothing here, and may be missing
     if steps.structural:
         raise BadInput(f"{recipe}: granularity {steps.granularity!r} takes units out of the "

@@ -1,7 +1,6 @@
 """Which engine computes a layer."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -9,9 +8,8 @@ from zeroskip.hw.core import CoreConfig
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Offer
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.frontends.chain import Unsupported
-from zeroskip.sw.frontends.load import survey
-from zeroskip.sw.graph.network import Layer, Linear, Network
+from zeroskip.sw.graph.graph import Graph, LayerNode, OperatorNode, ViewNode
+from zeroskip.sw.graph.network import Layer, Linear
 
 
 def place(layer: Layer, configs: Sequence[CoreConfig]) -> tuple[CoreConfig, Offer]:
@@ -34,29 +32,34 @@ def place(layer: Layer, configs: Sequence[CoreConfig]) -> tuple[CoreConfig, Offe
     return best
 
 
-def inspect(model: Network | str | Path) -> list[dict]:
-    """One row a layer: name, kind, shape, density, pattern, engine and reason.
+def inspect(graph: Graph) -> list[dict]:
+    """One row a layer and operator: name, kind, shape, density, pattern, engine, macs and reason.
 
-    ``kind`` is ``"linear"`` or ``"conv2d"``, ``shape`` that of the weights, ``density`` the
-    fraction of them that are not zero; ``engine`` is the one of all that :func:`place` chooses,
-    ``pattern`` what it sees in the weights and ``reason`` why. Of a file, the nodes that cannot
-    run are rows too: their ``kind`` is the operator, and ``shape``, ``density``, ``pattern`` and
-    ``engine`` are None.
+    ``kind`` is ``"linear"``, ``"conv2d"`` or the operator, ``shape`` that of the weights,
+    ``density`` the fraction of them that are not zero; ``engine`` is the one of all that
+    :func:`place` chooses, or ``"host"``, ``pattern`` what it sees in the weights, ``macs`` the
+    multiplications of a sample and ``reason`` why. ``shape``, ``density``, ``pattern`` and
+    ``macs`` of an operator are None.
     """
-    rows = model.layers if isinstance(model, Network) else survey(model).rows
     configs = [next(iter(engine.configs.values())) for engine in registry.engines()]
-    return [_unsupported_row(row) if isinstance(row, Unsupported) else _layer_row(row, configs)
-            for row in rows]
+    return [_layer_row(graph, node, configs) if isinstance(node, LayerNode)
+            else _operator_row(node)
+            for node in graph.nodes if not isinstance(node, ViewNode)]
 
 
-def _layer_row(layer: Layer, configs: Sequence[CoreConfig]) -> dict:
+def _layer_row(graph: Graph, node: LayerNode, configs: Sequence[CoreConfig]) -> dict:
+    layer = node.layer
     config, offer = place(layer, configs)
-    return {"name": layer.name, "kind": "linear" if isinstance(layer, Linear) else "conv2d",
+    positions = layer.geometry.positions if layer.geometry else 1
+    rows = graph.types[node.reads[0]].size // layer.inputs
+    return {"name": node.name, "kind": "linear" if isinstance(layer, Linear) else "conv2d",
             "shape": list(layer.weight.shape),
             "density": float(np.count_nonzero(layer.weight) / layer.weight.size),
-            "pattern": offer.pattern, "engine": registry.of(config).name, "reason": offer.reason}
+            "pattern": offer.pattern, "engine": registry.of(config).name,
+            "macs": rows * positions * layer.weight.size // graph.batch, "reason": offer.reason}
 
 
-def _unsupported_row(node: Unsupported) -> dict:
+def _operator_row(node: OperatorNode) -> dict:
+    reason = f"It runs on the host: {node.reason}." if node.reason else "It runs on the host."
     return {"name": node.name, "kind": node.operator, "shape": None, "density": None,
-            "pattern": None, "engine": None, "reason": node.reason}
+            "pattern": None, "engine": "host", "macs": None, "reason": reason}

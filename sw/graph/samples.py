@@ -1,6 +1,6 @@
 """Samples that people give, as the runs of a graph."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,15 +19,7 @@ def runs(graph: Graph, what: str, given: Samples) -> dict[str, np.ndarray]:
 
     The last run of a fixed batch is filled with its first sample.
     """
-    if isinstance(given, np.ndarray):
-        if len(graph.inputs) != 1:
-            raise BadInput(f"{what} is one array, but the model has the inputs "
-                           f"{', '.join(graph.inputs)}; give an .npz file with an array for each")
-        given = {graph.inputs[0]: given}
-    missing = sorted(set(graph.inputs) ^ set(given))
-    if missing:
-        raise BadInput(f"{what} has {', '.join(sorted(given)) or 'nothing'}, but the model has the "
-                       f"inputs {', '.join(graph.inputs)}; give an array for each")
+    given = by_name(graph.inputs, what, given)
     found = {}
     for name in graph.inputs:
         called = what if len(graph.inputs) == 1 else f"{what} {name!r}"
@@ -45,6 +37,21 @@ def runs(graph: Graph, what: str, given: Samples) -> dict[str, np.ndarray]:
     if len({len(each) for each in found.values()}) != 1:
         raise BadInput(f"{what} has arrays of different numbers of samples; give as many of each")
     return found
+
+
+def by_name(names: Sequence[str], what: str, given: Samples) -> Mapping[str, np.ndarray]:
+    """Arrays by the names of a model's inputs; ``BadInput`` where other names are given."""
+    if isinstance(given, np.ndarray):
+        if len(names) != 1:
+            raise BadInput(f"{what} is one array, but the model has the inputs {', '.join(names)}; "
+                           "give an .npz file with an array for each")
+        return {names[0]: given}
+    if len(names) == len(given) == 1:
+        return dict(zip(names, given.values(), strict=True))
+    if set(names) != set(given):
+        raise BadInput(f"{what} has {', '.join(sorted(given)) or 'nothing'}, but the model has the "
+                       f"inputs {', '.join(names)}; give an array for each")
+    return given
 
 
 def batched(samples: np.ndarray, batch: int) -> np.ndarray:
