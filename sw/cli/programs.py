@@ -133,7 +133,8 @@ def verify(path: Path, input_path: Path, names: str | None, model: Path | None, 
     given = _inputs(input_path, program, raw, screen)
     third = model and FloatModel(model, GoldenBackend(program, _reference(path)).layers)
     with screen.progress("verify") as update:
-        verdict = compare(program, given.buffers, tuple(_backend(name, program, path) for name in pair), update)
+        runners = tuple(_backend(name, program, path) for name in pair)
+        verdict = compare(program, given.buffers, runners, update)
         opinion = third and third.compare(given.buffers, None if raw else given.real)
     found = verdict.difference
     counts = dict(zip(pair, map(_saturated, verdict.results), strict=True))

@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from zeroskip.sw.compiler.program import ENGINES, Builder, Port, Program
+from zeroskip.sw.compiler.program import Builder, Port, Program
 from zeroskip.sw.engines.base import Image, ReferenceLayer
 from zeroskip.sw.graph.graph import Graph, LayerNode, OperatorNode
 from zeroskip.sw.graph.session import Session

@@ -7,9 +7,9 @@ the format ``version``, the ``reference``'s digest, the ``batch``, ``inputs`` an
 model's own ``name`` and ``dtype``, and the ``buffer``), ``buffers`` (by name: shape, dtype, scale,
 zero_point), ``steps`` in their order, and ``crc32``, a CRC-32 of every tensor; under ``crc32`` a
 CRC-32 of that JSON text. A step has the names of the buffers that it ``reads`` and ``writes``. That
-of an engine has its ``engine``, the target ``config`` and its ``digest``, and what the image's class
-says of itself; it takes its buffer as rows of as many values as the image has inputs. That of the
-host has a ``rule`` of :data:`zeroskip.sw.compiler.rules.RULES`, or ``onnx`` for a model, whose
+of an engine has its ``engine``, the target ``config`` and its ``digest``, and what the image's
+class says of itself; it takes its buffer as rows of as many values as the image has inputs. That of
+the host has a ``rule`` of :data:`zeroskip.sw.compiler.rules.RULES`, or ``onnx`` for a model, whose
 operands and results are the buffers in order.
 """
 
@@ -26,7 +26,7 @@ from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.rules import RULES
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Image, ReferenceLayer
-from zeroskip.sw.engines.checks import check_choice, check_range, check_shape
+from zeroskip.sw.engines.checks import check_choice, check_range, check_scale, check_shape
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.tensorfile import parse_json, read_safetensors, write_safetensors
 from zeroskip.sw.graph.session import Session
@@ -210,12 +210,17 @@ class Program:
         return self.with_images(*(image.traced() for image in self.images))
 
     def digest(self, layers: Iterable[ReferenceLayer]) -> str:
-        """What :attr:`reference` is where these layers are the reference."""
+        """What :attr:`reference` is where these layers are the reference; whether inner layers are
+        sent out does not count."""
+        inner = {name for step in self.steps if isinstance(step, EngineStep)
+                 for name in step.writes[:-1]}
         return reference.digest(layers, {
             "batch": self.batch, "inputs": [asdict(port) for port in self.inputs],
             "outputs": [asdict(port) for port in self.outputs],
-            "buffers": [[name, str(kind)] for name, kind in self.buffers.items()],
-            "steps": [[step.reads, step.writes, _digest(step)] for step in self.steps]})
+            "buffers": [[name, str(kind)] for name, kind in self.buffers.items()
+                        if name not in inner],
+            "steps": [[step.reads, [name for name in step.writes if name not in inner],
+                       _digest(step)] for step in self.steps]})
 
     def save(self, path: Path) -> None:
         """Writes the file."""
@@ -299,6 +304,7 @@ class Program:
                 self._check_host(i, step)
             else:
                 self._check_operators(i, step)
+        self._check_buffers()
         for name in sorted(set(tensors) - {name for name, _ in self._tensors()}):
             raise ValueError(f"tensor '{name}' belongs to no layer")
         if self.digest(layer for image in self.images
@@ -314,11 +320,9 @@ class Program:
             raise ValueError("it has no input, or no output")
         for port in self.inputs:
             own = self.buffers[port.buffer].dtype
-            integers = own in ENGINES and port.dtype in ("float32", "int8", "uint8")
-            if not integers and port.dtype != own.name:
-                raise ValueError(f"the input's type is {port.dtype}, but step 0 takes {own}")
-            if port.dtype in ("int8", "uint8") and own != np.int8 and port.dtype != own.name:
-                raise ValueError(f"the input's type is {port.dtype}, but step 0 takes {own}")
+            known = ["float32"] * (own in ENGINES) + ["int8", "uint8"] * (own == np.int8)
+            check_choice(f"type of the input {port.name!r}", port.dtype,
+                         tuple(known or [own.name]))
 
     def _check_order(self) -> None:
         """Each step reads what is there already, and every buffer is one of theirs."""
@@ -329,8 +333,13 @@ class Program:
                     raise ValueError(f"step {i} reads {name!r}, which no step before it writes")
             names += step.writes
         if names != list(self.buffers):
-            raise ValueError(f"its buffers are {list(self.buffers)}, but its steps write {names}")
+            raise ValueError(f"its buffers are {list(self.buffers)}, but its steps read and write "
+                             f"{names}")
+
+    def _check_buffers(self) -> None:
         for name, kind in self.buffers.items():
+            check_scale(f"scale of buffer '{name}'", kind.scale)
+            check_range(f"zero point of buffer '{name}'", kind.zero_point, -LONGEST, LONGEST)
             if not all(isinstance(size, int) and 0 < size <= LONGEST for size in kind.shape) \
                     or kind.size > LONGEST:
                 raise ValueError(f"buffer '{name}' has the shape {list(kind.shape)}, expected "

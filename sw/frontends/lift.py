@@ -16,7 +16,7 @@ from onnx import helper
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.clean import DOMAINS, array
-from zeroskip.sw.frontends.constants import Constants, Reject, attributes, operand
+from zeroskip.sw.frontends.constants import Constants, Reject, attributes
 from zeroskip.sw.frontends.products import PRODUCTS, Known, Product, as_bias, bias_of, product
 from zeroskip.sw.graph.graph import Graph, LayerNode, Node, OperatorNode, ValueType, ViewNode
 from zeroskip.sw.graph.network import Quantised
@@ -307,12 +307,13 @@ class _Tail:
         shape = self.lift.types[node.output[0]].shape
         if shape != self.lift.types[self.nodes[-1].output[0]].shape:
             return False
-        bias = self.product.bias + as_bias(values, shape, self._channel(shape))
+        bias = self.product.bias + as_bias(values, shape, self._channel)
         self.product = replace(self.product, bias=bias, layer=replace(
             layer, bias=bias.astype(np.float32)))
         return True
 
-    def _channel(self, shape: tuple[int, ...]) -> int:
+    @property
+    def _channel(self) -> int:
         """The axis of a value's channels."""
         return -1 if self.node.op_type in ("Gemm", "MatMul") else 1
 
@@ -320,7 +321,7 @@ class _Tail:
         given, layer = attributes(node), self.product.layer
         if given.get("training_mode", 0) or layer.activation != "none" or self._views \
                 or self.known.grid is not None \
-                or (self._channel(()) == -1 and len(self.lift.types[node.input[0]].shape) != 2):
+                or (self._channel == -1 and len(self.lift.types[node.input[0]].shape) != 2):
             return False
         scale, offset, mean, variance = (
             self.known.constants.real(node, i).astype(np.float64) for i in (1, 2, 3, 4))

@@ -6,7 +6,7 @@ an export with a fixed batch takes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from math import prod
@@ -149,7 +149,9 @@ class Graph:
             if own:
                 quantised[name] = own.output
                 if dtype.kind != "f":
-                    quantised.setdefault("input", own.input)
+                    shift = 128 if dtype == np.uint8 else 0
+                    quantised.setdefault("input", replace(
+                        own.input, dtype=dtype, zero_point=own.input.zero_point + shift))
         types[names[-1]] = ValueType((1, *network.output_shape), types[names[-1]].dtype)
         nodes = tuple(LayerNode(layer, (a,), (b,)) for layer, a, b in
                       zip(network.layers, names, names[1:], strict=False))
@@ -177,7 +179,7 @@ class Graph:
     def groups(self) -> tuple[tuple[LayerNode, ...] | tuple[OperatorNode, ...], ...]:
         """The nodes in an order of execution: each layer alone, and all operators together that
         need no layer between them."""
-        stage = {value: (0, OperatorNode) for value in self.inputs}
+        stage = dict.fromkeys(self.inputs, (0, OperatorNode))
         levels: list[tuple[int, bool, int, LayerNode | OperatorNode]] = []
         for number, node in enumerate(self.nodes):
             kind = OperatorNode if isinstance(node, OperatorNode) else LayerNode

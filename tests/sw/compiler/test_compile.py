@@ -228,8 +228,8 @@ def test_a_model_of_integers(tmp_path, dtype, least):
     real = (stored.astype(np.float64) - least - 128 - 3) * 0.5
     expected = compile_network(Network(net.layers), real, CORE)
     compiled.save(tmp_path / "model.zsk")
-    assert Program.load(tmp_path / "model.zsk").input_dtype == dtype
-    assert expected.program.input_dtype == "float32"
+    assert Program.load(tmp_path / "model.zsk").inputs[0].dtype == dtype
+    assert expected.program.inputs[0].dtype == "float32"
     assert expected.program.digest(compiled.reference) == expected.program.reference
     assert compiled.program.digest(expected.reference) == compiled.program.reference
     assert compiled.program.reference != expected.program.reference

@@ -12,7 +12,7 @@ from safetensors.numpy import save as save_tensors
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw.compiler import program as program_module
-from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.compiler.program import Port, Program
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.errors import BadInput
@@ -124,7 +124,7 @@ def check_same(found, expected):
 def test_round_trip(program, path):
     loaded = Program.load(path)
     assert loaded.reference == program.reference
-    assert loaded.input_dtype == program.input_dtype == "float32"
+    assert loaded.inputs == program.inputs == (Port("input", "float32", "input"),)
     check_same(loaded.images[0], program.images[0])
 
 
@@ -180,7 +180,7 @@ def test_random_bit_flips(tmp_path, content):
 
 
 def test_wrong_version(path):
-    check_forged(path, lambda header, _: header.update(version=99), "version 99.*reads version 4")
+    check_forged(path, lambda header, _: header.update(version=99), "version 99.*reads version 5")
 
 
 def test_wrong_digest(path):
@@ -218,7 +218,8 @@ def test_header_that_is_no_object(path, text):
         Program.load(path)
 
 
-@pytest.mark.parametrize("key", ["version", "reference", "input_dtype", "buffers", "steps"])
+@pytest.mark.parametrize("key", [
+    "version", "reference", "batch", "inputs", "outputs", "buffers", "steps"])
 def test_key_missing_in_the_header(path, key):
     check_forged(path, lambda header, _: header.pop(key), key)
 
@@ -240,13 +241,13 @@ def test_program_without_parts(path):
 
 @pytest.mark.parametrize("dtype", ["int16", "", 7, None, ["uint8"]])
 def test_unknown_type_of_the_input(path, dtype):
-    check_forged(path, lambda header, _: header.update(input_dtype=dtype),
-                 "the input's type is .*, expected 'float32' or 'int8' or 'uint8'")
+    check_forged(path, lambda header, _: header["inputs"][0].update(dtype=dtype),
+                 "type of the input 'input' is .*, expected 'float32'")
 
 
 def test_array_cannot_take_the_integers_of_a_model(path):
-    check_forged(path, lambda header, _: header.update(input_dtype="uint8"),
-                 "the input's type is uint8, but step 0 takes int16")
+    check_forged(path, lambda header, _: header["inputs"][0].update(dtype="uint8"),
+                 "type of the input 'input' is 'uint8', expected 'float32'")
 
 
 def test_unknown_engine(path):
@@ -370,7 +371,7 @@ def test_two_parts(tmp_path):
 
 def test_parts_that_do_not_follow_one_another(path):
     compiled(FIRST, second_part(6)).save(path)
-    with pytest.raises(BadInput, match="values that step 1 gives is 6, expected 5 to 5"):
+    with pytest.raises(BadInput, match="5 values, expected a multiple of the 6"):
         Program.load(path)
 
 
@@ -422,16 +423,16 @@ def test_what_buffers_say_is_bound_to_the_reference(path, change):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda header: header["buffers"].append(header["buffers"][0]), "two buffers have one name"),
-    (lambda header: header["buffers"].pop(), r"buffers are \['input'\], but its steps .* 'fc2'"),
+    (lambda header: header["buffers"].pop(), "no buffer 'fc2' for 'fc2'"),
     (lambda header: header["buffers"].reverse(), r"buffers are \['fc2', 'input'\]"),
     (lambda header: header["buffers"][0].update(dtype="int8"), "'input' is int8 .* has int16"),
     (lambda header: header["buffers"][0].update(dtype="float32"), "'input' is float32 .* int16"),
     (lambda header: header["buffers"][0].update(dtype="thing"), "does not hold together .*thing"),
     (lambda header: header["buffers"][1].update(scale="1"), "'fc2' is int16 .* scale '1' and"),
     (lambda header: header["buffers"][0].update(zero_point=3), "'input' is .* zero point 3, but"),
-    (lambda header: header["buffers"][0].update(shape=[4]), r"'input' is \[4\], expected the size"),
+    (lambda header: header["buffers"][0].update(shape=[4]), "'input' has 4 values, expected a mul"),
     (lambda header: header["buffers"][0].update(shape=7), "does not hold together"),
-    (lambda header: part_of(header).update(reads=["fc2"]), r"step 0 reads .*'fc2'.*'input'"),
+    (lambda header: part_of(header).update(reads=["fc2"]), "step 0 reads 'fc2', which no"),
     (lambda header: part_of(header).update(reads=["input"] * 2), "step 0 reads"),
     (lambda header: part_of(header).update(writes=[]), "expected|buffers are"),
     (lambda header: header["steps"].append({"rule": "convert", "reads": ["fc2"], "writes": ["y"]}),

@@ -106,4 +106,4 @@ def test_no_mutant_gives_other_outputs(tmp_path, content, run_seed):
             refused += 1
         else:
             assert np.array_equal(found, expected), number
-    assert 0.7 * MUTANTS < refused < MUTANTS
+    assert refused > 0.7 * MUTANTS
