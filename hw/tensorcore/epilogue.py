@@ -15,8 +15,8 @@ REQUANTISED = data.StructLayout({"value": SUM, "saturated": 1})
 
 
 class Requantise(wiring.Component):
-    """(accumulator + bias) * multiplier / 2^(``LEAST_SHIFT`` + shift), a half rounded away from
-    zero (TensorFlow Lite's rule, in one rounding), plus the zero point.
+    """(accumulator + bias) * multiplier / 2^(``LEAST_SHIFT`` + shift), rounded to the nearest
+    integer, a tie to the even one (as ONNX's QuantizeLinear), plus the zero point.
 
     The sum with the bias is exact modulo 2^32, the product exact. The result is saturated to 8
     bits, then at least the zero point with ``relu``; with ``raw`` it is neither, and a
@@ -47,19 +47,21 @@ class Requantise(wiring.Component):
         m = Module()
         product = self._multiply(m)
 
-        # Away from zero on a tie: less the smallest step where negative, then half up. Only
-        # bits from the least half on count.
+        # ``shifted`` ends with one bit behind the point; ``lost`` tells whether anything but zeros
+        # was shifted out behind it.
         kept = LEAST_SHIFT - 1
-        truncated, shifted = Signal(signed(63 - kept)), Signal(signed(63 - kept))
-        borrow = delay(m, (product < 0) & ~product[:kept].any(), 1)
-        m.d.sync += [
-            truncated.eq(delay(m, product >> kept, 1) - borrow),
-            shifted.eq(truncated >> delay(m, self.channel.shift, 6)),
-        ]
+        shifted, lost = product >> kept, product[:kept].any()
+        shift = delay(m, self.channel.shift, 4)
+        for places in ((4, 3), (2, 1)):
+            shifted, lost, shift = (delay(m, each, 1) for each in (
+                *_shift_right(shifted, lost, shift, places), shift))
+        shifted, lost = _shift_right(shifted, lost, shift, (0,))
 
-        # Half up and the zero point in one sum.
-        doubled, value = Signal(signed(10)), Signal(signed(64 - kept))
-        m.d.sync += [doubled.eq((self.zero_point << 1) + 1), value.eq((shifted + doubled) >> 1)]
+        # The last bit becomes whether to round up; that and the zero point in one sum.
+        up, doubled = shifted[0] & (shifted[1] | lost), Signal(signed(10))
+        rounded = delay(m, Cat(up, shifted[1:]).as_signed(), 1)
+        value = Signal(signed(64 - kept))
+        m.d.sync += [doubled.eq((self.zero_point << 1) + 1), value.eq((rounded + doubled) >> 1)]
         below, above, off = (delay(m, flag, 1) for flag in (
             value < LEAST, value > MOST, self.relu & (value < self.zero_point)))
         m.d.sync += [
@@ -87,3 +89,13 @@ class Requantise(wiring.Component):
             rows.append(delay(m, low + (high << 16), 1))
         m.d.sync += product.eq(rows[0] + (rows[1] << 16))
         return product
+
+
+def _shift_right(value: Value, lost: Value, shift: Value,
+                 places: tuple[int, ...]) -> tuple[Value, Value]:
+    """``value`` shifted by these binary places of ``shift``, and ``lost`` or whether a one fell
+    out."""
+    for place in places:
+        lost |= shift[place] & value[:1 << place].any()
+        value = Mux(shift[place], value >> (1 << place), value)
+    return value, lost

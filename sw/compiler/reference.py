@@ -15,9 +15,9 @@ convolution has ``input_shape``, ``kernel``, ``stride``, ``padding`` and ``dilat
 over channel, kernel row, kernel column, padding reads the input zero point, and inputs and outputs
 are flat, channel by channel, each row by row. With
 p = int32(W @ x + b) * multiplier,
-``y = clip(sign(p) * ((|p| + 2^(s-1)) >> s) + output_zero_point, low, 127)`` is every output,
-low = -128, or output_zero_point with ReLU; a tie rounds away from zero, as ``ties`` says. Where
-``raw`` is true, y = int32(W @ x + b).
+``y = clip(((p + 2^(s-1) - 1 + (p >> s & 1)) >> s) + output_zero_point, low, 127)`` is every output,
+low = -128, or output_zero_point with ReLU; a tie rounds to even, as ``ties`` says. Where ``raw`` is
+true, y = int32(W @ x + b).
 """
 
 import hashlib

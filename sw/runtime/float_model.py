@@ -7,8 +7,8 @@ model's v, K of them a row, an accumulator that counts in ``unit`` and outputs t
 ``step``, the bound of an output is the sum of:
 
 - ``step / 2``, for its rounding; a whole ``step`` where the model is quantised itself and rounds
-  too: it is equal then, or one step apart near a tie, which golden rounds away from zero and ONNX
-  to even. Where the model's own sums are the output, they must be equal.
+  too: it is equal then, or one step apart where float32 moves a value onto a tie or across it.
+  Where the model's own sums are the output, they must be equal.
 - ``sum(|w - v| |x|)``. A weight that is farther from v than the quantiser may leave it is a fault,
   and adds no more than that: half of its scale in int8, nothing where v is 0 or the model is
   quantised; in an EIE array the distance from v to the nearest shared weight, and the weights'

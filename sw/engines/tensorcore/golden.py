@@ -4,11 +4,11 @@ acc = A.B + bias, exact modulo 2^32; of a convolution
 acc[o, r, s] = bias[o] + sum over c, i, j of weight[o, c, i, j] * x[c, r', s'], where
 r' = r * stride + i * dilation - padding, s' likewise, and x is the input's zero point outside of
 the image. Outputs are flat, channel by channel, each row by row. Then, unless the int32 itself is
-the output, q = round(acc * multiplier / 2^shift), a tie away from zero, and
+the output, q is the integer nearest to acc * multiplier / 2^shift, of two the even one, and
 y = clip(q + zero_point, low, 127), where low is -128, or the zero point with ReLU.
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference", CVPR 2018, section 2.2 (a multiplier and a shift in place of
-the real scale); the widths and the rounding are this project's.
+the real scale), with the rounding of ONNX's QuantizeLinear; the widths are this project's.
 """
 
 from math import prod
@@ -70,8 +70,9 @@ def requantise(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero_
         raise BadInput(f"acc must be int32 [..., {len(multiplier)}], not {acc.dtype} "
                        f"{list(acc.shape)}")
     product, wide = acc.astype(np.int64) * multiplier, shift.astype(np.int64)
-    rounded = np.abs(product) + (np.int64(1) << wide - 1) >> wide
-    y = np.sign(product) * rounded + zero_point
+    below, half = product >> wide, np.int64(1) << wide - 1
+    rest = product - (below << wide)
+    y = below + ((rest > half) | ((rest == half) & (below % 2 == 1))) + zero_point
     saturated = np.count_nonzero((y > 127) | ((y < -128) & (not relu)))
     return np.clip(y, zero_point if relu else -128, 127).astype(np.int8), saturated
 
@@ -125,8 +126,8 @@ def _check_layer(x, layer) -> None:
         raise BadInput(f"bias[{large[0]}] is {layer.bias[large[0]]}: it must be an int32")
     if layer.activation not in ("none", "relu"):
         raise BadInput(f"activation must be 'none' or 'relu', not {layer.activation!r}")
-    if layer.ties != "away":
-        raise BadInput(f"ties must be 'away', not {layer.ties!r}")
+    if layer.ties != "even":
+        raise BadInput(f"ties must be 'even', not {layer.ties!r}; compile the model again")
     if layer.raw and layer.activation == "relu":
         raise BadInput("an int32 output takes no activation; set it to 'none'")
     _check_zero_point("input", layer.input_zero_point)

@@ -27,7 +27,7 @@ class LayerKind:
     raw : bool
         The int32 sums are the outputs.
     ties : str
-        Where a half of the output's unit rounds: ``"away"`` from zero.
+        Where a half of the output's unit rounds: to the ``"even"`` neighbour.
     """
 
     name: str
@@ -40,7 +40,7 @@ class LayerKind:
     output_scale: float
     output_zero_point: int
     raw: bool
-    ties: str = "away"
+    ties: str = "even"
 
     @property
     def positions(self) -> int:

@@ -183,7 +183,7 @@ class TensorCoreLayer(LayerKind):
         where = f"layer {self.name}"
         check_choice(f"{where}: pattern", self.pattern, config.patterns)
         check_choice(f"{where}: activation", self.activation, ("none", "relu"))
-        check_choice(f"{where}: ties", self.ties, ("away",))
+        check_choice(f"{where}: ties", self.ties, ("even",))
         if not isinstance(self.raw, bool) or (self.raw and self.activation != "none"):
             raise ValueError(f"{where}: raw is {self.raw!r}, expected true or false, and false "
                              "with an activation")

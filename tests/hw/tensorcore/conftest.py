@@ -6,6 +6,7 @@ gives a function or a class, and lives for the whole session so that hypothesis 
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
 from types import SimpleNamespace
 
@@ -24,14 +25,12 @@ from zeroskip.sw.engines.wire import streams
 def _requantised(total, multiplier, shift, *, zero_point=0, relu=False):
     """(y, saturated) of one sum with its bias, in exact integers.
 
-    q = sign(p) * ((|p| + 2^(shift-1)) >> shift) with p = total * multiplier,
-    y = clip(q + zero_point), at least the zero point with ReLU; saturated tells of what was too
-    large for int8, or, without ReLU, too small.
+    q is the integer nearest to total * multiplier / 2^shift, of two the even one; y = clip(q +
+    zero_point), at least the zero point with ReLU; saturated tells of what was too large for int8,
+    or, without ReLU, too small.
     """
     total = (total + (1 << 31)) % (1 << 32) - (1 << 31)
-    p = total * multiplier
-    q = (abs(p) + (1 << shift - 1)) >> shift
-    y = (q if p >= 0 else -q) + zero_point
+    y = round(Fraction(total * multiplier, 1 << shift)) + zero_point
     saturated = y > 127 or (y < -128 and not relu)
     return min(127, max(zero_point if relu else -128, y)), saturated
 

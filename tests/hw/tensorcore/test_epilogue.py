@@ -96,14 +96,43 @@ def test_every_shift_at_its_ties_of_both_signs(check, zero_point, relu):
     check(items, zero_point=zero_point, relu=relu)
 
 
+@pytest.mark.parametrize(("zero_point", "relu"), [(-128, False), (0, False), (127, False),
+                                                  (-3, True)])
+def test_every_tie_of_8_bits(check, zero_point, relu):
+    """And of all that saturates with a zero point; 52 is the greatest shift where int32 sums reach
+    them."""
+    check([((halves << shift - 1) // multiplier + near, 0, multiplier, shift)
+           for shift, multiplier in ((24, 1 << 20), (52, 1 << 30)) for halves in range(-511, 512, 2)
+           for near in (-1, 0, 1)], zero_point=zero_point, relu=relu)
+
+
 @pytest.mark.parametrize("shift", SHIFTS)
-def test_a_tie_is_rounded_away_from_zero(requantise, shift):
-    total = 1 << min(30, shift - 1)
-    multiplier = (1 << shift - 1) // total
-    assert total * multiplier == 1 << shift - 1
-    items = [(total, 0, multiplier, shift), (total - 1, 0, multiplier, shift),
-             (-total, 0, multiplier, shift), (1 - total, 0, multiplier, shift)]
-    assert [value for value, _ in requantise(items)] == [1, 0, -1, 0]
+def test_a_tie_is_rounded_to_the_even_neighbour(requantise, shift):
+    """1/2, 3/2 and 5/2, and the sums below and above them."""
+    unit = 1 << min(28, shift - 1)      # with the multiplier, half of an output
+    multiplier = (1 << shift - 1) // unit
+    assert unit * multiplier == 1 << shift - 1
+    items = [(halves * unit + near, 0, multiplier, shift) for halves in (1, 3, 5)
+             for near in (-1, 0, 1)]
+    negative = [(-total, *rest) for total, *rest in items]
+    expected = [0, 0, 1, 1, 2, 2, 2, 2, 3]
+    assert [value for value, _ in requantise(items)] == expected
+    assert [value for value, _ in requantise(negative)] == [-value for value in expected]
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_one_bit_anywhere_below_a_tie_makes_it_none(requantise, shift):
+    """1/2 and 5/2, which as ties round down, and one bit more of the product."""
+    items, expected = [], []
+    for halves in (1, 5):
+        for bit in range(shift - 1):
+            power = min(30, bit)
+            total = (halves << shift - 1 - power) + (1 << bit - power)
+            if total <= HIGH:
+                items += [(sign * total, 0, 1 << power, shift) for sign in (1, -1)]
+                expected += [halves // 2 + 1, -(halves // 2 + 1)]
+    assert len(items) > 70
+    assert [value for value, _ in requantise(items)] == expected
 
 
 def test_extremes_of_everything(check):

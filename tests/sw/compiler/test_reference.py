@@ -217,7 +217,7 @@ def test_core_metadata_is_as_documented(core_path):
     assert layers[0] == {
         "name": "conv", "engine": "tensorcore", "activation": "relu",
         "input_zero_point": 4, "output_zero_point": -6, "input_scale": 0.5, "output_scale": 2.0,
-        "ties": "away", "raw": False, "input_shape": [2, 4, 5], "kernel": [2, 3], "stride": [1, 2],
+        "ties": "even", "raw": False, "input_shape": [2, 4, 5], "kernel": [2, 3], "stride": [1, 2],
         "padding": [0, 1, 1, 0], "dilation": [1, 1]}
     assert [layer["raw"] for layer in layers] == [False, False, True]
     assert not any("kernel" in layer for layer in layers[1:])
@@ -237,7 +237,8 @@ def core_by_hand(path, number, x):
         y = np.array(sums)
     else:
         p = np.array(sums) * multiplier
-        q = np.sign(p) * ((np.abs(p) + (1 << shift - 1)) >> shift) + described["output_zero_point"]
+        q = ((p + (1 << shift - 1) - 1 + (p >> shift & 1)) >> shift) + (
+            described["output_zero_point"])
         low = described["output_zero_point"] if described["activation"] == "relu" else -128
         y = np.clip(q, low, 127)
     return y.reshape(len(x), -1, len(weight)).transpose(0, 2, 1).reshape(len(x), -1)

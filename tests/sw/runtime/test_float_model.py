@@ -238,8 +238,8 @@ def model_of(path, *layers):
 
 
 def test_outputs_one_step_apart_are_within_the_bound(tmp_path):
-    """A sum counts in half of an output: every other one is a tie. The real values of two
-    neighbours are a step apart but for float32."""
+    """A sum counts in half of an output but for float32, which makes every other one a tie. The
+    real values of two neighbours are a step apart, again but for float32."""
     constants = {"as": np.float32(0.013), "az": np.int8(7), "W": np.random.default_rng(9).integers(
         -3, 4, (6, 5)).astype(np.int8), "s": np.float32(0.01), "z": np.int8(0),
         "bs": np.float32(0.013 * 0.01 * 2), "bz": np.int8(-3)}

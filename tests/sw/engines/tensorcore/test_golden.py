@@ -23,9 +23,10 @@ def wrap(value):
 
 
 def nearest(value):
-    """The integer nearest to a fraction, a tie away from zero."""
-    half = Fraction(1, 2)
-    return floor(value + half) if value >= 0 else ceil(value - half)
+    """The integer nearest to a fraction, of two the even one."""
+    near = sorted((floor(value), ceil(value)), key=lambda integer: (abs(integer - value),
+                                                                    integer % 2))
+    return near[0]
 
 
 def slow_requantise(acc, multiplier, shift, zero_point, relu):
@@ -104,14 +105,14 @@ def test_requantise_near_ties(quotient, offset, shift, power, zero_point):
 
 @pytest.mark.parametrize("shift", [24, 31, 40, 54])
 @pytest.mark.parametrize(("quotient", "expected"), [
-    (0.5, 1), (-0.5, -1), (1.5, 2), (-1.5, -2), (2.5, 3), (-2.5, -3), (126.5, 127)])
-def test_a_tie_rounds_away_from_zero(shift, quotient, expected):
-    """With one unit less in magnitude it is no tie, and rounds towards zero."""
+    (0.5, 0), (-0.5, 0), (1.5, 2), (-1.5, -2), (2.5, 2), (-2.5, -2), (126.5, 126),
+    (-127.5, -128)])
+def test_a_tie_rounds_to_even(shift, quotient, expected):
+    """With one unit more or less it is no tie, and rounds up or down."""
     power = 30 if shift > 30 else 20
     acc = int(quotient * 2 ** (shift - power))
-    assert one(acc, 1 << power, shift) == (expected, 0)
-    towards = acc - 1 if acc > 0 else acc + 1
-    assert abs(one(towards, 1 << power, shift)[0]) == abs(expected) - 1
+    assert [one(acc + near, 1 << power, shift) for near in (-1, 0, 1)] == [
+        (floor(quotient), 0), (expected, 0), (ceil(quotient), 0)]
 
 
 @pytest.mark.parametrize(("total", "zero_point", "relu", "expected"), [
@@ -146,7 +147,7 @@ def fully_connected(rng, raw=False, activation="none"):
         weight=random_int8(rng, 3, 10), bias=rng.integers(-5000, 5000, 3),
         multiplier=np.full(3, (1 << 30) + 12345, np.int32), shift=np.array([36, 38, 37], np.int32),
         activation=activation, geometry=None, inputs=10, outputs=3, input_zero_point=0,
-        output_zero_point=-7, raw=raw, ties="away")
+        output_zero_point=-7, raw=raw, ties="even")
 
 
 @pytest.mark.parametrize("activation", ["none", "relu"])
@@ -306,6 +307,7 @@ def test_requantise_refuses(change, message):
     ({"bias": np.array([0, 0, -INT32 - 1])}, r"bias\[2\] is -2147483649"),
     ({"inputs": 9}, r"must be \[batch, 9\]"),
     ({"activation": "tanh"}, "activation must be 'none' or 'relu', not 'tanh'"),
+    ({"ties": "away"}, "ties must be 'even', not 'away'; compile the model again"),
     ({"activation": "relu", "raw": True}, "an int32 output takes no activation"),
     ({"input_zero_point": 128}, "the input's zero point must be"),
 ])

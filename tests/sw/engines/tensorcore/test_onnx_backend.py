@@ -5,12 +5,14 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from zeroskip.hw.tensorcore.config import CONFIGS
 from zeroskip.hw.tensorcore.core import TensorCore
 from zeroskip.sim import cxxrtl
+from zeroskip.sw.engines.tensorcore import golden
 from zeroskip.sw.engines.tensorcore.onnx_backend import backend, core, reference
 from zeroskip.sw.errors import BadInput, ToolMissing
 
@@ -57,6 +59,40 @@ def test_node(machine, case):
         found, = prepared.run(inputs)
         assert found.dtype == outputs[0].dtype
         np.testing.assert_array_equal(found, outputs[0])
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("operator", ["QLinearMatMul", "QLinearConv"])
+def test_ties_are_those_of_onnxruntime(machine, operator, kind):
+    """A sum counts in quarters of an output, so that every fourth output is a tie. The session has
+    its default options."""
+    rng, (low, high) = np.random.default_rng(1), (np.iinfo(kind).min, np.iinfo(kind).max + 1)
+    shape, weights = {"QLinearMatMul": ((64, 8), (8, 24)),
+                      "QLinearConv": ((1, 2, 9, 9), (24, 2, 2, 2))}[operator]
+    x, w = rng.integers(low, high, shape).astype(kind), rng.integers(-2, 3, weights, np.int8)
+    zero, out_zero = kind(low + 100), kind(low + 121)
+    operands = {"x": x, "xs": np.float32(1 / 8), "xz": zero, "w": w, "ws": np.float32(1 / 4),
+                "wz": np.int8(0), "ys": np.float32(1 / 8), "yz": out_zero}
+    graph = helper.make_graph(
+        [helper.make_node(operator, [*operands], ["y"])], "g",
+        [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.asarray(v).dtype),
+                                       np.shape(v)) for name, v in operands.items()],
+        [helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(x.dtype), None)])
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+    operands = {name: np.asarray(value) for name, value in operands.items()}
+    expected, = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, operands)
+    products = []
+
+    def compute(product):
+        products.append(product)
+        return machine(product)
+    found, = backend(compute).prepare(model).run([*operands.values()])
+    np.testing.assert_array_equal(found, expected)
+    (product,) = products
+    sums = golden.gemm(product.weights, product.x.T) + product.bias[:, None]
+    assert np.count_nonzero(sums % 4 == 2) > expected.size // 5 > 300
+    assert len(np.unique(expected)) > 100
 
 
 def matmul_integer(a, b, **zeros):

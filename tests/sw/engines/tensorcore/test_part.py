@@ -197,6 +197,7 @@ def test_the_batch_of_an_image_that_is_given_none():
 @pytest.mark.parametrize(("fields", "message"), [
     ({"pattern": "4:8"}, "pattern is '4:8', expected 'dense' or '2:4' or '1:4'"),
     ({"activation": "tanh"}, "activation is 'tanh'"),
+    ({"ties": "away"}, "ties is 'away', expected 'even'; compile the model again"),
     ({"raw": True}, "raw is True"),
     ({"raw": 0}, "raw is 0"),
     ({"inputs": 0}, "inputs is 0"),
