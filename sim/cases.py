@@ -7,8 +7,8 @@ import numpy as np
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie.image import EIEImage
 from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
-from zeroskip.sw.engines.eie.part import EIEPart
 from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 
@@ -32,7 +32,7 @@ class Case:
     inputs: np.ndarray
 
     @property
-    def part(self) -> EIEPart:
+    def part(self) -> EIEImage:
         """The program's only part."""
         return self.program.images[0]
 

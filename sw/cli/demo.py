@@ -15,7 +15,7 @@ from zeroskip.sw.cli.report import comparison, write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
 from zeroskip.sw.engines.base import Image
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.experiments import digits
 from zeroskip.sw.files import save_array, write
 from zeroskip.sw.frontends.load import to_onnx
@@ -137,7 +137,7 @@ def _dense_eie(compiled: Compiled, _inputs: np.ndarray, _rtl: Backend) -> float:
 
 def _dense_core(compiled: Compiled, inputs: np.ndarray, rtl: Backend) -> float:
     """Cycles per image of the same network in the core's dense mode."""
-    part = TensorCorePart.packed(
+    part = TensorCoreImage.packed(
         compiled.program.images[0].config, *((layer, "dense") for layer in compiled.reference),
         batch=len(inputs))
     return rtl.run(part, inputs).statistics.cycles / len(inputs)

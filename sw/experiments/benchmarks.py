@@ -15,8 +15,8 @@ from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie import cycle_model
 from zeroskip.sw.engines.eie import host as eie_host
 from zeroskip.sw.engines.eie.host import EIEStatistics
+from zeroskip.sw.engines.eie.image import EIEImage
 from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
-from zeroskip.sw.engines.eie.part import EIEPart
 from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.experiments.layers import NINE, random_indices, random_vector
 from zeroskip.sw.runtime import backends
@@ -39,7 +39,7 @@ class LayerRun:
     counted from the memories and the vector alone.
     """
 
-    part: EIEPart
+    part: EIEImage
     statistics: EIEStatistics
     exact: bool
     entries: np.ndarray
@@ -82,7 +82,7 @@ def fixed_layer(indices: np.ndarray) -> FixedLayer:
                       "relu", 1.0, 1.0)
 
 
-def _fitted(part: EIEPart, least: EIEConfig) -> EIEPart:
+def _fitted(part: EIEImage, least: EIEConfig) -> EIEImage:
     """The part on memories as deep as it needs, and at least as deep as those of ``least``:
     layers that need no more share one compiled model."""
     needed = cut(part).config

@@ -8,7 +8,7 @@ import numpy as np
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore.host import TensorCoreStatistics
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.formats.nm import mask
 from zeroskip.sw.runtime.backend import Backend
@@ -62,7 +62,7 @@ def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, bac
     x = np.random.default_rng(1).integers(-128, 128, (n, k)).astype(np.int8)
     found = {}
     for mode in ("dense", pattern):
-        part = TensorCorePart.packed(config, (layer, mode), batch=n)
+        part = TensorCoreImage.packed(config, (layer, mode), batch=n)
         program = Program.chain((part,), (layer,))
         verdict = verify(program, x, (GoldenBackend(program, (layer,)), backend))
         found[mode] = (verdict.results[1][0].statistics, verdict.difference is None)

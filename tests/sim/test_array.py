@@ -22,8 +22,8 @@ from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sim.bench import Stalls, checker, receive, send, simulate
 from zeroskip.sim.cases import fixed_layer, make_case, random_layers
 from zeroskip.sw.engines.eie import host as eie_host
-from zeroskip.sw.engines.eie.image import load_words
 from zeroskip.sw.engines.eie.lower import compile_layers
+from zeroskip.sw.engines.eie.records import load_words
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.runtime import backends
 

@@ -13,8 +13,8 @@ import numpy as np
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
 from zeroskip.sw.engines.eie import golden
 from zeroskip.sw.engines.eie.cycle_model import predict
+from zeroskip.sw.engines.eie.image import EIEImage
 from zeroskip.sw.engines.eie.lower import compile_layers, deepened
-from zeroskip.sw.engines.eie.part import EIEPart
 from zeroskip.sw.engines.eie.quantize import Fixed, quantize
 from zeroskip.sw.graph.network import Network
 
@@ -56,7 +56,7 @@ def cycles(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], float]
     return cost
 
 
-def _compiled(network: Network, samples: np.ndarray, config: EIEConfig) -> tuple[Fixed, EIEPart]:
+def _compiled(network: Network, samples: np.ndarray, config: EIEConfig) -> tuple[Fixed, EIEImage]:
     """The network in integers, and its image for an array of any depth."""
     fixed = quantize(network, samples, config.acc_width)
     return fixed, compile_layers(fixed.layers, deepened(config))

@@ -20,7 +20,7 @@ from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.hw.eie.search import EntrySearch
 from zeroskip.hw.eie.unpack import Unpack
 from zeroskip.hw.memory import BlockRAM
-from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.eie.image import EIEImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Work:
         return np.stack([(times * kind).sum(axis=1) for kind in (self.useful, self.padding)], 1)
 
 
-def work(part: EIEPart, vector: np.ndarray) -> Iterator[Work]:
+def work(part: EIEImage, vector: np.ndarray) -> Iterator[Work]:
     """The work of each segment of a part of one layer for an input, int [inputs]."""
     config = part.config
     clusters, begin = np.arange(config.clusters), 0
@@ -99,7 +99,7 @@ def _sums(bits: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray
     return sums[stops] - sums[starts]
 
 
-def predict(part: EIEPart, vector: np.ndarray) -> int:
+def predict(part: EIEImage, vector: np.ndarray) -> int:
     """Computing cycles of one input, int [inputs], on a part of one layer."""
     # The descriptor of the first segment was read before the input was complete.
     segments = [_segment(part.config, each) for each in work(part, vector)]

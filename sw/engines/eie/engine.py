@@ -8,8 +8,8 @@ import numpy as np
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig
 from zeroskip.sw.engines.base import Deviation, Device, Engine, Offer, Progress, Result
 from zeroskip.sw.engines.eie import golden, quantize
+from zeroskip.sw.engines.eie.image import EIEImage
 from zeroskip.sw.engines.eie.layer import EIELayer
-from zeroskip.sw.engines.eie.part import EIEPart
 from zeroskip.sw.engines.eie.quantize import FixedLayer, LayerReport
 from zeroskip.sw.graph.network import Layer, Network
 from zeroskip.sw.quantize.calibration import Range
@@ -24,7 +24,7 @@ class EIEEngine(Engine):
     name = "eie"
     config = EIEConfig
     configs = CONFIGS
-    image = EIEPart
+    image = EIEImage
     layer = EIELayer
     shown = {"name": "layer", "inputs": "in", "outputs": "out", "nonzeros": "weights",    # noqa: RUF012
              "entries": "entries", "padding": "padding", "rms": "codebook error (RMS)",
@@ -54,12 +54,12 @@ class EIEEngine(Engine):
         return fixed.layers, fixed.report
 
     def lower(self, layers: Sequence[FixedLayer], config: EIEConfig,
-              batch: int | None = None) -> EIEPart:     # noqa: ARG002 - samples come one by one
+              batch: int | None = None) -> EIEImage:     # noqa: ARG002 - samples come one by one
         """See :func:`zeroskip.sw.engines.eie.lower.compile_layers`."""
         from zeroskip.sw.engines.eie.lower import compile_layers
         return compile_layers(tuple(layers), config)
 
-    def c_source(self, image: EIEPart, name: str, addresses: dict[str, int]) -> str:
+    def c_source(self, image: EIEImage, name: str, addresses: dict[str, int]) -> str:
         """See :func:`zeroskip.sw.engines.eie.export.c_source`."""
         from zeroskip.sw.engines.eie.export import c_source
         return c_source(image, name, addresses)
@@ -68,7 +68,7 @@ class EIEEngine(Engine):
         """See :func:`zeroskip.sw.engines.eie.golden.layer`."""
         return golden.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
 
-    def run(self, device: Device, image: EIEPart, x: np.ndarray,
+    def run(self, device: Device, image: EIEImage, x: np.ndarray,
             progress: Progress | None = None) -> Result:
         """See :func:`zeroskip.sw.engines.eie.host.run`."""
         from zeroskip.sw.engines.eie import host

@@ -8,8 +8,8 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.counters import ControlCounter, PECounter
 from zeroskip.hw.eie.layouts import output_layout
 from zeroskip.sw.engines.base import Progress, Result
-from zeroskip.sw.engines.eie.image import load_items, records
-from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.records import load_items, records
 from zeroskip.sw.engines.payload import unpack_fields
 from zeroskip.sw.engines.wire import Write, exchange
 from zeroskip.sw.errors import EngineError
@@ -77,7 +77,7 @@ class EIEStatistics:
                 "pe": {name: counts.tolist() for name, counts in self.pe.items()}}
 
 
-def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = None) -> Result:
+def run(model, part: EIEImage, inputs: np.ndarray, progress: Progress | None = None) -> Result:
     """Runs ``inputs`` (int16 [batch, in]) on a fresh array.
 
     ``model`` is the array in any simulator, with the interface of
@@ -103,7 +103,7 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
                   statistics, statistics and statistics.saturated)
 
 
-def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarray],
+def _run_batch(model, part: EIEImage, inputs: np.ndarray, outputs: list[np.ndarray],
                times: list[np.ndarray], names: list[str], first: int) -> None:
     """Sends ``inputs`` one vector after another and files what comes in ``outputs``, ``times``.
 

@@ -8,8 +8,14 @@ from scipy.sparse import csr_array
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig
 from zeroskip.sw.engines.eie.assign import assign_rows
 from zeroskip.sw.engines.eie.directory import nibbles_for, pack_counts, words_for
+from zeroskip.sw.engines.eie.image import (
+    MAX_STRIDE,
+    EIEImage,
+    LayerInfo,
+    directory_places,
+    schedule,
+)
 from zeroskip.sw.engines.eie.pack import Packed, pack, spread, whole
-from zeroskip.sw.engines.eie.part import MAX_STRIDE, EIEPart, LayerInfo, directory_places, schedule
 from zeroskip.sw.engines.eie.quantize import FixedLayer, prove
 from zeroskip.sw.errors import BadInput
 
@@ -19,14 +25,14 @@ feeds all PEs, and their entries spread around the mean: with fewer, PEs wait fo
 
 
 def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
-                   balance: bool = True) -> EIEPart:
+                   balance: bool = True) -> EIEImage:
     """Packs the layers for an array of this configuration.
 
     A layer whose rows, dealt out in turn, have nearly equal numbers of entries in every column
     and PE is stored without a column directory. Of any other, ``balance`` assigns the rows to
     PEs with equal work (:func:`zeroskip.sw.engines.eie.assign.assign_rows`); and with few entries
     per column it is computed in groups, if the array has groups. The segments are those of
-    :func:`zeroskip.sw.engines.eie.part.schedule`.
+    :func:`zeroskip.sw.engines.eie.image.schedule`.
 
     Raises
     ------
@@ -51,7 +57,7 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
         segments[at] = replace(
             segment, first=segment.first + segment.balanced * memory.banks,
             shift=segment.swap * layers[segment.codebook].shift)
-    part = EIEPart(
+    part = EIEImage(
         config=config,
         input_scale=layers[0].input_scale,
         layers=infos,
@@ -75,7 +81,7 @@ def deepened(config: EIEConfig) -> EIEConfig:
     return _resized(config, **dict.fromkeys(_MEMORIES, 1 << 24))
 
 
-def cut(part: EIEPart) -> EIEPart:
+def cut(part: EIEImage) -> EIEImage:
     """The image on memories just deep enough for it. An array's cycles do not depend on
     their depth."""
     config, layers = part.config, part.layers

@@ -4,10 +4,10 @@ from dataclasses import asdict
 
 from zeroskip.hw.tensorcore import layouts
 from zeroskip.sw.engines import csource
-from zeroskip.sw.engines.tensorcore.part import Sample, TensorCoreLayer, TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import Sample, TensorCoreImage, TensorCoreLayer
 
 
-def c_source(image: TensorCorePart, name: str, addresses: dict[str, int]) -> str:
+def c_source(image: TensorCoreImage, name: str, addresses: dict[str, int]) -> str:
     """Definitions of a ``struct zsk_tensorcore`` called ``name`` and of what it points to.
 
     ``addresses`` are those of the core's ports, in bytes from its page.
@@ -36,7 +36,7 @@ def c_source(image: TensorCorePart, name: str, addresses: dict[str, int]) -> str
         "layers": f"{name}_layers"}) + ";\n"
 
 
-def _layer(layer: TensorCoreLayer, image: TensorCorePart, name: str) -> str:
+def _layer(layer: TensorCoreLayer, image: TensorCoreImage, name: str) -> str:
     schedule = layer.schedule(image.config, image.batch)
     sample = asdict(Sample.of(layer.geometry, layer.inputs))
     return csource.fields({

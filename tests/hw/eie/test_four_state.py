@@ -6,7 +6,7 @@ import pytest
 from zeroskip.hw.eie.array import EIE
 from zeroskip.hw.eie.layouts import INPUT, load_word_layout, output_layout
 from zeroskip.sim.cases import make_case, random_layers
-from zeroskip.sw.engines.eie.image import load_words
+from zeroskip.sw.engines.eie.records import load_words
 from zeroskip.sw.engines.payload import pack_fields
 
 MODES = {"paper": {"escapes": False, "drops_empty": False, "counts": False},

@@ -21,7 +21,7 @@ from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.hw.tensorcore.core import TensorCore
 from zeroskip.hw.tensorcore.layouts import output_layout as tensorcore_output
 from zeroskip.sim.cases import make_case, random_layers
-from zeroskip.sw.engines.eie.image import load_words
+from zeroskip.sw.engines.eie.records import load_words
 from zeroskip.sw.engines.payload import pack_fields
 from zeroskip.sw.engines.tensorcore.golden import gemm, requantise
 from zeroskip.sw.engines.tensorcore.schedule import Schedule

@@ -20,7 +20,7 @@ from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie import golden as eie
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 
 SMALL = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
@@ -51,7 +51,7 @@ def split(tmp_path):
     layer = core("core", 5, 6)
     layers = (fixed, layer)
     write(tmp_path, (compile_layers((fixed,), EIEConfig(pes=2)),
-                     TensorCorePart.packed(SMALL, (layer, "dense"))), layers)
+                     TensorCoreImage.packed(SMALL, (layer, "dense"))), layers)
     np.save(tmp_path / "x.npy", np.random.default_rng(6).integers(-99, 99, (3, 7)).astype(np.int16))
     return tmp_path, layers
 
@@ -61,7 +61,7 @@ def sums(tmp_path):
     """A folder with a program of one raw layer, and its input; and the layer."""
     integer = core("sums", 5, 6, raw=True, multiplier=np.zeros(5, np.int32),
                    shift=np.full(5, 24, np.int32))
-    write(tmp_path, (TensorCorePart.packed(SMALL, (integer, "dense")),), (integer,))
+    write(tmp_path, (TensorCoreImage.packed(SMALL, (integer, "dense")),), (integer,))
     x = np.random.default_rng(7).integers(-128, 128, (3, 6))
     np.save(tmp_path / "x.npy", x.astype(np.int8))
     return tmp_path, integer

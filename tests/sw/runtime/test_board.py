@@ -14,7 +14,7 @@ from zeroskip.sim.cases import make_case, random_layers
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.eie import host
 from zeroskip.sw.engines.payload import pack_fields, unpack_fields
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import LinkError
 from zeroskip.sw.runtime.board import Board, Patience
@@ -148,7 +148,7 @@ def test_three_cores_each_compute_a_program_of_their_own():
         multiplier=np.full(5, 1 << 30, np.int32), shift=np.full(5, 38, np.int32),
         activation="none", geometry=None, inputs=12, outputs=5, input_scale=1.0,
         input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
-    part = TensorCorePart.packed(config, (layer, "dense"), batch=3)
+    part = TensorCoreImage.packed(config, (layer, "dense"), batch=3)
     x = rng.integers(-128, 128, (3, 12)).astype(np.int8)
     sums = x.astype(np.int64) @ weight.T + layer.bias
     rounded = np.sign(sums) * ((np.abs(sums) * 2 + (1 << 8)) >> 9)     # sums / 2^8, ties away

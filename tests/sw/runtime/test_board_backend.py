@@ -23,7 +23,7 @@ from zeroskip.sim.endpoint_model import EndpointModel
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.payload import pack_fields, unpack_fields
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import BadInput, EngineError, LinkError
 from zeroskip.sw.runtime import backend as engine
@@ -307,7 +307,7 @@ def product():
         multiplier=np.full(5, 1 << 30, np.int32), shift=np.full(5, 38, np.int32),
         activation="none", geometry=None, inputs=12, outputs=5, input_scale=1.0,
         input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
-    part = TensorCorePart.packed(CONFIG, (layer, "dense"), batch=IMAGES)
+    part = TensorCoreImage.packed(CONFIG, (layer, "dense"), batch=IMAGES)
     inputs = rng.integers(-128, 128, (IMAGES, 12)).astype(np.int8)
     model = AmaranthModel(TensorCore(CONFIG))
     sent, simulate = [], model.run

@@ -13,7 +13,7 @@ from zeroskip.sw.engines.eie import quantize as eie_quantize
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
 from zeroskip.sw.engines.tensorcore import quantize as tensorcore_quantize
-from zeroskip.sw.engines.tensorcore.part import FILL, Sample, TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.image import FILL, Sample, TensorCoreLayer
 from zeroskip.sw.frontends.chain import Chain
 from zeroskip.sw.frontends.load import read, to_onnx
 from zeroskip.sw.graph import im2col, network

@@ -12,7 +12,7 @@ from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie import golden as eie
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.tensorcore import golden as golden_tensorcore
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -116,7 +116,7 @@ def core():
         "multiplier": rng.integers(1 << 24, 1 << 30, 6).astype(np.int32),
         "shift": np.full(6, 36, np.int32)}
     layer = Int8Layer(weight=weight, bias=bias, **common)
-    return TensorCorePart.packed(TensorCoreConfig(), (layer, "dense")), layer
+    return TensorCoreImage.packed(TensorCoreConfig(), (layer, "dense")), layer
 
 
 def test_int16_becomes_int8_between_the_machines(program, layers, core, inputs):

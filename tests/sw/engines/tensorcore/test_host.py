@@ -14,7 +14,7 @@ from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore import golden
 from zeroskip.sw.engines.tensorcore.host import collect, counters, multiply
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart, kept_columns
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage, kept_columns
 from zeroskip.sw.engines.tensorcore.product import ProductImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
@@ -207,7 +207,7 @@ def layer(name="a", outputs=6, inputs=12, pattern="2:4", geometry=None, seed=0, 
 
 
 def part_of(*layers, config=CONFIG, batch=5):
-    return TensorCorePart.packed(config, *layers, batch=batch)
+    return TensorCoreImage.packed(config, *layers, batch=batch)
 
 
 def golden_of(layers, x):

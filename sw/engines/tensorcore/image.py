@@ -324,7 +324,7 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class TensorCorePart(Image):
+class TensorCoreImage(Image):
     """Everything that consecutive layers run on one tensor core, for one batch size.
 
     ``batch`` samples go through the core together, a layer after another; of more or fewer the
@@ -345,7 +345,7 @@ class TensorCorePart(Image):
 
     @classmethod
     def packed(cls, config: TensorCoreConfig, *layers: tuple[Int8Layer, str],
-               batch: int | None = None) -> "TensorCorePart":
+               batch: int | None = None) -> "TensorCoreImage":
         """The image of layers, each with its pattern, for ``batch`` samples; by default
         :data:`BATCH`, or fewer, so that no layer has more than :data:`COLUMNS` columns of B if
         one sample has not. ``BadInput`` as of :meth:`TensorCoreLayer.packed`."""
@@ -356,7 +356,7 @@ class TensorCorePart(Image):
         return cls(config, tuple(TensorCoreLayer.packed(*layer, config, batch)
                                  for layer in layers), batch)
 
-    def for_batch(self, batch: int) -> "TensorCorePart":
+    def for_batch(self, batch: int) -> "TensorCoreImage":
         """The same image for another batch size; ``BadInput`` as of
         :meth:`TensorCoreLayer.check_size`."""
         for layer in self.layers:
@@ -375,7 +375,7 @@ class TensorCorePart(Image):
         """Of each layer's outputs."""
         return tuple(layer.output for layer in self.layers)
 
-    def traced(self) -> "TensorCorePart":
+    def traced(self) -> "TensorCoreImage":
         """The same part: every layer's outputs go through the host anyway."""
         return self
 
@@ -410,7 +410,7 @@ class TensorCorePart(Image):
                 for name, tensor in layer.tensors().items()}
 
     @classmethod
-    def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "TensorCorePart":
+    def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "TensorCoreImage":
         """The inverse of :meth:`header` and :meth:`tensors`; ``KeyError``, ``TypeError`` or
         ``ValueError`` where something is missing or of another kind."""
         return cls(TensorCoreConfig(**header["config"]), tuple(

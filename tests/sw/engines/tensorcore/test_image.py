@@ -10,11 +10,11 @@ from safetensors.numpy import load_file, save_file
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler.program import Program
-from zeroskip.sw.engines.tensorcore.part import (
+from zeroskip.sw.engines.tensorcore.image import (
     FILL,
     Sample,
+    TensorCoreImage,
     TensorCoreLayer,
-    TensorCorePart,
     kept_columns,
 )
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
@@ -77,7 +77,7 @@ def reference_of(part):
 
 
 def save(path, *layers):
-    part = TensorCorePart(CONFIG, layers, BATCH)
+    part = TensorCoreImage(CONFIG, layers, BATCH)
     Program.chain((part,), reference_of(part)).save(path)
 
 
@@ -122,16 +122,16 @@ def test_round_trip(path, name):
 
 
 def test_what_goes_in_and_out():
-    part = TensorCorePart(CONFIG, PARTS["convolution"], BATCH)
+    part = TensorCoreImage(CONFIG, PARTS["convolution"], BATCH)
     assert (part.inputs, part.outputs) == (40, 6)
     assert (part.input.dtype, part.input.scale, part.input.zero_point) == (np.int8, 0.25, -3)
     assert part.output.dtype == np.int8
-    assert TensorCorePart(CONFIG, PARTS["raw"], BATCH).output.dtype == np.int32
+    assert TensorCoreImage(CONFIG, PARTS["raw"], BATCH).output.dtype == np.int32
     assert part.traced() is part
 
 
 def test_owner_of_an_output():
-    part = TensorCorePart(CONFIG, PARTS["convolution"], BATCH)
+    part = TensorCoreImage(CONFIG, PARTS["convolution"], BATCH)
     owners = [part.owner(part.layers[0], output) for output in range(72)]
     assert owners == [channel % 4 for channel in range(6) for _ in range(12)]
     assert [part.owner(part.layers[1], output) for output in range(6)] == [0, 1, 2, 3, 0, 1]
@@ -139,7 +139,7 @@ def test_owner_of_an_output():
 
 def test_storage_by_hand():
     """Four groups of six rows."""
-    part = TensorCorePart(CONFIG, (layer(pattern="2:4", inputs=13),), BATCH)
+    part = TensorCoreImage(CONFIG, (layer(pattern="2:4", inputs=13),), BATCH)
     assert part.storage() == {"weights": 48, "indices": 12, "biases": 24, "multipliers": 24,
                               "shifts": 6, "float32": 4 * 6 * 14}
 
@@ -183,7 +183,7 @@ def test_a_flat_sample_lies_as_it_is():
 
 def test_the_batch_of_an_image_that_is_given_none():
     def batch(*layers):
-        return TensorCorePart.packed(CONFIG, *((own, "dense") for own in layers)).batch
+        return TensorCoreImage.packed(CONFIG, *((own, "dense") for own in layers)).batch
     assert batch(integer()) == 8
     wide = Geometry((1, 32, 32), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
     conv = integer(geometry=wide, weight=np.ones((1, 1), np.int8), rows=1, outputs=1024)
@@ -243,7 +243,7 @@ def test_no_word_may_differ(path, name):
                 own = replace(layer(pattern=pattern, inputs=inputs), **{name: wrong})
                 save(path, layer(pattern=pattern, inputs=inputs))
                 good = Program.load(path)
-                part = TensorCorePart(CONFIG, (own,), BATCH)
+                part = TensorCoreImage(CONFIG, (own,), BATCH)
                 good.with_images(part).save(path)
                 with pytest.raises(BadInput, match="layer fc|not those of the reference"):
                     Program.load(path)
@@ -280,7 +280,7 @@ def test_batch_that_is_not_one_command(path):
 
 def test_pattern_that_the_machine_does_not_have(path):
     config = TensorCoreConfig(patterns=("dense",))
-    Program.chain((TensorCorePart(config, (layer(pattern="2:4"),), BATCH),), ()).save(path)
+    Program.chain((TensorCoreImage(config, (layer(pattern="2:4"),), BATCH),), ()).save(path)
     with pytest.raises(BadInput, match="layer fc: pattern is '2:4', expected 'dense';"):
         Program.load(path)
 
@@ -400,7 +400,7 @@ def test_tensor_that_the_reference_does_not_have(path, name):
 
 def test_type_of_the_input(path):
     """Integers of a model that are taken for real values would be scaled once more."""
-    part = TensorCorePart(CONFIG, (layer(),), BATCH)
+    part = TensorCoreImage(CONFIG, (layer(),), BATCH)
     Program.chain((part,), part.unpacked(), "uint8").save(path)
     assert Program.load(path).input_dtype == "uint8"
     content = path.read_bytes()
@@ -448,7 +448,7 @@ def test_overflow_is_proved_again(path):
      "has about 65,536 multipliers, at most 4,096"),
 ])
 def test_core_that_takes_too_long_to_build(path, sizes, message):
-    Program.chain((TensorCorePart(replace(CONFIG, **sizes), (layer(),), BATCH),), ()).save(path)
+    Program.chain((TensorCoreImage(replace(CONFIG, **sizes), (layer(),), BATCH),), ()).save(path)
     with pytest.raises(BadInput, match=message):
         Program.load(path)
 
