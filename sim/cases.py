@@ -25,30 +25,30 @@ def fixed_layer(indices, name="layer", bias=0, shift=0, activation="none") -> Fi
 
 @dataclass(frozen=True)
 class Case:
-    """A program of one part, its inputs, and what the integer reference says of them."""
+    """A program of one image, its inputs, and what the integer reference says of them."""
 
     program: Program
     golden: GoldenBackend
     inputs: np.ndarray
 
     @property
-    def part(self) -> EIEImage:
-        """The program's only part."""
+    def image(self) -> EIEImage:
+        """The program's only image."""
         return self.program.images[0]
 
     @property
     def expected(self) -> tuple[np.ndarray, ...]:
         """Outputs of every layer, int16 [batch, out] each."""
-        return self.golden.run(self.part, self.inputs).outputs
+        return self.golden.run(self.image, self.inputs).outputs
 
 
 def make_case(layers, inputs, balance=True, **config) -> Case:
     """``layers`` on an array with memories as deep as they need; every layer's outputs are
     sent out."""
     layers = tuple(layers)
-    part = cut(compile_layers(layers, deepened(EIEConfig(**config)),
+    image = cut(compile_layers(layers, deepened(EIEConfig(**config)),
                               balance=balance).traced())
-    program = Program.chain((part,), layers)
+    program = Program.chain((image,), layers)
     golden = GoldenBackend(program, layers)
     return Case(program, golden, np.atleast_2d(np.asarray(inputs, np.int16)))
 

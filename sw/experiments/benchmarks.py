@@ -35,11 +35,11 @@ AT_A_TIME = 2
 class LayerRun:
     """One layer of one vector, run in RTL and compared with the integer reference.
 
-    ``entries`` holds the entries that each PE must walk, int64 [pes, 2]: useful and padding,
+    ``entries`` holds the entries that each PE must take, int64 [pes, 2]: useful and padding,
     counted from the memories and the vector alone.
     """
 
-    part: EIEImage
+    image: EIEImage
     statistics: EIEStatistics
     exact: bool
     entries: np.ndarray
@@ -58,9 +58,9 @@ class LayerRun:
 
     def bits_per_nonzero(self) -> float:
         """Stored bits, the column directory included, over non-zero weights."""
-        sizes = self.part.storage()
+        sizes = self.image.storage()
         stored = sizes["weights"] + sizes["indices"] + sizes["pointers"]
-        return 8 * stored / max(1, self.part.layers[0].nonzeros)
+        return 8 * stored / max(1, self.image.layers[0].nonzeros)
 
 
 def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig, backend: Backend, *,
@@ -68,12 +68,12 @@ def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig, backen
     """Runs one layer on an array whose memories are at least as deep as ``config`` says, and as
     the layer needs."""
     layer = fixed_layer(indices)
-    part = _fitted(compile_layers((layer,), deepened(config), balance=balance), config)
-    program = Program.chain((part,), (layer,))
+    image = _fitted(compile_layers((layer,), deepened(config), balance=balance), config)
+    program = Program.chain((image,), (layer,))
     verdict = verify(program, vector[None], (GoldenBackend(program, (layer,)), backend))
-    entries = sum(each.entries(part.config) for each in cycle_model.work(part, vector))
-    return LayerRun(part, verdict.results[1][0].statistics, verdict.difference is None, entries,
-                    cycle_model.predict(part, vector))
+    entries = sum(each.entries(image.config) for each in cycle_model.work(image, vector))
+    return LayerRun(image, verdict.results[1][0].statistics, verdict.difference is None, entries,
+                    cycle_model.predict(image, vector))
 
 
 def fixed_layer(indices: np.ndarray) -> FixedLayer:
@@ -82,15 +82,15 @@ def fixed_layer(indices: np.ndarray) -> FixedLayer:
                       "relu", 1.0, 1.0)
 
 
-def _fitted(part: EIEImage, least: EIEConfig) -> EIEImage:
-    """The part on memories as deep as it needs, and at least as deep as those of ``least``:
+def _fitted(image: EIEImage, least: EIEConfig) -> EIEImage:
+    """The image on memories as deep as it needs, and at least as deep as those of ``least``:
     layers that need no more share one compiled model."""
-    needed = cut(part).config
+    needed = cut(image).config
     sizes = {name: max(getattr(needed, name), getattr(least, name))
              for name in ("weight_rows", "pointers", "act_depth", "bias_depth", "descriptors")}
     whole = {name: sizes["act_depth"] for name in ("block", "acc_depth")
              if getattr(least, name) == least.act_depth}
-    return replace(part, config=replace(needed, **sizes, **whole))
+    return replace(image, config=replace(needed, **sizes, **whole))
 
 
 MODES = {"paper": paper, "zeroskip": zeroskip}
@@ -210,9 +210,9 @@ def cycles_per_second(backend: RtlBackend, pes: int, images: int) -> float:
     Building the simulation is not in the figure.
     """
     layer = fixed_layer(random_indices("random", (32, 32), 0.5))
-    part = compile_layers((layer,), zeroskip(pes))
-    model = backend.model(part)
+    image = compile_layers((layer,), zeroskip(pes))
+    model = backend.model(image)
     began = time.perf_counter()
     vectors = np.tile(random_vector(32, 0.5), (images, 1))
-    result = eie_host.run(model, part, vectors)
+    result = eie_host.run(model, image, vectors)
     return float(result.times[-1].max() / (time.perf_counter() - began))

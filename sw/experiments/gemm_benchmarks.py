@@ -62,8 +62,8 @@ def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, bac
     x = np.random.default_rng(1).integers(-128, 128, (n, k)).astype(np.int8)
     found = {}
     for mode in ("dense", pattern):
-        part = TensorCoreImage.packed(config, (layer, mode), batch=n)
-        program = Program.chain((part,), (layer,))
+        image = TensorCoreImage.packed(config, (layer, mode), batch=n)
+        program = Program.chain((image,), (layer,))
         verdict = verify(program, x, (GoldenBackend(program, (layer,)), backend))
         found[mode] = (verdict.results[1][0].statistics, verdict.difference is None)
         if progress:

@@ -1,7 +1,7 @@
-"""A part of a program that runs on an EIE array.
+"""What an EIE array runs: the image of consecutive layers.
 
 Rows of a layer lie at *physical* positions: position j belongs to PE j mod N, or in a grouped
-layer to cluster j mod K, word j // N or j // K. What a position holds, the part's ``order`` says;
+layer to cluster j mod K, word j // N or j // K. What a position holds, the image's ``order`` says;
 the next layer's columns are these positions. How the array numbers the columns of a grouped layer
 is in ``hw/eie/layouts.py``.
 """
@@ -204,7 +204,7 @@ class EIEImage(Image):
         return self.config.counters
 
     def traced(self) -> "EIEImage":
-        """The same part with the outputs of every layer sent out, not only the last."""
+        """The same image with the outputs of every layer sent out, not only the last."""
         return replace(self, segments=tuple(
             replace(s, outputs=self.layers[s.codebook].slots) if s.swap else s
             for s in self.segments))
@@ -299,7 +299,7 @@ class EIEImage(Image):
         return np.concatenate([unpack(own) for own in passes])
 
     def storage(self) -> dict[str, int]:
-        """Bytes that the part occupies, by kind, and of its float32 original.
+        """Bytes that the image occupies, by kind, and of its float32 original.
 
         Stored entries are counted, with escapes and padding, without the tail of a layer's or the
         memory's last row. The column directory counts the bits that the layers use of it.
@@ -319,13 +319,13 @@ class EIEImage(Image):
         return {kind: -(-count // 8) for kind, count in bits.items()}
 
     def header(self) -> dict:
-        """What the program file says of the part in JSON, beside its configuration."""
+        """What the program file says of the image in JSON, beside its configuration."""
         return {"input_scale": self.input_scale,
                 "layers": [asdict(layer) for layer in self.layers],
                 "segments": [asdict(segment) for segment in self.segments]}
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """What the program file holds of the part in tensors."""
+        """What the program file holds of the image in tensors."""
         return {name: getattr(self, name) for name in _TENSORS}
 
     @classmethod

@@ -57,7 +57,7 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
         segments[at] = replace(
             segment, first=segment.first + segment.balanced * memory.banks,
             shift=segment.swap * layers[segment.codebook].shift)
-    part = EIEImage(
+    image = EIEImage(
         config=config,
         input_scale=layers[0].input_scale,
         layers=infos,
@@ -69,8 +69,8 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
         codebooks=np.stack([layer.codebook for layer in layers]),
         order=np.concatenate([each.order for each in placed]),
     )
-    part.check_weights()
-    return part
+    image.check_weights()
+    return image
 
 
 _MEMORIES = ("weight_rows", "pointers", "act_depth", "bias_depth", "descriptors")
@@ -81,18 +81,18 @@ def deepened(config: EIEConfig) -> EIEConfig:
     return _resized(config, **dict.fromkeys(_MEMORIES, 1 << 24))
 
 
-def cut(part: EIEImage) -> EIEImage:
+def cut(image: EIEImage) -> EIEImage:
     """The image on memories just deep enough for it. An array's cycles do not depend on
     their depth."""
-    config, layers = part.config, part.layers
+    config, layers = image.config, image.layers
     unit = NIBBLES if config.counts else 2
-    return replace(part, config=_resized(
+    return replace(image, config=_resized(
         config,
-        weight_rows=max(2, part.entries.shape[1] // ENTRIES_PER_ROW),
+        weight_rows=max(2, image.entries.shape[1] // ENTRIES_PER_ROW),
         pointers=max(1, -(-directory_places(config, layers) // unit)) * unit,
         act_depth=max(2, _act_depth(config, layers)),
-        bias_depth=max(2, part.biases.shape[1]),
-        descriptors=max(2, len(part.segments))))
+        bias_depth=max(2, image.biases.shape[1]),
+        descriptors=max(2, len(image.segments))))
 
 
 def _resized(config: EIEConfig, **memories: int) -> EIEConfig:

@@ -20,45 +20,45 @@ from zeroskip.sw.engines.payload import pack_fields
 from zeroskip.sw.engines.wire import Read, Record, Write
 
 
-def load_words(part: EIEImage) -> np.ndarray:
-    """The writes that load a part, in order: uint32 [n, 4] of target, PE, address, data.
+def load_words(image: EIEImage) -> np.ndarray:
+    """The writes that load an image, in order: uint32 [n, 4] of target, PE, address, data.
 
     The PE of a bias is the number of its cluster.
     """
     writes = [np.array([[LoadTarget.COUNTERS.value, 0, 0, 0]], np.uint32)]
-    codebooks = part.codebooks.view(np.uint16).reshape(1, -1)
+    codebooks = image.codebooks.view(np.uint16).reshape(1, -1)
     memories = {
-        LoadTarget.WEIGHTS: part.entries.view("<u4"),
-        LoadTarget.POINTERS: part.pointers,
-        LoadTarget.BIASES: part.biases.view(np.uint32),
-        LoadTarget.CODEBOOK: codebooks.repeat(part.config.pes, axis=0),
+        LoadTarget.WEIGHTS: image.entries.view("<u4"),
+        LoadTarget.POINTERS: image.pointers,
+        LoadTarget.BIASES: image.biases.view(np.uint32),
+        LoadTarget.CODEBOOK: codebooks.repeat(image.config.pes, axis=0),
     }
-    for target, images in memories.items():
-        address = np.arange(images.shape[1])
-        if target is LoadTarget.POINTERS and part.config.counts:
+    for target, memory in memories.items():
+        address = np.arange(memory.shape[1])
+        if target is LoadTarget.POINTERS and image.config.counts:
             address += address // WORDS     # a word of counts has four addresses
-        writes += [_writes(target, pe, address, image) for pe, image in enumerate(images)]
-    words = descriptor_words(part.config)
-    stride = descriptor_stride(part.config)
-    layout = descriptor_layout(part.config)
-    for at, segment in enumerate(part.segments):
+        writes += [_writes(target, pe, address, words) for pe, words in enumerate(memory)]
+    words = descriptor_words(image.config)
+    stride = descriptor_stride(image.config)
+    layout = descriptor_layout(image.config)
+    for at, segment in enumerate(image.segments):
         bits = layout.const(asdict(segment)).as_bits()
         data = [bits >> 32 * k & 0xFFFFFFFF for k in range(words)]
         writes.append(_writes(LoadTarget.DESCRIPTORS, 0, stride * at + np.arange(words), data))
     return np.concatenate(writes)
 
 
-def load_items(part: EIEImage) -> np.ndarray:
+def load_items(image: EIEImage) -> np.ndarray:
     """The same as items of the stream ``load``, uint32 [n, words]."""
     fields = ("target", "pe", "address", "data")
-    words = load_words(part).T
-    return pack_fields(load_word_layout(part.config), dict(zip(fields, words, strict=True)))
+    words = load_words(image).T
+    return pack_fields(load_word_layout(image.config), dict(zip(fields, words, strict=True)))
 
 
-def records(part: EIEImage, inputs: np.ndarray) -> Iterator[Record]:
+def records(image: EIEImage, inputs: np.ndarray) -> Iterator[Record]:
     """What the host exchanges with a loaded array for ``inputs`` int16 [batch, in]."""
-    wanted = sum(segment.outputs for segment in part.segments)
-    last = np.arange(part.inputs) == part.inputs - 1
+    wanted = sum(segment.outputs for segment in image.segments)
+    last = np.arange(image.inputs) == image.inputs - 1
     for sample in np.ascontiguousarray(inputs).view(np.uint16):
         yield Write("inputs", pack_fields(INPUT, {"value": sample, "last": last}))
         yield Read("outputs", wanted)

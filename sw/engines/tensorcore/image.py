@@ -376,7 +376,7 @@ class TensorCoreImage(Image):
         return tuple(layer.output for layer in self.layers)
 
     def traced(self) -> "TensorCoreImage":
-        """The same part: every layer's outputs go through the host anyway."""
+        """The same image: every layer's outputs go through the host anyway."""
         return self
 
     def owner(self, layer: TensorCoreLayer, output: int) -> int:
@@ -401,11 +401,11 @@ class TensorCoreImage(Image):
         }
 
     def header(self) -> dict:
-        """What the program file says of the part in JSON, beside its configuration."""
+        """What the program file says of the image in JSON, beside its configuration."""
         return {"batch": self.batch, "layers": [layer.header() for layer in self.layers]}
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """What the program file holds of the part in tensors."""
+        """What the program file holds of the image in tensors."""
         return {f"layer{j}.{name}": tensor for j, layer in enumerate(self.layers)
                 for name, tensor in layer.tensors().items()}
 

@@ -1,4 +1,4 @@
-"""``run`` and ``verify`` on programs of several parts and of a tensor core, and the notice where
+"""``run`` and ``verify`` on programs of several images and of a tensor core, and the notice where
 only the slow engine is there."""
 
 from dataclasses import replace
@@ -39,9 +39,9 @@ def core(name, outputs, inputs, **fields):
         "shift": np.full(outputs, 36, np.int32), **fields})
 
 
-def write(folder, parts, layers):
+def write(folder, images, layers):
     """``model.zsk`` and its reference."""
-    Compiled(Program.chain(parts, layers), layers, ()).save(folder / "model.zsk")
+    Compiled(Program.chain(images, layers), layers, ()).save(folder / "model.zsk")
 
 
 @pytest.fixture
@@ -108,10 +108,10 @@ def test_verify_of_a_split_program(cli, split):
 def test_verify_names_the_row_of_the_tile(cli, split):
     folder, _ = split
     program = Program.load(folder / "model.zsk")
-    array, part = program.images
-    channels = part.layers[0].channels.copy()
+    array, image = program.images
+    channels = image.layers[0].channels.copy()
     channels[3, 0] ^= 1 << 16       # the bias
-    broken = replace(part, layers=(replace(part.layers[0], channels=channels),))
+    broken = replace(image, layers=(replace(image.layers[0], channels=channels),))
     program.with_images(array, broken).save(folder / "model.zsk")
     command = ("verify", folder / "model.zsk", "--input", folder / "x.npy",
                "--backend", "golden,python")

@@ -43,10 +43,11 @@ def content(tmp_path_factory):
         output_zero_point=-5, raw=False)
     layers = random_layers(rng, (24, 9, 5), 0.4)
     core = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
-    parts = (tensorcore.compile_layers((conv,), core), eie.compile_layers(layers, EIEConfig(pes=2)))
+    images = (tensorcore.compile_layers((conv,), core),
+              eie.compile_layers(layers, EIEConfig(pes=2)))
     path = tmp_path_factory.mktemp("program") / "model.zsk"
     whole = (conv, *layers)
-    Program.chain(parts, whole).save(path)
+    Program.chain(images, whole).save(path)
     return path.read_bytes()
 
 
@@ -77,8 +78,8 @@ def mutant(content, rng):
         owner[key] = rng.choice(nearby or VALUES) if rng.random() < 0.6 else rng.choice(VALUES)
     for number, config in ((0, TensorCoreConfig), (2, EIEConfig)):
         with suppress(TypeError, ValueError, KeyError, IndexError):
-            part = header["steps"][number]
-            part["digest"] = config(**part["config"]).digest()
+            step = header["steps"][number]
+            step["digest"] = config(**step["config"]).digest()
     header["crc32"] = {name: zlib.crc32(tensor.tobytes()) for name, tensor in tensors.items()}
     text = json.dumps(header)
     return save_tensors(tensors, {"zeroskip": text, "crc32": str(zlib.crc32(text.encode()))})

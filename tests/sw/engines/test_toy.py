@@ -274,7 +274,7 @@ def test_placement_asks_it(compiled):
     names = ["eie", "scaler", "scaler", "tensorcore"]
     assert [row["engine"] for row in inspect(network())] == names
     assert [layer.engine for layer in compiled.reference] == names
-    assert [part.engine for part in compiled.program.images] == ["eie", "scaler", "tensorcore"]
+    assert [image.engine for image in compiled.program.images] == ["eie", "scaler", "tensorcore"]
 
 
 def test_a_layer_that_only_it_takes_is_refused_without_it(x):
@@ -339,7 +339,7 @@ def test_program_and_reference_come_back(compiled, tmp_path):
     path = tmp_path / "model.zsk"
     compiled.save(path)
     program, layers = Program.load(path), reference.load(reference.beside(path))
-    assert [part.engine for part in program.images] == ["eie", "scaler", "tensorcore"]
+    assert [image.engine for image in program.images] == ["eie", "scaler", "tensorcore"]
     assert program.digest(layers) == program.reference == compiled.program.reference
     assert storage(program) == storage(compiled.program)
     registry.unregister("scaler")

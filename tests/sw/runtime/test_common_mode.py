@@ -50,7 +50,7 @@ def compiled(model):
     """What the model becomes, and its inputs as integers."""
     path, x = model
     found = compiler.compile_network(read(path), x, *CONFIGS)
-    assert [part.engine for part in found.program.images] == ["tensorcore", "eie", "tensorcore"]
+    assert [image.engine for image in found.program.images] == ["tensorcore", "eie", "tensorcore"]
     return found, found.program.input.to_integer(x)[0]
 
 

@@ -1,4 +1,4 @@
-"""A program of several parts: the host converts between them, and every engine agrees."""
+"""A program of several images: the host converts between them, and every engine agrees."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ from zeroskip.sw.runtime.run import run_program
 from zeroskip.sw.runtime.verify import verify
 
 HALF = 0.5
-"""Scale between the parts: the second takes the first's outputs at half of their units."""
+"""Scale between the images: the second takes the first's outputs at half of their units."""
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def layers():
 
 @pytest.fixture
 def program(layers):
-    parts = (compile_layers(tuple(layers[:1]), EIEConfig(pes=2)),
+    images = (compile_layers(tuple(layers[:1]), EIEConfig(pes=2)),
              compile_layers(tuple(layers[1:]), EIEConfig(pes=3)))
-    return Program.chain(parts, tuple(layers))
+    return Program.chain(images, tuple(layers))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def inputs():
 
 
 def by_hand(layers, inputs):
-    """Outputs of all layers, and how many values saturated between the parts."""
+    """Outputs of all layers, and how many values saturated between the images."""
     outputs, y = [], inputs
     for layer in layers:
         if layer is layers[1]:
@@ -71,26 +71,26 @@ def test_both_engines_give_what_the_layers_give(program, golden, layers, inputs)
         assert [result.inputs_saturated for result in results] == [0, saturated]
 
 
-def test_statistics_are_those_of_each_part(program, inputs):
+def test_statistics_are_those_of_each_image(program, inputs):
     first, second = run_program(program, backends.rtl("python"), inputs).results
     assert len(first.statistics.pe["useful"]) == 2
     assert len(second.statistics.pe["useful"]) == 3
     assert first.statistics.images == second.statistics.images == 4
 
 
-def test_progress_runs_over_all_parts(program, golden, inputs):
+def test_progress_runs_over_all_images(program, golden, inputs):
     seen = []
     run_program(program, golden, inputs, lambda *step: seen.append(step))
     assert seen == [(4, 8), (8, 8)]
 
 
-def test_verify_compares_all_parts(program, golden, inputs):
+def test_verify_compares_all_images(program, golden, inputs):
     verdict = verify(program, inputs, (golden, backends.rtl("python")))
     assert verdict.difference is None
     assert verdict.compared == 4 * (9 + 8 + 5)
 
 
-def test_verify_names_a_layer_of_the_second_part(program, golden, inputs):
+def test_verify_names_a_layer_of_the_second_image(program, golden, inputs):
     second = program.images[1]
     changed = replace(second, biases=second.biases + (1 << 20))
     broken = program.with_images(program.images[0], changed)
@@ -120,9 +120,9 @@ def core():
 
 
 def test_int16_becomes_int8_between_the_machines(program, layers, core, inputs):
-    part, layer = core
+    image, layer = core
     integers = (*tuple(layers[:1]), layer)
-    both = Program.chain((program.images[0], part), integers)
+    both = Program.chain((program.images[0], image), integers)
     golden = GoldenBackend(both, integers)
     first, second = run_program(both, golden, inputs).results
     real = np.rint(first.outputs[0] / 64) + 5
@@ -134,18 +134,18 @@ def test_int16_becomes_int8_between_the_machines(program, layers, core, inputs):
 
 
 def test_difference_names_the_row_of_the_tile(core):
-    part, layer = core
+    image, layer = core
 
     class Wrong:
         """Gives an output of row 5 that is off by one."""
         name = "wrong"
 
-        def run(self, part, inputs, progress=None):
-            result = golden.run(part, inputs)
+        def run(self, image, inputs, progress=None):
+            result = golden.run(image, inputs)
             result.outputs[0][2, 5] += 1
             return result
 
-    program = Program.chain((part,), (layer,))
+    program = Program.chain((image,), (layer,))
     golden = GoldenBackend(program, (layer,))
     found = verify(program, np.ones((3, 9), np.int8), (golden, Wrong())).difference
     assert str(found).startswith("image 2, layer core, row 5 (tile row 1, cycle 0): ")

@@ -1,4 +1,4 @@
-"""The part of an EIE array: what it says of its layers, and that it refuses whatever the array
+"""The image of an EIE array: what it says of its layers, and that it refuses whatever the array
 could go wrong with."""
 
 import json
@@ -33,7 +33,7 @@ ARRAYS = {
 
 
 @pytest.fixture(params=ARRAYS)
-def part(request):
+def image(request):
     return compile_layers(LAYERS, ARRAYS[request.param])
 
 
@@ -43,47 +43,47 @@ def counted():
 
 
 def test_the_parts_of_these_tests():
-    parts = {name: compile_layers(LAYERS, config) for name, config in ARRAYS.items()}
-    assert {name: [(each.grouped, each.balanced) for each in part.layers]
-            for name, part in parts.items()} == {
+    images = {name: compile_layers(LAYERS, config) for name, config in ARRAYS.items()}
+    assert {name: [(each.grouped, each.balanced) for each in image.layers]
+            for name, image in images.items()} == {
         "counts": [(0, 0), (0, 1), (0, 0)], "pointers": [(0, 0), (0, 1), (0, 0)],
         "groups": [(1, 0), (0, 1), (1, 0)]}
-    assert [len(part.segments) for part in parts.values()] == [8, 8, 8]
-    assert [part.order.tolist().count(-1) for part in parts.values()] == [4, 4, 2]
+    assert [len(image.segments) for image in images.values()] == [8, 8, 8]
+    assert [image.order.tolist().count(-1) for image in images.values()] == [4, 4, 2]
 
 
 # --- what it says ---
 
-def test_it_holds_together(part):
-    part.check()
-    part.traced().check()
+def test_it_holds_together(image):
+    image.check()
+    image.traced().check()
 
 
-def test_positions_are_the_inverse_of_the_order(part):
-    ends = np.cumsum([each.slots for each in part.layers])
-    for number, (info, own) in enumerate(zip(part.layers, np.split(part.order, ends[:-1]),
+def test_positions_are_the_inverse_of_the_order(image):
+    ends = np.cumsum([each.slots for each in image.layers])
+    for number, (info, own) in enumerate(zip(image.layers, np.split(image.order, ends[:-1]),
                                              strict=True)):
-        assert own[part.positions(number)].tolist() == list(range(info.outputs))
+        assert own[image.positions(number)].tolist() == list(range(info.outputs))
 
 
-def test_logical_outputs(part):
-    for number, info in enumerate(part.layers):
+def test_logical_outputs(image):
+    for number, info in enumerate(image.layers):
         physical = np.arange(2 * info.slots, dtype=np.int16).reshape(2, -1)
-        found = part.logical(number, physical)
+        found = image.logical(number, physical)
         assert (found.dtype, found.shape) == (np.int16, (2, info.outputs))
-        start = sum(each.slots for each in part.layers[:number])
-        for position, output in enumerate(part.order[start:start + info.slots].tolist()):
+        start = sum(each.slots for each in image.layers[:number])
+        for position, output in enumerate(image.order[start:start + info.slots].tolist()):
             if output >= 0:
                 assert found[:, output].tolist() == physical[:, position].tolist()
 
 
-def test_owners(part):
+def test_owners(image):
     """An output is with the PE that its position says; a grouped layer's with the first of the
     cluster."""
-    for number, info in enumerate(part.layers):
-        dealt = part.config.clusters if info.grouped else part.config.pes
-        for output, position in enumerate(part.positions(number).tolist()):
-            assert part.owner(info, output) == position % dealt
+    for number, info in enumerate(image.layers):
+        dealt = image.config.clusters if info.grouped else image.config.pes
+        for output, position in enumerate(image.positions(number).tolist()):
+            assert image.owner(info, output) == position % dealt
 
 
 def test_owner_follows_the_order(counted):
@@ -98,29 +98,29 @@ def test_physical_columns(counted):
     assert [counted.columns(number) for number in range(3)] == [40, 24, 8]
 
 
-def test_traced_sends_the_physical_outputs_of_every_layer(part):
-    slots = [info.slots for info in part.layers]
-    assert [s.outputs for s in part.segments if s.swap] == [0, 0, slots[-1]]
-    assert [s.outputs for s in part.traced().segments if s.swap] == slots
-    assert not any(s.outputs for s in part.traced().segments if not s.swap)
+def test_traced_sends_the_physical_outputs_of_every_layer(image):
+    slots = [info.slots for info in image.layers]
+    assert [s.outputs for s in image.segments if s.swap] == [0, 0, slots[-1]]
+    assert [s.outputs for s in image.traced().segments if s.swap] == slots
+    assert not any(s.outputs for s in image.traced().segments if not s.swap)
 
 
-def test_spans_hold_the_stored_bytes(part):
+def test_spans_hold_the_stored_bytes(image):
     """Of each layer as many as it says, in the order of the columns."""
-    for number, info in enumerate(part.layers):
+    for number, info in enumerate(image.layers):
         total = 0
-        for segment in part.segments:
+        for segment in image.segments:
             if segment.codebook == number and segment.begin:
-                starts, stops = part.spans(segment)
+                starts, stops = image.spans(segment)
                 assert starts.shape == stops.shape == (4, info.width(
-                    part.config, part.columns(number)))
+                    image.config, image.columns(number)))
                 np.testing.assert_array_equal(starts[:, 1:], stops[:, :-1])
                 total += (stops - starts).sum()
         assert total == info.entries
 
 
-def test_unpacked_is_what_was_packed(part):
-    for found, given in zip(part.unpacked(), LAYERS, strict=True):
+def test_unpacked_is_what_was_packed(image):
+    for found, given in zip(image.unpacked(), LAYERS, strict=True):
         np.testing.assert_array_equal(found.weight, given.weight)
         np.testing.assert_array_equal(found.bias, given.bias)
 
@@ -138,9 +138,9 @@ def test_bytes_between_two_words_of_counts(counted):
     # 3 passes of 20 columns in 2 words, 4 columns in one.
     ("groups", 4 * 7 * (64 + 13))])
 def test_storage_by_hand(name, pointers):
-    part = compile_layers(LAYERS, ARRAYS[name])     # 4096 bytes, so addresses of 13 bits
-    entries = sum(info.entries for info in part.layers)
-    assert part.storage() == {
+    image = compile_layers(LAYERS, ARRAYS[name])     # 4096 bytes, so addresses of 13 bits
+    entries = sum(info.entries for info in image.layers)
+    assert image.storage() == {
         "weights": -(-entries // 2), "indices": -(-entries // 2), "pointers": -(-pointers // 8),
         "codebooks": 3 * 32, "biases": 4 * (21 + 8 + 7),
         "float32": 4 * (21 * 41 + 8 * 22 + 7 * 9)}
@@ -166,18 +166,18 @@ def test_storage_counts_escapes_and_padding():
 
 
 def test_a_balanced_layer_has_no_directory():
-    part = compile_layers((layer("fc", 8, 9, 1, density=1),), EIEConfig(pes=4))
-    assert part.storage()["pointers"] == 0
-    assert part.layers[0].balanced == 1
-    part.check()
+    image = compile_layers((layer("fc", 8, 9, 1, density=1),), EIEConfig(pes=4))
+    assert image.storage()["pointers"] == 0
+    assert image.layers[0].balanced == 1
+    image.check()
 
 
-def test_round_trip_of_header_and_tensors(part):
-    header = json.loads(json.dumps({"config": asdict(part.config), **part.header()}))
-    found = EIEImage.from_file(header, part.tensors())
+def test_round_trip_of_header_and_tensors(image):
+    header = json.loads(json.dumps({"config": asdict(image.config), **image.header()}))
+    found = EIEImage.from_file(header, image.tensors())
     found.check()
-    assert vars(found).keys() == vars(part).keys()
-    for name, value in vars(part).items():
+    assert vars(found).keys() == vars(image).keys()
+    for name, value in vars(image).items():
         np.testing.assert_array_equal(getattr(found, name), value)
 
 
@@ -225,37 +225,37 @@ def test_biases_of_a_layer_begin_behind_those_of_the_layers_before(groups, first
     assert [s.bias for s in found if s.swap] == first
 
 
-def test_segment_of_a_file_without_what_only_a_last_one_has(part):
+def test_segment_of_a_file_without_what_only_a_last_one_has(image):
     """It ends no layer and sends nothing."""
-    header = json.loads(json.dumps({"config": asdict(part.config), **part.header()}))
+    header = json.loads(json.dumps({"config": asdict(image.config), **image.header()}))
     for name in ("bias", "shift", "relu", "swap", "outputs", "last"):
         assert header["segments"][0].pop(name) == 0
-    assert EIEImage.from_file(header, part.tensors()).segments == part.segments
+    assert EIEImage.from_file(header, image.tensors()).segments == image.segments
 
 
 # --- what it refuses ---
 
-def refuse(part, message):
+def refuse(image, message):
     with pytest.raises(ValueError, match=message):
-        part.check()
+        image.check()
 
 
-def with_segment(part, at, **values):
-    segments = list(part.segments)
+def with_segment(image, at, **values):
+    segments = list(image.segments)
     segments[at] = replace(segments[at], **values)
-    return replace(part, segments=tuple(segments))
+    return replace(image, segments=tuple(segments))
 
 
-def with_layer(part, at, **values):
-    layers = list(part.layers)
+def with_layer(image, at, **values):
+    layers = list(image.layers)
     layers[at] = replace(layers[at], **values)
-    return replace(part, layers=tuple(layers))
+    return replace(image, layers=tuple(layers))
 
 
-def with_cell(part, name, place, value):
-    tensor = getattr(part, name).copy()
+def with_cell(image, name, place, value):
+    tensor = getattr(image, name).copy()
     tensor[place] = value
-    return replace(part, **{name: tensor})
+    return replace(image, **{name: tensor})
 
 
 FIELDS = ("first", "stride", "balanced", "grouped", "begin", "limit", "clear", "destination",
@@ -264,12 +264,12 @@ FIELDS = ("first", "stride", "balanced", "grouped", "begin", "limit", "clear", "
 
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("at", range(8))
-def test_segment_field_that_is_another(part, at, field):
+def test_segment_field_that_is_another(image, at, field):
     """All follow from the layers, but for shifts and where bank-balanced layers begin."""
-    segment = part.segments[at]
+    segment = image.segments[at]
     value = getattr(segment, field)
     for other in {value + 1, value - 1, 1 - value}:
-        wrong = with_segment(part, at, **{field: other})
+        wrong = with_segment(image, at, **{field: other})
         if field == "shift" and segment.swap and other >= 0:
             wrong.check()
         elif not segment.balanced or field not in ("first", "balanced"):
@@ -302,10 +302,10 @@ def test_balanced_layer_whose_segment_is_not(counted):
 
 def test_balanced_layers_follow_one_another():
     dense = partial(layer, density=1)
-    part = compile_layers((dense("a", 8, 9, 1), dense("b", 8, 8, 2)), EIEConfig(pes=4))
-    assert [segment.first for segment in part.segments] == [0, 18]
-    refuse(with_segment(part, 1, first=17), "segment 1: first is 17, expected 18 to 18")
-    refuse(with_segment(part, 0, first=1), "segment 1: first is 18, expected 19 to 19")
+    image = compile_layers((dense("a", 8, 9, 1), dense("b", 8, 8, 2)), EIEConfig(pes=4))
+    assert [segment.first for segment in image.segments] == [0, 18]
+    refuse(with_segment(image, 1, first=17), "segment 1: first is 17, expected 18 to 18")
+    refuse(with_segment(image, 0, first=1), "segment 1: first is 18, expected 19 to 19")
 
 
 @pytest.mark.parametrize(("at", "value"), [(0, 21), (0, 24), (5, 21), (5, 25), (6, 9), (7, 0),
@@ -354,8 +354,8 @@ def test_layers_that_do_not_follow_one_another(counted):
     ("groups", 0, {"slots": 23}, "slots is 23, expected 21 to 22"),     # 11 words of 2 clusters
 ])
 def test_layer_field_that_such_an_array_cannot_have(name, at, fields, message):
-    part = compile_layers(LAYERS, ARRAYS[name])
-    refuse(with_layer(part, at, **fields), f"layer fc1: {message}")
+    image = compile_layers(LAYERS, ARRAYS[name])
+    refuse(with_layer(image, at, **fields), f"layer fc1: {message}")
 
 
 def test_balanced_needs_escapes(counted):
@@ -364,13 +364,13 @@ def test_balanced_needs_escapes(counted):
 
 
 def test_activations_of_a_grouped_layer_have_fewer_owners():
-    part = compile_layers(LAYERS, ARRAYS["groups"])
-    refuse(replace(part, config=replace(part.config, act_depth=8)),
+    image = compile_layers(LAYERS, ARRAYS["groups"])
+    refuse(replace(image, config=replace(image.config, act_depth=8)),
            "layer fc1: inputs is 40, expected 1 to 32")
-    part = compile_layers((layer("fc1", 18, 8, 1, density=0.2),), replace(CONFIG, groups=2))
-    assert part.layers[0].grouped == 1
-    replace(part, config=replace(part.config, act_depth=9)).check()
-    refuse(replace(part, config=replace(part.config, act_depth=8)),
+    image = compile_layers((layer("fc1", 18, 8, 1, density=0.2),), replace(CONFIG, groups=2))
+    assert image.layers[0].grouped == 1
+    replace(image, config=replace(image.config, act_depth=9)).check()
+    refuse(replace(image, config=replace(image.config, act_depth=8)),
            "layer fc1: outputs is 18, expected 1 to 16")
 
 
@@ -389,27 +389,27 @@ TENSORS = ("entries", "pointers", "biases", "codebooks", "order")
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_wrong_dtype(part, name):
-    refuse(replace(part, **{name: getattr(part, name).astype(np.int64)}),
+def test_wrong_dtype(image, name):
+    refuse(replace(image, **{name: getattr(image, name).astype(np.int64)}),
            f"tensor '{name}' is int64")
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_wrong_number_of_rows(part, name):
-    refuse(replace(part, **{name: getattr(part, name)[:-1]}), f"tensor '{name}' is ")
+def test_wrong_number_of_rows(image, name):
+    refuse(replace(image, **{name: getattr(image, name)[:-1]}), f"tensor '{name}' is ")
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_wrong_dimensions(part, name):
-    refuse(replace(part, **{name: getattr(part, name)[None]}), f"tensor '{name}' is ")
+def test_wrong_dimensions(image, name):
+    refuse(replace(image, **{name: getattr(image, name)[None]}), f"tensor '{name}' is ")
 
 
 @pytest.mark.parametrize("name", ["pointers", "biases", "codebooks"])
 @pytest.mark.parametrize("more", [1, -1])
-def test_wrong_number_of_columns(part, name, more):
-    tensor = getattr(part, name)
+def test_wrong_number_of_columns(image, name, more):
+    tensor = getattr(image, name)
     wrong = np.pad(tensor, ((0, 0), (0, 1))) if more == 1 else tensor[:, :-1]
-    refuse(replace(part, **{name: wrong}), f"tensor '{name}' is ")
+    refuse(replace(image, **{name: wrong}), f"tensor '{name}' is ")
 
 
 @pytest.mark.parametrize("columns", [4104, 4092])
@@ -451,18 +451,18 @@ def test_order_that_holds_something_else_where_it_holds_none(counted):
 
 
 def test_pointers_that_decrease():
-    part = compile_layers(LAYERS, ARRAYS["pointers"])
-    refuse(with_cell(part, "pointers", (1, 9), part.pointers[1, 8] - 1),
+    image = compile_layers(LAYERS, ARRAYS["pointers"])
+    refuse(with_cell(image, "pointers", (1, 9), image.pointers[1, 8] - 1),
            "segment 0: its columns overlap in the weight memory")
-    refuse(with_cell(part, "pointers", (1, -1), part.pointers[1, -2] - 1),
+    refuse(with_cell(image, "pointers", (1, -1), image.pointers[1, -2] - 1),
            "segment 7: its columns overlap in the weight memory")
 
 
 def test_pointers_that_leave_the_memory():
-    part = compile_layers(LAYERS, ARRAYS["pointers"])
-    size = part.entries.shape[1]
-    with_cell(part, "pointers", (0, -1), size).check()
-    refuse(with_cell(part, "pointers", (0, -1), size + 1),
+    image = compile_layers(LAYERS, ARRAYS["pointers"])
+    size = image.entries.shape[1]
+    with_cell(image, "pointers", (0, -1), size).check()
+    refuse(with_cell(image, "pointers", (0, -1), size + 1),
            "segment 7: its columns leave the weight memory")
 
 

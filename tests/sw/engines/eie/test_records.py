@@ -45,7 +45,7 @@ def program(request):
                           CONFIGS[request.param])
 
 
-def image(program, target):
+def written_to(program, target):
     """What was written to one kind of memory: ``{pe: {address: data}}``."""
     written = {}
     for kind, pe, address, data in load_words(program).tolist():
@@ -57,7 +57,7 @@ def image(program, target):
 def whole(program, target):
     """The memories of all PEs or clusters as lists; a number or an address that is missing is a
     KeyError."""
-    written = image(program, target)
+    written = written_to(program, target)
     return [[written[pe][at] for at in range(len(written[pe]))] for pe in range(len(written))]
 
 
@@ -85,7 +85,7 @@ def test_weights_are_four_entries_a_word_the_first_in_the_low_byte(program):
 
 def test_column_directory(program):
     """Pointers one after another; words of counts, of three numbers, every four addresses."""
-    written, expected = image(program, LoadTarget.POINTERS), program.pointers.tolist()
+    written, expected = written_to(program, LoadTarget.POINTERS), program.pointers.tolist()
     assert len(written) == program.config.pes
     for pe, own in enumerate(expected):
         places = [4 * (at // 3) + at % 3 if program.config.counts else at
@@ -99,8 +99,8 @@ def test_counts_of_a_column():
     indices[0, [0, 9, 17]] = indices[1, 9] = 1
     one = FixedLayer("a", indices, np.arange(16, dtype=np.int16), np.zeros(2, np.int64), 0, "none",
                      1.0, 1.0)
-    part = compile_layers((one,), EIEConfig(pes=1))
-    assert image(part, LoadTarget.POINTERS) == {0: {0: 0, 1: 1, 2: 0x20, 4: 3, 5: 0x10, 6: 0}}
+    image = compile_layers((one,), EIEConfig(pes=1))
+    assert written_to(image, LoadTarget.POINTERS) == {0: {0: 0, 1: 1, 2: 0x20, 4: 3, 5: 0x10, 6: 0}}
 
 
 def test_biases_of_each_cluster_in_twos_complement(program):
@@ -117,7 +117,7 @@ def test_every_pe_gets_every_codebook(program):
 
 
 def test_descriptors_decode_to_the_segments(program):
-    written = image(program, LoadTarget.DESCRIPTORS)
+    written = written_to(program, LoadTarget.DESCRIPTORS)
     assert list(written) == [0]
     stride, found = descriptor_stride(program.config), []
     for at in range(len(program.segments)):

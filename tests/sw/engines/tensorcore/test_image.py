@@ -52,7 +52,7 @@ def layer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, **fields
     return TensorCoreLayer.packed(own, pattern, CONFIG, BATCH)
 
 
-PARTS = {
+IMAGES = {
     "dense": (layer(),),
     "2:4": (layer(pattern="2:4"),),
     "1:4": (layer(pattern="1:4"),),
@@ -68,17 +68,17 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("file") / "model.zsk"    # messages must not name the test
 
 
-def reference_of(part):
+def reference_of(image):
     """Its layers, where they can be had."""
     try:
-        return tuple(part.unpacked())
+        return tuple(image.unpacked())
     except (ValueError, IndexError, TypeError, KeyError):
         return ()
 
 
 def save(path, *layers):
-    part = TensorCoreImage(CONFIG, layers, BATCH)
-    Program.chain((part,), reference_of(part)).save(path)
+    image = TensorCoreImage(CONFIG, layers, BATCH)
+    Program.chain((image,), reference_of(image)).save(path)
 
 
 def refuse(path, message, *layers):
@@ -88,7 +88,7 @@ def refuse(path, message, *layers):
 
 
 def forge(path, change):
-    """Applies ``change(part of the header, tensors)`` and makes the CRC-32 good again."""
+    """Applies ``change(header of the step, tensors)`` and makes the CRC-32 good again."""
     content = path.read_bytes()
     header = json.loads(json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
                         ["__metadata__"]["zeroskip"])
@@ -106,12 +106,12 @@ def refuse_forged(path, message, change, *layers):
         Program.load(path)
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_round_trip(path, name):
-    save(path, *PARTS[name])
-    (part,) = Program.load(path).images
-    assert (part.config, part.batch) == (CONFIG, BATCH)
-    for found, expected in zip(part.layers, PARTS[name], strict=True):
+    save(path, *IMAGES[name])
+    (image,) = Program.load(path).images
+    assert (image.config, image.batch) == (CONFIG, BATCH)
+    for found, expected in zip(image.layers, IMAGES[name], strict=True):
         for field, value in vars(expected).items():
             loaded = getattr(found, field)
             if isinstance(value, np.ndarray):
@@ -122,25 +122,25 @@ def test_round_trip(path, name):
 
 
 def test_what_goes_in_and_out():
-    part = TensorCoreImage(CONFIG, PARTS["convolution"], BATCH)
-    assert (part.inputs, part.outputs) == (40, 6)
-    assert (part.input.dtype, part.input.scale, part.input.zero_point) == (np.int8, 0.25, -3)
-    assert part.output.dtype == np.int8
-    assert TensorCoreImage(CONFIG, PARTS["raw"], BATCH).output.dtype == np.int32
-    assert part.traced() is part
+    image = TensorCoreImage(CONFIG, IMAGES["convolution"], BATCH)
+    assert (image.inputs, image.outputs) == (40, 6)
+    assert (image.input.dtype, image.input.scale, image.input.zero_point) == (np.int8, 0.25, -3)
+    assert image.output.dtype == np.int8
+    assert TensorCoreImage(CONFIG, IMAGES["raw"], BATCH).output.dtype == np.int32
+    assert image.traced() is image
 
 
 def test_owner_of_an_output():
-    part = TensorCoreImage(CONFIG, PARTS["convolution"], BATCH)
-    owners = [part.owner(part.layers[0], output) for output in range(72)]
+    image = TensorCoreImage(CONFIG, IMAGES["convolution"], BATCH)
+    owners = [image.owner(image.layers[0], output) for output in range(72)]
     assert owners == [channel % 4 for channel in range(6) for _ in range(12)]
-    assert [part.owner(part.layers[1], output) for output in range(6)] == [0, 1, 2, 3, 0, 1]
+    assert [image.owner(image.layers[1], output) for output in range(6)] == [0, 1, 2, 3, 0, 1]
 
 
 def test_storage_by_hand():
     """Four groups of six rows."""
-    part = TensorCoreImage(CONFIG, (layer(pattern="2:4", inputs=13),), BATCH)
-    assert part.storage() == {"weights": 48, "indices": 12, "biases": 24, "multipliers": 24,
+    image = TensorCoreImage(CONFIG, (layer(pattern="2:4", inputs=13),), BATCH)
+    assert image.storage() == {"weights": 48, "indices": 12, "biases": 24, "multipliers": 24,
                               "shifts": 6, "float32": 4 * 6 * 14}
 
 
@@ -243,8 +243,8 @@ def test_no_word_may_differ(path, name):
                 own = replace(layer(pattern=pattern, inputs=inputs), **{name: wrong})
                 save(path, layer(pattern=pattern, inputs=inputs))
                 good = Program.load(path)
-                part = TensorCoreImage(CONFIG, (own,), BATCH)
-                good.with_images(part).save(path)
+                image = TensorCoreImage(CONFIG, (own,), BATCH)
+                good.with_images(image).save(path)
                 with pytest.raises(BadInput, match="layer fc|not those of the reference"):
                     Program.load(path)
 
@@ -265,17 +265,17 @@ def test_places_of_another_geometry(path):
 
 def test_another_batch(path):
     refuse_forged(path, "layer fc: item 0 of its command, word 0, is not that of its sizes",
-                  lambda part, _: part.update(batch=4))
+                  lambda step, _: step.update(batch=4))
 
 
 @pytest.mark.parametrize("batch", [0, -1, 1.0, "8", None, 1 << 40])
 def test_batch_that_is_none(path, batch):
-    refuse_forged(path, "batch is", lambda part, _: part.update(batch=batch))
+    refuse_forged(path, "batch is", lambda step, _: step.update(batch=batch))
 
 
 def test_batch_that_is_not_one_command(path):
     refuse_forged(path, "layer fc: a GEMM with 16777216 columns is not one command",
-                  lambda part, _: part.update(batch=1 << 24))
+                  lambda step, _: step.update(batch=1 << 24))
 
 
 def test_pattern_that_the_machine_does_not_have(path):
@@ -309,7 +309,7 @@ def test_missing_tensor(path, name):
                                  "input_scale", "input_zero_point", "output_scale",
                                  "output_zero_point", "raw"])
 def test_missing_key(path, key):
-    refuse_forged(path, key, lambda part, _: part["layers"][0].pop(key))
+    refuse_forged(path, key, lambda step, _: step["layers"][0].pop(key))
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -326,18 +326,18 @@ def test_missing_key(path, key):
      r"layer conv: weights is uint32 \[4, 5\], expected uint32 \[2, 5\]"),
 ])
 def test_geometry_that_does_not_fit(path, change, message):
-    refuse_forged(path, message, lambda part, _: part["layers"][0]["geometry"].update(change),
+    refuse_forged(path, message, lambda step, _: step["layers"][0]["geometry"].update(change),
                   layer("conv", "2:4", geometry=GEOMETRY))
 
 
 @pytest.mark.parametrize("geometry", [7, [1], "text"])
 def test_geometry_that_is_no_object(path, geometry):
     refuse_forged(path, "does not hold together",
-                  lambda part, _: part["layers"][0].update(geometry=geometry))
+                  lambda step, _: step["layers"][0].update(geometry=geometry))
 
 
 def test_part_without_layers(path):
-    refuse_forged(path, "0 layers", lambda part, _: part["layers"].clear())
+    refuse_forged(path, "0 layers", lambda step, _: step["layers"].clear())
 
 
 def test_layers_that_do_not_follow_one_another(path):
@@ -368,11 +368,11 @@ def test_layer_that_is_not_one_command(path, fields, said):
 
 
 def test_unknown_field_of_the_configuration(path):
-    refuse_forged(path, "colour", lambda part, _: part["config"].update(colour=1))
+    refuse_forged(path, "colour", lambda step, _: step["config"].update(colour=1))
 
 
 def test_configuration_changed_under_its_digest(path):
-    refuse_forged(path, "digest", lambda part, _: part["config"].update(columns=7))
+    refuse_forged(path, "digest", lambda step, _: step["config"].update(columns=7))
 
 
 # --- bound to the reference, and within memory ---
@@ -382,13 +382,13 @@ def test_configuration_changed_under_its_digest(path):
     ids=str)
 def test_what_the_reference_does_not_say(path, change):
     refuse_forged(path, "not those of the reference|but step 0 has int8",
-                  lambda part, _: part["layers"][0].update(change))
+                  lambda step, _: step["layers"][0].update(change))
 
 
 @pytest.mark.parametrize("change", [{"output_zero_point": 4}, {"activation": "none"}], ids=str)
 def test_what_the_command_does_not_say(path, change):
     refuse_forged(path, "item 0 of its command, word .*, is not that of its sizes",
-                  lambda part, _: part["layers"][0].update(change))
+                  lambda step, _: step["layers"][0].update(change))
 
 
 @pytest.mark.parametrize("name", ["weights", "channels"])
@@ -400,8 +400,8 @@ def test_tensor_that_the_reference_does_not_have(path, name):
 
 def test_type_of_the_input(path):
     """Integers of a model that are taken for real values would be scaled once more."""
-    part = TensorCoreImage(CONFIG, (layer(),), BATCH)
-    Program.chain((part,), part.unpacked(), "uint8").save(path)
+    image = TensorCoreImage(CONFIG, (layer(),), BATCH)
+    Program.chain((image,), image.unpacked(), "uint8").save(path)
     assert Program.load(path).input_dtype == "uint8"
     content = path.read_bytes()
     for other in ("float32", "int8"):
@@ -455,7 +455,7 @@ def test_core_that_takes_too_long_to_build(path, sizes, message):
 
 def test_core_of_a_trillion_rows(path):
     refuse_forged(path, f"rows must be at most 256, not {1 << 40}",
-                  lambda part, _: part["config"].update(rows=1 << 40))
+                  lambda step, _: step["config"].update(rows=1 << 40))
 
 
 @pytest.mark.parametrize(("padding", "message"), [
@@ -463,8 +463,8 @@ def test_core_of_a_trillion_rows(path):
     ([1 << 62, 0, 0, 0], "padding must be at most 65536"),
 ])
 def test_padding_that_fills_the_memory(path, padding, message):
-    def change(part, _):
-        part["layers"][0]["geometry"].update(padding=padding, stride=[9999, 9999])
+    def change(step, _):
+        step["layers"][0]["geometry"].update(padding=padding, stride=[9999, 9999])
     refuse_forged(path, message, change, layer(geometry=GEOMETRY))
 
 
