@@ -8,15 +8,15 @@ from scipy.sparse import csr_array
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig
 from zeroskip.sw.engines.eie.assign import assign_rows
 from zeroskip.sw.engines.eie.directory import nibbles_for, pack_counts, words_for
-from zeroskip.sw.engines.eie.image import (
+from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.pack import Packed, pack, spread, whole
+from zeroskip.sw.engines.eie.quantize import FixedLayer, prove
+from zeroskip.sw.engines.eie.schedule import (
     MAX_STRIDE,
-    EIEImage,
     LayerInfo,
     directory_places,
     schedule,
 )
-from zeroskip.sw.engines.eie.pack import Packed, pack, spread, whole
-from zeroskip.sw.engines.eie.quantize import FixedLayer, prove
 from zeroskip.sw.errors import BadInput
 
 BROADCAST_BOUND = 2
@@ -32,7 +32,7 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
     and PE is stored without a column directory. Of any other, ``balance`` assigns the rows to
     PEs with equal work (:func:`zeroskip.sw.engines.eie.assign.assign_rows`); and with few entries
     per column it is computed in groups, if the array has groups. The segments are those of
-    :func:`zeroskip.sw.engines.eie.image.schedule`.
+    :func:`zeroskip.sw.engines.eie.schedule.schedule`.
 
     Raises
     ------

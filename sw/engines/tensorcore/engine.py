@@ -7,7 +7,8 @@ import numpy as np
 from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.sw.engines.base import Deviation, Device, Engine, Offer, Progress, Result
 from zeroskip.sw.engines.tensorcore import golden, quantize
-from zeroskip.sw.engines.tensorcore.image import TensorCoreImage, TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Layer, Linear, Network

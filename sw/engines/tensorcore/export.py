@@ -4,7 +4,9 @@ from dataclasses import asdict
 
 from zeroskip.hw.tensorcore import layouts
 from zeroskip.sw.engines import csource
-from zeroskip.sw.engines.tensorcore.image import Sample, TensorCoreImage, TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.sample import Sample
 
 
 def c_source(image: TensorCoreImage, name: str, addresses: dict[str, int]) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.sw.engines.base import Progress, Result
-from zeroskip.sw.engines.tensorcore.image import TensorCoreImage, TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.product import ProductImage
 from zeroskip.sw.engines.tensorcore.schedule import Schedule
 from zeroskip.sw.engines.wire import Record, exchange

@@ -3,7 +3,8 @@
 import numpy as np
 
 from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP, TensorCoreConfig
-from zeroskip.sw.engines.tensorcore.image import TensorCoreImage, whole_groups
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import whole_groups
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 
 

@@ -13,9 +13,9 @@ from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.quantize import FixedLayer, LayerReport
 from zeroskip.sw.engines.payload import unpack_fields
-from zeroskip.sw.engines.tensorcore.image import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.lower import compile_layers as compile_core
 from zeroskip.sw.engines.tensorcore.lower import fastest
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry

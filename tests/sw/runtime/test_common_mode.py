@@ -13,7 +13,8 @@ from zeroskip.sw.engines.eie import quantize as eie_quantize
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
 from zeroskip.sw.engines.tensorcore import quantize as tensorcore_quantize
-from zeroskip.sw.engines.tensorcore.image import FILL, Sample, TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.sample import FILL, Sample
 from zeroskip.sw.frontends.chain import Chain
 from zeroskip.sw.frontends.load import read, to_onnx
 from zeroskip.sw.graph import im2col, network

@@ -81,8 +81,8 @@ def columns_of(config, segment, pe, begin):
             yield j, j % clusters + clusters * (slot // groups)
 
 
-def entries_of(image):
-    """Of every layer what the images say: weight at every physical row and column, bias of every
+def read_back(image):
+    """Of every layer what the memories say: weight at every physical row and column, bias of every
     physical row, and shift and ReLU."""
     config, clusters = image.config, image.config.pes // image.config.groups
     layers, weight, begin, bias, passes = [], {}, 0, 0, []
@@ -127,7 +127,7 @@ def orders(image):
 def check(image, layers):
     """The images hold these layers, and nothing else but zeros; the image checks itself."""
     image.check()
-    found = entries_of(image)
+    found = read_back(image)
     assert len(found) == len(layers)
     columns = np.arange(layers[0].indices.shape[1])
     for (weight, bias, facts), order, expected in zip(found, orders(image), layers, strict=True):

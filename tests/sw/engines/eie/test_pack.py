@@ -330,7 +330,8 @@ def test_unpack_reads_any_bytes_as_the_machine_does(escapes):
         lengths = rng.integers(0, 7, 3)
         own = rng.choice([0x00, 0xF0, 0x10, 0x01, 0x23], lengths.sum()).astype(np.uint8)
         starts = np.append(0, np.cumsum(lengths))
-        expected = [decoded(own[a:b].tolist(), rows, escapes) for a, b in itertools.pairwise(starts)]
+        expected = [decoded(own[a:b].tolist(), rows, escapes)
+                    for a, b in itertools.pairwise(starts)]
         packed = Packed((own,), starts[None].astype(np.uint32), rows, 3, 1, escapes)
         if None in expected:
             refused += 1

@@ -14,7 +14,8 @@ from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore import golden
 from zeroskip.sw.engines.tensorcore.host import collect, counters, multiply
-from zeroskip.sw.engines.tensorcore.image import TensorCoreImage, kept_columns
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import kept_columns
 from zeroskip.sw.engines.tensorcore.product import ProductImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule

@@ -10,14 +10,10 @@ from safetensors.numpy import load_file, save_file
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler.program import Program
-from zeroskip.sw.engines.tensorcore.image import (
-    FILL,
-    Sample,
-    TensorCoreImage,
-    TensorCoreLayer,
-    kept_columns,
-)
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer, kept_columns
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
+from zeroskip.sw.engines.tensorcore.sample import FILL, Sample
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.nm import mask
 from zeroskip.sw.graph.im2col import Geometry, columns
@@ -171,14 +167,6 @@ def test_places_are_those_of_the_patches(geometry, pattern):
     expected = np.zeros((schedule.n, schedule.order.size), np.int8)
     expected[:, :k] = columns(x, geometry, -3)
     np.testing.assert_array_equal(found, expected[:, schedule.order])
-
-
-def test_a_flat_sample_lies_as_it_is():
-    sample = Sample.of(None, 12)
-    assert sample.size == 12
-    assert sample.starts(np.arange(3)).tolist() == [0, 12, 24]
-    assert sample.padded(np.arange(24, dtype=np.int8).reshape(2, 12), 5).tolist() == [
-        *range(24), 0]
 
 
 def test_the_batch_of_an_image_that_is_given_none():
