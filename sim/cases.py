@@ -8,8 +8,9 @@ import numpy as np
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
-from zeroskip.sw.engines.eie.quantize import FixedLayer
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 
 CODEBOOK = np.array([0, 1, -1, 2, -3, 5, -8, 13, -21, 34, -55, 89, -144, 233, -377, 610],
@@ -20,7 +21,10 @@ def fixed_layer(indices, name="layer", bias=0, shift=0, activation="none") -> Fi
     """A quantised layer with a codebook of fifteen weights of both signs."""
     indices = np.asarray(indices, np.uint8)
     bias = np.broadcast_to(np.asarray(bias, np.int64), len(indices)).copy()
-    return FixedLayer(name, indices, CODEBOOK, bias, shift, activation, 1.0, 1.0)
+    outputs, inputs = indices.shape
+    return FixedLayer(name=name, activation=activation, indices=indices, codebook=CODEBOOK,
+                      bias=bias, shift=shift, input=TensorType.of(inputs, np.int16, 1.0),
+                      output=TensorType.of(outputs, np.int16, 1.0))
 
 
 @dataclass(frozen=True)

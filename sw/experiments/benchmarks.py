@@ -16,9 +16,10 @@ from zeroskip.sw.engines.eie import cycle_model
 from zeroskip.sw.engines.eie import host as eie_host
 from zeroskip.sw.engines.eie.host import EIEStatistics
 from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
-from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.experiments.layers import NINE, random_indices, random_vector
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.backend import Backend
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -78,8 +79,11 @@ def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig, backen
 
 def fixed_layer(indices: np.ndarray) -> FixedLayer:
     """A layer of these codebook indices; codebook and biases are arbitrary but fixed."""
-    return FixedLayer("layer", indices, CODEBOOK, np.arange(len(indices), dtype=np.int64), 4,
-                      "relu", 1.0, 1.0)
+    outputs, inputs = indices.shape
+    return FixedLayer(
+        name="layer", activation="relu", indices=indices, codebook=CODEBOOK,
+        bias=np.arange(outputs, dtype=np.int64), shift=4,
+        input=TensorType.of(inputs, np.int16, 1.0), output=TensorType.of(outputs, np.int16, 1.0))
 
 
 def _fitted(image: EIEImage, least: EIEConfig) -> EIEImage:

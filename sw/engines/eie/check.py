@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import islice, pairwise
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES
-from zeroskip.sw.engines.checks import check_choice, check_range, check_scale, check_tensor
+from zeroskip.sw.engines.checks import (
+    check_chain,
+    check_choice,
+    check_range,
+    check_scale,
+    check_tensor,
+)
 from zeroskip.sw.engines.eie.directory import MOST, WORDS
 from zeroskip.sw.engines.eie.schedule import MAX_STRIDE, directory_places, schedule
 
@@ -33,11 +39,11 @@ def _check_layers(image: EIEImage) -> None:
     config = image.config
     image.check_size()
     check_range("number of layers", len(image.layers), 1, config.codebooks)
-    check_scale("input_scale", image.input_scale)
+    check_scale("input_scale", image.input.scale)
     for layer in image.layers:
         where = f"layer {layer.name}"
         check_choice(f"{where}: activation", layer.activation, ("none", "relu"))
-        check_scale(f"{where}: output_scale", layer.output_scale)
+        check_scale(f"{where}: output_scale", layer.output.scale)
         check_range(f"{where}: grouped", layer.grouped, 0, int(config.groups > 1))
         check_range(f"{where}: balanced", layer.balanced, 0,
                     int(config.escapes and not layer.grouped))
@@ -46,14 +52,13 @@ def _check_layers(image: EIEImage) -> None:
             choices = tuple(MOST) if config.counts else (1,)
             check_choice(f"{where}: stride", layer.stride, choices)
         owners = layer.owners(config)
-        check_range(f"{where}: inputs", layer.inputs, 1, config.act_depth * config.pes)
-        check_range(f"{where}: outputs", layer.outputs, 1, config.act_depth * owners)
+        check_range(f"{where}: inputs", *layer.input.shape, 1, config.act_depth * config.pes)
+        check_range(f"{where}: outputs", *layer.output.shape, 1, config.act_depth * owners)
         check_range(f"{where}: slots", layer.slots, layer.outputs,
                     -(-layer.outputs // owners) * owners)
         for field in ("nonzeros", "entries", "padding"):
             check_range(f"{where}: {field}", getattr(layer, field), 0, image.entries.size)
-    for before, after in pairwise(image.layers):
-        check_range(f"layer {after.name}: inputs", after.inputs, *[before.outputs] * 2)
+    check_chain(image.layers)
     image.check_weights()
     for number, layer in enumerate(image.layers):
         if layer.balanced:

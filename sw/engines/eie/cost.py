@@ -14,8 +14,9 @@ from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
 from zeroskip.sw.engines.eie import golden
 from zeroskip.sw.engines.eie.cycle_model import predict
 from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers, deepened
-from zeroskip.sw.engines.eie.quantize import Fixed, quantize
+from zeroskip.sw.engines.eie.quantize import quantize
 from zeroskip.sw.graph.network import Network
 
 
@@ -41,10 +42,10 @@ def cycles(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], float]
     cycles.
     """
     def cost(network: Network) -> float:
-        fixed, image = _compiled(network, samples, config)
+        layers, image = _compiled(network, samples, config)
         x, _ = image.input.to_integer(samples.reshape(len(samples), -1))
         vectors, total = x, 0
-        for number, layer in enumerate(fixed.layers):
+        for number, layer in enumerate(layers):
             alone = replace(image, segments=tuple(
                 segment for segment in image.segments if segment.codebook == number))
             total += sum(predict(alone, vector) for vector in vectors)
@@ -56,7 +57,8 @@ def cycles(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], float]
     return cost
 
 
-def _compiled(network: Network, samples: np.ndarray, config: EIEConfig) -> tuple[Fixed, EIEImage]:
+def _compiled(network: Network, samples: np.ndarray,
+              config: EIEConfig) -> tuple[tuple[FixedLayer, ...], EIEImage]:
     """The network in integers, and its image for an array of any depth."""
-    fixed = quantize(network, samples, config.acc_width)
-    return fixed, compile_layers(fixed.layers, deepened(config))
+    layers, _ = quantize(network, samples, config.acc_width)
+    return layers, compile_layers(layers, deepened(config))

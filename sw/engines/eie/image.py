@@ -21,7 +21,6 @@ from zeroskip.sw.engines.eie.layer import EIELayer
 from zeroskip.sw.engines.eie.pack import Packed, unpack
 from zeroskip.sw.engines.eie.quantize import HIGHEST, LOWEST, prove
 from zeroskip.sw.engines.eie.schedule import LayerInfo, Segment
-from zeroskip.sw.graph.types import TensorType
 
 MEMORY = 1 << 29
 """Most bits of an array's memories: more than any FPGA has."""
@@ -34,8 +33,6 @@ class EIEImage(Image):
     Attributes
     ----------
     config : EIEConfig
-    input_scale : float
-        Float value of one input unit.
     layers : tuple of LayerInfo
     segments : tuple of Segment
     entries : uint8 [pes, bytes]
@@ -55,7 +52,6 @@ class EIEImage(Image):
     unit: ClassVar[str] = "PE"
 
     config: EIEConfig
-    input_scale: float
     layers: tuple[LayerInfo, ...]
     segments: tuple[Segment, ...]
     entries: np.ndarray
@@ -63,17 +59,6 @@ class EIEImage(Image):
     biases: np.ndarray
     codebooks: np.ndarray
     order: np.ndarray
-
-    @property
-    def input(self) -> TensorType:
-        """The type of the input."""
-        return TensorType((self.inputs,), np.dtype(np.int16), self.input_scale)
-
-    @property
-    def types(self) -> tuple[TensorType, ...]:
-        """Of each layer's outputs."""
-        return tuple(TensorType((layer.outputs,), np.dtype(np.int16), layer.output_scale)
-                     for layer in self.layers)
 
     @property
     def sent(self) -> tuple[bool, ...]:
@@ -133,7 +118,7 @@ class EIEImage(Image):
         ``ValueError`` where the images hold anything else, the counts of a layer are wrong, or an
         accumulator could overflow.
         """
-        columns, start, scale, low = np.arange(self.inputs), 0, self.input_scale, LOWEST
+        columns, start, low = np.arange(self.inputs), 0, LOWEST
         ends = (segment for segment in self.segments if segment.swap)
         for number, (layer, end) in enumerate(zip(self.layers, ends, strict=True)):
             where, rows = f"layer {layer.name}", self.positions(number)
@@ -148,12 +133,13 @@ class EIEImage(Image):
                 raise ValueError(f"{where}: weights or biases stand where no output is")
             if codebook[0]:
                 raise ValueError(f"{where}: index 0 stands for {codebook[0]}, expected 0")
-            unpacked = EIELayer(layer.name, codebook[found], biases[rows], end.shift,
-                                      layer.activation, scale, layer.output_scale)
+            unpacked = EIELayer(
+                name=layer.name, activation=layer.activation, weight=codebook[found],
+                bias=biases[rows], shift=end.shift, input=layer.input, output=layer.output)
             prove(layer.name, unpacked.weight, unpacked.bias, end.shift, low, HIGHEST,
                   self.config.acc_width)
             yield unpacked
-            columns, start, scale = rows, start + words, layer.output_scale
+            columns, start = rows, start + words
             low = 0 if layer.activation == "relu" else LOWEST
 
     def _indices(self, number: int) -> np.ndarray:
@@ -202,8 +188,8 @@ class EIEImage(Image):
 
     def header(self) -> dict:
         """What the program file says of the image in JSON, beside its configuration."""
-        return {"input_scale": self.input_scale,
-                "layers": [asdict(layer) for layer in self.layers],
+        return {"input_scale": self.input.scale,
+                "layers": [layer.header() for layer in self.layers],
                 "segments": [asdict(segment) for segment in self.segments]}
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -214,10 +200,11 @@ class EIEImage(Image):
     def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "EIEImage":
         """The inverse of :meth:`header` and :meth:`tensors`; ``KeyError``, ``TypeError`` or
         ``ValueError`` where something is missing or of another kind."""
+        layers = header["layers"]
+        scales = [header["input_scale"], *(layer["output_scale"] for layer in layers[:-1])]
         return cls(
             config=EIEConfig(**header["config"]),
-            input_scale=header["input_scale"],
-            layers=tuple(LayerInfo(**layer) for layer in header["layers"]),
+            layers=tuple(map(LayerInfo.from_file, layers, scales)),
             segments=tuple(Segment(**segment) for segment in header["segments"]),
             **{name: tensors[name] for name in TENSORS})
 

@@ -9,8 +9,9 @@ from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig
 from zeroskip.sw.engines.eie.assign import assign_rows
 from zeroskip.sw.engines.eie.directory import nibbles_for, pack_counts, words_for
 from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.pack import Packed, pack, spread, whole
-from zeroskip.sw.engines.eie.quantize import FixedLayer, prove
+from zeroskip.sw.engines.eie.quantize import prove
 from zeroskip.sw.engines.eie.schedule import (
     MAX_STRIDE,
     LayerInfo,
@@ -59,7 +60,6 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
             shift=segment.swap * layers[segment.codebook].shift)
     image = EIEImage(
         config=config,
-        input_scale=layers[0].input_scale,
         layers=infos,
         segments=tuple(segments),
         entries=memory.entries(),
@@ -160,7 +160,7 @@ def _place(layer: FixedLayer, columns: np.ndarray, stored: np.ndarray, config: E
             stored += passes[at].starts[:, -1]
     longest = max(own.longest for own in passes)
     info = LayerInfo(
-        layer.name, inputs, outputs, layer.activation, layer.output_scale, pattern.nnz,
+        layer.name, layer.activation, layer.input, layer.output, pattern.nnz,
         sum(own.size for own in passes), int(sum(own.padding.sum() for own in passes)),
         slots=len(order), grouped=int(groups > 1), balanced=int(balanced),
         stride=longest if balanced else _stride(layer.name, longest, config))

@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from zeroskip.hw.eie.config import NIBBLES, EIEConfig
 from zeroskip.sw.engines.eie.directory import words_for
 from zeroskip.sw.engines.eie.pack import width
+from zeroskip.sw.graph.types import TensorType
 
 MAX_STRIDE = 63
 """Most bytes of a column in a bank-balanced layer."""
@@ -42,11 +45,10 @@ class LayerInfo:
     Attributes
     ----------
     name : str
-    inputs, outputs : int
     activation : str
         ``"none"`` or ``"relu"``.
-    output_scale : float
-        Float value of one output unit.
+    input, output : TensorType
+        Flat int16, and zero is zero.
     nonzeros : int
         Weights.
     entries, padding : int
@@ -61,10 +63,9 @@ class LayerInfo:
     """
 
     name: str
-    inputs: int
-    outputs: int
     activation: str
-    output_scale: float
+    input: TensorType
+    output: TensorType
     nonzeros: int
     entries: int
     padding: int
@@ -72,6 +73,32 @@ class LayerInfo:
     grouped: int
     stride: int
     balanced: int
+
+    @property
+    def inputs(self) -> int:
+        """Length of the input."""
+        return self.input.size
+
+    @property
+    def outputs(self) -> int:
+        """Length of the output."""
+        return self.output.size
+
+    def header(self) -> dict:
+        """What the program file says of the layer in JSON; the scale of its input is that of the
+        outputs before."""
+        own = {name: value for name, value in vars(self).items() if name not in ("input", "output")}
+        return own | {"inputs": self.inputs, "outputs": self.outputs,
+                      "output_scale": self.output.scale}
+
+    @classmethod
+    def from_file(cls, header: dict, input_scale: float) -> "LayerInfo":
+        """The inverse of :meth:`header`; ``KeyError``, ``TypeError`` or ``ValueError`` where
+        something is missing or of another kind."""
+        own = dict(header)
+        return cls(input=TensorType.of(own.pop("inputs"), np.int16, input_scale),
+                   output=TensorType.of(own.pop("outputs"), np.int16, own.pop("output_scale")),
+                   **own)
 
     def owners(self, config: EIEConfig) -> int:
         """Among how many the rows are dealt out: the PEs, or the clusters."""

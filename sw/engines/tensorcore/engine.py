@@ -29,7 +29,6 @@ class TensorCoreEngine(Engine):
     """Fully-connected layers and convolutions, 8 bits, zeros skipped in a pattern."""
 
     name = "tensorcore"
-    config = TensorCoreConfig
     configs = CONFIGS
     image = TensorCoreImage
     layer = Int8Layer
@@ -94,11 +93,11 @@ class TensorCoreEngine(Engine):
     def deviation(self, layer: Int8Layer, own: Layer) -> Callable[[slice], Deviation]:
         """Half of a weight's scale; nothing where the model is quantised."""
         def of(rows: slice) -> Deviation:
-            unit = layer.output_scale * np.ldexp(layer.multiplier[rows].astype(np.float64),
+            unit = layer.output.scale * np.ldexp(layer.multiplier[rows].astype(np.float64),
                                                  -layer.shift[rows])
-            scale = unit[:, None] / layer.input_scale
+            scale = unit[:, None] / layer.input.scale
             # the input's zero point is folded in
-            bias = layer.bias[rows] + layer.input_zero_point * layer.weight[rows].sum(
+            bias = layer.bias[rows] + layer.input.zero_point * layer.weight[rows].sum(
                 axis=1, dtype=np.int64)
             return Deviation(unit, layer.weight[rows] * scale,
                              scale * (0 if own.quantised else 0.5), bias * unit)

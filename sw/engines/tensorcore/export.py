@@ -45,4 +45,4 @@ def _layer(layer: TensorCoreLayer, image: TensorCoreImage, name: str) -> str:
         **{tensor: f"{name}_{tensor}" for tensor in layer.tensors()},
         "m": schedule.m, "n": schedule.n, "block": schedule.block, "chunks": schedule.chunks,
         "steps": schedule.steps, "words": schedule.words, "keep": int(schedule.keep),
-        "zero_point": layer.input_zero_point, "channels_in": sample.pop("channels"), **sample})
+        "zero_point": layer.input.zero_point, "channels_in": sample.pop("channels"), **sample})

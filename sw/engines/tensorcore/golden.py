@@ -97,7 +97,7 @@ def layer(x: np.ndarray, layer) -> tuple[np.ndarray, int]:
     if layer.raw:
         return acc, 0
     return requantise(acc, np.repeat(layer.multiplier, positions),
-                      np.repeat(layer.shift, positions), layer.output_zero_point,
+                      np.repeat(layer.shift, positions), layer.output.zero_point,
                       layer.activation == "relu")
 
 
@@ -107,7 +107,7 @@ def _convolution(x, layer) -> np.ndarray:
     step = max(1, BLOCK // (channels * layer.geometry.positions))
     parts = [x[start:start + step] for start in range(0, max(1, len(x)), step)]
     return np.concatenate([
-        convolve(part, layer.weight, layer.geometry, layer.input_zero_point)
+        convolve(part, layer.weight, layer.geometry, layer.input.zero_point)
         .astype(np.int64).astype(np.int32) for part in parts])
 
 
@@ -129,7 +129,7 @@ def _check_layer(x, layer) -> None:
         raise BadInput(f"ties must be 'away', not {layer.ties!r}")
     if layer.raw and layer.activation == "relu":
         raise BadInput("an int32 output takes no activation; set it to 'none'")
-    _check_zero_point("input", layer.input_zero_point)
+    _check_zero_point("input", layer.input.zero_point)
 
 
 def _check_convolution(layer) -> None:

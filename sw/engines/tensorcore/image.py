@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.engines.base import Image
-from zeroskip.sw.engines.checks import check_most, check_range
+from zeroskip.sw.engines.checks import check_chain, check_most, check_range
 from zeroskip.sw.engines.tensorcore.packed import LONGEST, TENSORS, TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
-from zeroskip.sw.graph.types import TensorType
 
 BATCH, COLUMNS = 8, 4096
 """Samples of an image that is given no batch size, and columns of B that they may be at most."""
@@ -63,16 +61,6 @@ class TensorCoreImage(Image):
         return replace(self, batch=batch, layers=tuple(
             replace(layer, command=layer.command_for(layer.schedule(self.config, batch)))
             for layer in self.layers))
-
-    @property
-    def input(self) -> TensorType:
-        """What one input stands for."""
-        return self.layers[0].input
-
-    @property
-    def types(self) -> tuple[TensorType, ...]:
-        """Of each layer's outputs."""
-        return tuple(layer.output for layer in self.layers)
 
     def traced(self) -> "TensorCoreImage":
         """The same image: every layer's outputs go through the host anyway."""
@@ -132,12 +120,7 @@ class TensorCoreImage(Image):
         check_range("batch", self.batch, 1, LONGEST)
         for layer in self.layers:
             layer.check(self.config, self.batch)
-        for before, after in pairwise(self.layers):
-            check_range(f"layer {after.name}: inputs", after.inputs, *[before.outputs] * 2)
-            if before.raw:
-                raise ValueError(f"layer {before.name}: raw is True, but it is not the last layer")
-            if before.output != after.input:
-                raise ValueError(
-                    f"layer {after.name}: takes zero point {after.input_zero_point} and scale "
-                    f"{after.input_scale!r}, but layer {before.name} gives "
-                    f"{before.output_zero_point} and {before.output_scale!r}")
+        for layer in self.layers[:-1]:
+            if layer.raw:
+                raise ValueError(f"layer {layer.name}: raw is True, but it is not the last layer")
+        check_chain(self.layers)

@@ -22,7 +22,7 @@ from zeroskip.sw.engines.checks import (
     check_tensor,
 )
 from zeroskip.sw.engines.payload import unpack_fields
-from zeroskip.sw.engines.tensorcore.layer import LayerKind
+from zeroskip.sw.engines.tensorcore.layer import LayerKind, types
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, prove
 from zeroskip.sw.engines.tensorcore.sample import FILL, Sample
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
@@ -46,6 +46,9 @@ LONGEST = (1 << 31) - 1
 TENSORS = {"command": "its sizes", "weights": "its weights", "channels": "its weights",
             "places": "its geometry"}
 """Each tensor, and what it follows from."""
+
+_FIELDS = ("name", "pattern", "activation", "ties")
+"""What a file says of a layer as it is."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -121,13 +124,13 @@ class TensorCoreLayer(LayerKind):
 
     def command_for(self, schedule: Schedule) -> np.ndarray:
         """The command of a schedule, uint32 [1, words]."""
-        return schedule.command(zero_point=0 if self.raw else self.output_zero_point,
+        return schedule.command(zero_point=0 if self.raw else self.output.zero_point,
                                 relu=self.activation == "relu", raw=self.raw)
 
     def records(self, config: TensorCoreConfig, x: np.ndarray) -> Iterator[Record]:
         """What the host exchanges with the core for a batch, int8 [batch, inputs]."""
         schedule, sample = self.schedule(config, len(x)), Sample.of(self.geometry, self.inputs)
-        values = sample.padded(x, self.input_zero_point)
+        values = sample.padded(x, self.input.zero_point)
 
         def strips(columns: slice) -> np.ndarray:
             first = sample.starts(np.arange(columns.start, columns.stop))[:, None, None]
@@ -137,8 +140,10 @@ class TensorCoreLayer(LayerKind):
 
     def header(self) -> dict:
         """All fields but the arrays, for JSON."""
-        described = {name: getattr(self, name) for name in _FIELDS}
-        return described | {"geometry": self.geometry and asdict(self.geometry)}
+        return {name: getattr(self, name) for name in (*_FIELDS, "inputs", "outputs", "raw")} | {
+            "input_scale": self.input.scale, "input_zero_point": self.input.zero_point,
+            "output_scale": self.output.scale, "output_zero_point": self.output.zero_point,
+            "geometry": self.geometry and asdict(self.geometry)}
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The arrays."""
@@ -148,9 +153,10 @@ class TensorCoreLayer(LayerKind):
     def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "TensorCoreLayer":
         """The inverse of :meth:`header` and :meth:`tensors`; ``KeyError``, ``TypeError`` or
         ``ValueError`` where something is missing or of another kind."""
-        described = {name: header[name] for name in _FIELDS}
-        described["geometry"] = _geometry(f"layer {described['name']}", described["geometry"])
-        return cls(**described, **{name: tensors[name] for name in TENSORS})
+        return cls(
+            geometry=_geometry(f"layer {header['name']}", header["geometry"]),
+            **types(header, header["inputs"], header["outputs"]),
+            **{name: header[name] for name in _FIELDS}, **{name: tensors[name] for name in TENSORS})
 
     def unpacked(self, config: TensorCoreConfig, batch: int) -> Int8Layer:
         """The layer without any packing, taken out of the words as the core reads them;
@@ -176,15 +182,12 @@ class TensorCoreLayer(LayerKind):
         check_choice(f"{where}: pattern", self.pattern, config.patterns)
         check_choice(f"{where}: activation", self.activation, ("none", "relu"))
         check_choice(f"{where}: ties", self.ties, ("away",))
-        if not isinstance(self.raw, bool) or (self.raw and self.activation != "none"):
-            raise ValueError(f"{where}: raw is {self.raw!r}, expected true or false, and false "
-                             "with an activation")
-        for name in ("inputs", "outputs"):
-            check_range(f"{where}: {name}", getattr(self, name), 1, LONGEST)
-        for name in ("input", "output"):
-            check_scale(f"{where}: {name}_scale", getattr(self, f"{name}_scale"))
-            check_range(f"{where}: {name}_zero_point", getattr(self, f"{name}_zero_point"),
-                        -128, 127)
+        if self.raw and self.activation != "none":
+            raise ValueError(f"{where}: raw is True, expected false with an activation")
+        for name, kind in (("input", self.input), ("output", self.output)):
+            check_range(f"{where}: {name}s", *kind.shape, 1, LONGEST)
+            check_scale(f"{where}: {name}_scale", kind.scale)
+            check_range(f"{where}: {name}_zero_point", kind.zero_point, -128, 127)
         self._check_geometry(where)
         self.check_size(config, batch)
         self._check_arrays(where, self.schedule(config, batch))
@@ -273,6 +276,3 @@ def kept_columns(columns: int, pattern: str) -> int:
 def whole_groups(weight: np.ndarray) -> np.ndarray:
     """``weight`` [out, K] with columns of zeros up to whole groups."""
     return np.pad(weight, ((0, 0), (0, -weight.shape[1] % GROUP)))
-
-
-_FIELDS = [field.name for field in fields(TensorCoreLayer) if field.name not in TENSORS]

@@ -22,19 +22,20 @@ from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
+from zeroskip.sw.graph.types import TensorType
 
 SMALL = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
 
 
-def core(name, outputs, inputs, **fields):
+def core(name, outputs, inputs, output_dtype=np.int8, **fields):
     """The reference of a tensor-core layer."""
     rng = np.random.default_rng(21)
     weight = rng.integers(-128, 128, (outputs, inputs)).astype(np.int8)
     bias = rng.integers(-99, 99, outputs)
     return Int8Layer(weight=weight, bias=bias, **{
-        "name": name, "activation": "none", "geometry": None, "inputs": inputs,
-        "outputs": outputs, "input_scale": 64.0, "input_zero_point": 3, "output_scale": 1.0,
-        "output_zero_point": 0, "raw": False,
+        "name": name, "activation": "none", "geometry": None,
+        "input": TensorType.of(inputs, np.int8, 64.0, 3),
+        "output": TensorType.of(outputs, output_dtype, 1.0),
         "multiplier": rng.integers(1 << 24, 1 << 30, outputs).astype(np.int32),
         "shift": np.full(outputs, 36, np.int32), **fields})
 
@@ -59,7 +60,7 @@ def split(tmp_path):
 @pytest.fixture
 def sums(tmp_path):
     """A folder with a program of one raw layer, and its input; and the layer."""
-    integer = core("sums", 5, 6, raw=True, multiplier=np.zeros(5, np.int32),
+    integer = core("sums", 5, 6, np.int32, multiplier=np.zeros(5, np.int32),
                    shift=np.full(5, 24, np.int32))
     write(tmp_path, (TensorCoreImage.packed(SMALL, (integer, "dense")),), (integer,))
     x = np.random.default_rng(7).integers(-128, 128, (3, 6))

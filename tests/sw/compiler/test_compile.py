@@ -11,7 +11,8 @@ from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import gemm_layout
 from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.program import Program
-from zeroskip.sw.engines.eie.quantize import FixedLayer, LayerReport
+from zeroskip.sw.engines.eie.layer import FixedLayer
+from zeroskip.sw.engines.eie.quantize import LayerReport
 from zeroskip.sw.engines.payload import unpack_fields
 from zeroskip.sw.engines.tensorcore.lower import compile_layers as compile_core
 from zeroskip.sw.engines.tensorcore.lower import fastest
@@ -304,9 +305,8 @@ def int8_layer(weight, **fields):
     return Int8Layer(**{
         "name": "fc", "weight": weight, "bias": np.arange(rows) - 1,
         "multiplier": np.full(rows, 1 << 30, np.int32), "shift": np.full(rows, 31, np.int32),
-        "activation": "relu", "geometry": None, "inputs": columns, "outputs": rows,
-        "input_scale": 0.5, "input_zero_point": 3, "output_scale": 0.25,
-        "output_zero_point": -7, "raw": False, **fields})
+        "activation": "relu", "geometry": None, "input": TensorType.of(columns, np.int8, 0.5, 3),
+        "output": TensorType.of(rows, np.int8, 0.25, -7), **fields})
 
 
 TWO_BY_TWO = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
@@ -345,7 +345,8 @@ def test_packed_layer_unpacks_to_its_weights(pattern, columns):
     (np.ones((1, 255 * 2048 + 1)), {}, "256 chunks of K"),
     (np.ones((1, 12)), {
         "geometry": Geometry((1, 4096, 4096), (4, 3), (1, 1), (2, 1, 1, 1), (1, 1)),
-        "inputs": 1 << 24, "outputs": 1 << 24}, "16777216 columns"),
+        **dict.fromkeys(("input", "output"), TensorType.of(1 << 24, np.int8, 0.5, 3))},
+     "16777216 columns"),
 ])
 def test_layer_that_is_not_one_command_is_refused(weight, fields, said):
     config = TensorCoreConfig(weight_words=512, patterns=("dense",))

@@ -13,9 +13,10 @@ from safetensors.numpy import save as save_tensors
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw.compiler import program as program_module
 from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers
-from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.types import TensorType
 
 TENSORS = ("step0.entries", "step0.pointers", "step0.biases", "step0.codebooks",
            "step0.order")
@@ -27,8 +28,11 @@ def layer(name, outputs, inputs, seed, activation="relu", input_scale=0.125):
     indices[rng.random(indices.shape) < 0.5] = 0
     codebook = rng.integers(-99, 99, 16).astype(np.int16)
     codebook[0] = 0
-    return FixedLayer(name, indices, codebook, rng.integers(-99, 99, outputs), 3, activation,
-                      input_scale, 0.125)
+    return FixedLayer(
+        name=name, activation=activation, indices=indices, codebook=codebook,
+        bias=rng.integers(-99, 99, outputs), shift=3,
+        input=TensorType.of(inputs, np.int16, input_scale),
+        output=TensorType.of(outputs, np.int16, 0.125))
 
 
 def compiled(*images):
@@ -129,8 +133,8 @@ def test_round_trip(program, path):
 
 
 def test_network_without_any_weight(tmp_path):
-    empty = FixedLayer("zero", np.zeros((3, 4), np.uint8), np.zeros(16, np.int16),
-                       np.zeros(3, np.int64), 0, "none", 1.0, 1.0)
+    empty = replace(layer("zero", 3, 4, 0, "none"), indices=np.zeros((3, 4), np.uint8),
+                    codebook=np.zeros(16, np.int16))
     compiled(((empty,), EIEConfig(pes=2))).save(tmp_path / "zero.zsk")
     assert Program.load(tmp_path / "zero.zsk").images[0].entries.shape == (2, 0)
 

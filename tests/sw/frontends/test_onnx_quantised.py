@@ -290,7 +290,7 @@ def test_qlinear_conv_then_matmul(save):
     _, x = samples(4, (2, 4, 5), given["as"], given["az"], np.uint8)
     layers, outputs = integers(network, x)
     assert (outputs[1] == -128).mean() > 0.3
-    assert layers[1].input_zero_point == -128
+    assert layers[1].input.zero_point == -128
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])
@@ -382,8 +382,8 @@ def test_float_layer_behind_quantised_ones(save):
     network = read(save(nodes, F=np.ones((3, 2), np.float32), **constants()))
     assert [layer.quantised is None for layer in network.layers] == [False, True]
     layers, _ = quantize(network, rng().normal(size=(20, 8)))
-    assert (layers[1].input_scale, layers[1].input_zero_point) == (
-        layers[0].output_scale, layers[0].output_zero_point)
+    assert (layers[1].input.scale, layers[1].input.zero_point) == (
+        layers[0].output.scale, layers[0].output.zero_point)
 
 
 def test_float_layer_before_quantised_ones(save):

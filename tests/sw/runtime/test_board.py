@@ -17,6 +17,7 @@ from zeroskip.sw.engines.payload import pack_fields, unpack_fields
 from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import LinkError
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime.board import Board, Patience
 from zeroskip.sw.runtime.link import Identity, OutOfRange
 
@@ -146,8 +147,8 @@ def test_three_cores_each_compute_a_program_of_their_own():
     layer = Int8Layer(
         name="fc", weight=weight, bias=rng.integers(-99, 99, 5),
         multiplier=np.full(5, 1 << 30, np.int32), shift=np.full(5, 38, np.int32),
-        activation="none", geometry=None, inputs=12, outputs=5, input_scale=1.0,
-        input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
+        activation="none", geometry=None, input=TensorType.of(12, np.int8, 1.0),
+        output=TensorType.of(5, np.int8, 1.0))
     image = TensorCoreImage.packed(config, (layer, "dense"), batch=3)
     x = rng.integers(-128, 128, (3, 12)).astype(np.int8)
     sums = x.astype(np.int64) @ weight.T + layer.bias

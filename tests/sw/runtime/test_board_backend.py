@@ -26,6 +26,7 @@ from zeroskip.sw.engines.tensorcore import host as tensorcore_host
 from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import BadInput, EngineError, LinkError
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backend as engine
 from zeroskip.sw.runtime import board_backend
 from zeroskip.sw.runtime.backend import Simulated
@@ -305,8 +306,8 @@ def product():
     layer = Int8Layer(
         name="fc", weight=weight, bias=rng.integers(-99, 99, 5),
         multiplier=np.full(5, 1 << 30, np.int32), shift=np.full(5, 38, np.int32),
-        activation="none", geometry=None, inputs=12, outputs=5, input_scale=1.0,
-        input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
+        activation="none", geometry=None, input=TensorType.of(12, np.int8, 1.0),
+        output=TensorType.of(5, np.int8, 1.0))
     image = TensorCoreImage.packed(CONFIG, (layer, "dense"), batch=IMAGES)
     inputs = rng.integers(-128, 128, (IMAGES, 12)).astype(np.int8)
     model = AmaranthModel(TensorCore(CONFIG))

@@ -14,6 +14,7 @@ from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.tensorcore import golden as golden_tensorcore
 from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.run import run_program
@@ -27,7 +28,8 @@ HALF = 0.5
 def layers():
     rng = np.random.default_rng(12)
     first, second = random_layers(rng, (12, 9), 0.5), random_layers(rng, (9, 8, 5), 0.5)
-    return [replace(first[0], shift=2), replace(second[0], input_scale=HALF), second[1]]
+    return [replace(first[0], shift=2), replace(second[0], input=replace(
+        second[0].input, scale=HALF)), second[1]]
 
 
 @pytest.fixture
@@ -110,9 +112,8 @@ def core():
     weight = rng.integers(-128, 128, (6, 9)).astype(np.int8)
     bias = rng.integers(-999, 999, 6)
     common = {
-        "name": "core", "activation": "relu", "geometry": None, "inputs": 9, "outputs": 6,
-        "input_scale": 64.0, "input_zero_point": 5, "output_scale": 1.0,
-        "output_zero_point": -7, "raw": False,
+        "name": "core", "activation": "relu", "geometry": None,
+        "input": TensorType.of(9, np.int8, 64.0, 5), "output": TensorType.of(6, np.int8, 1.0, -7),
         "multiplier": rng.integers(1 << 24, 1 << 30, 6).astype(np.int32),
         "shift": np.full(6, 36, np.int32)}
     layer = Int8Layer(weight=weight, bias=bias, **common)

@@ -10,16 +10,19 @@ import pytest
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers
-from zeroskip.sw.engines.eie.quantize import FixedLayer
+from zeroskip.sw.graph.types import TensorType
 
 
 def layer(name, outputs, inputs, seed, activation="relu", density=0.3):
     rng = np.random.default_rng(seed)
     indices = rng.integers(1, 16, (outputs, inputs), dtype=np.uint8)
     indices[rng.random(indices.shape) >= density] = 0
-    return FixedLayer(name, indices, np.arange(16, dtype=np.int16), rng.integers(-99, 99, outputs),
-                      3, activation, 0.25, 0.125)
+    return FixedLayer(
+        name=name, activation=activation, indices=indices, codebook=np.arange(16, dtype=np.int16),
+        bias=rng.integers(-99, 99, outputs), shift=3,
+        input=TensorType.of(inputs, np.int16, 0.25), output=TensorType.of(outputs, np.int16, 0.25))
 
 
 LAYERS = (layer("fc1", 21, 40, 1), layer("fc2", 8, 21, 2, density=1), layer("fc3", 7, 8, 3, "none"))
@@ -208,6 +211,11 @@ def with_layer(image, at, **values):
     return replace(image, layers=tuple(layers))
 
 
+def with_type(image, at, name, **values):
+    """With another input or output of a layer."""
+    return with_layer(image, at, **{name: replace(getattr(image.layers[at], name), **values)})
+
+
 def with_cell(image, name, place, value):
     tensor = getattr(image, name).copy()
     tensor[place] = value
@@ -286,10 +294,7 @@ def test_more_segments_than_descriptors(counted):
 
 
 @pytest.mark.parametrize(("at", "field", "value"), [
-    (0, "activation", "tanh"), (0, "activation", None), (0, "output_scale", 0.0),
-    (0, "output_scale", float("nan")), (0, "output_scale", "1"),
-    (0, "inputs", 0), (0, "inputs", "40"), (0, "inputs", 257), (0, "outputs", -6),
-    (0, "outputs", 257), (1, "inputs", 24), (0, "nonzeros", -1),
+    (0, "activation", "tanh"), (0, "activation", None), (0, "nonzeros", -1),
     (0, "entries", -1), (0, "padding", None),
     (0, "slots", 20), (0, "slots", 25), (0, "slots", "24"), (0, "slots", 24.0),
     (0, "grouped", 1), (0, "grouped", None), (0, "balanced", 2), (0, "balanced", "1"),
@@ -299,8 +304,20 @@ def test_layer_field_out_of_range(counted, at, field, value):
     refuse(with_layer(counted, at, **{field: value}), f"layer fc.: {field}")
 
 
+@pytest.mark.parametrize(("at", "name", "field", "value", "message"), [
+    *((0, "output", "scale", scale, "output_scale") for scale in (0.0, float("nan"), "1")),
+    *((0, "input", "shape", (size,), "inputs") for size in (0, "40", None, 257)),
+    *((0, "output", "shape", (size,), "outputs") for size in (-6, 257)),
+    (1, "input", "shape", (24,), "inputs")])
+def test_type_out_of_range(counted, at, name, field, value, message):
+    refuse(with_type(counted, at, name, **{field: value}), f"layer fc.: {message} is ")
+
+
 def test_layers_that_do_not_follow_one_another(counted):
-    refuse(with_layer(counted, 0, outputs=22), "layer fc2: inputs is 21, expected 22 to 22")
+    refuse(with_type(counted, 0, "output", shape=(22,)),
+           "layer fc2: inputs is 21, expected 22 to 22")
+    refuse(with_type(counted, 1, "input", scale=0.5),
+           r"layer fc2: takes int16 \[21\] of scale 0.5 .*, but layer fc1 gives .* scale 0.25 ")
 
 
 @pytest.mark.parametrize(("name", "at", "fields", "message"), [
@@ -338,7 +355,7 @@ def test_number_of_layers(counted, count):
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan"), "1", None])
 def test_wrong_input_scale(counted, scale):
-    refuse(replace(counted, input_scale=scale), "input_scale")
+    refuse(with_type(counted, 0, "input", scale=scale), "input_scale")
 
 
 TENSORS = ("entries", "pointers", "biases", "codebooks", "order")

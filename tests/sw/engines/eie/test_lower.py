@@ -10,18 +10,22 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig, paper
 from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
 from zeroskip.sw.engines.eie.pack import Packed, unpack, width
-from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.types import TensorType
 
 
 def layer(indices, name="fc", codebook=None, bias=None, shift=4, activation="none"):
     indices = np.asarray(indices, np.uint8)
     codebook = [7 * v - 50 if v else 0 for v in range(16)] if codebook is None else codebook
     bias = np.arange(len(indices)) - 2 if bias is None else bias
-    return FixedLayer(name, indices, np.array(codebook, np.int16), np.array(bias, np.int64),
-                      shift, activation, 0.5, 0.25)
+    outputs, inputs = indices.shape
+    return FixedLayer(
+        name=name, activation=activation, indices=indices, codebook=np.array(codebook, np.int16),
+        bias=np.array(bias, np.int64), shift=shift, input=TensorType.of(inputs, np.int16, 0.25),
+        output=TensorType.of(outputs, np.int16, 0.25))
 
 
 def random_layer(outputs, inputs, seed, density=0.4, **fields):
@@ -514,7 +518,7 @@ def test_facts_of_the_layers():
     layers = network(20, 15, 9)
     first, second = compile_layers(layers, SMALL).layers
     assert (first.name, first.inputs, first.outputs, first.activation) == ("fc0", 20, 15, "relu")
-    assert (second.inputs, second.outputs, second.output_scale) == (15, 9, 0.25)
+    assert (second.inputs, second.outputs, second.output.scale) == (15, 9, 0.25)
     for found, expected in zip((first, second), layers, strict=True):
         assert found.nonzeros == np.count_nonzero(expected.indices)
         assert found.entries == found.nonzeros + found.padding

@@ -1,6 +1,7 @@
 """What the host writes: every word of every memory once, descriptors that decode."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from zeroskip.hw.eie.layouts import (
     load_address_width,
     load_word_layout,
 )
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers
-from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.engines.eie.records import load_items, load_words, records
 from zeroskip.sw.engines.payload import unpack_fields
+from zeroskip.sw.graph.types import TensorType
 
 CONFIGS = {
     "small": EIEConfig(pes=3, acc_depth=2, block=2),
@@ -35,8 +37,10 @@ def layer(name, outputs, inputs, activation, seed, density=0.4):
     indices = rng.integers(1, 16, (outputs, inputs), dtype=np.uint8)
     indices[rng.random(indices.shape) >= density] = 0
     codebook = np.array([0, *rng.integers(-999, 999, 15)], np.int16)
-    return FixedLayer(name, indices, codebook, rng.integers(-9999, 9999, outputs), 5 + seed,
-                      activation, 1.0, 1.0)
+    return FixedLayer(
+        name=name, activation=activation, indices=indices, codebook=codebook,
+        bias=rng.integers(-9999, 9999, outputs), shift=5 + seed,
+        input=TensorType.of(inputs, np.int16, 1.0), output=TensorType.of(outputs, np.int16, 1.0))
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -97,8 +101,7 @@ def test_counts_of_a_column():
     """Base, low and high nibbles at addresses 0, 1 and 2 of a word."""
     indices = np.zeros((2, 20), np.uint8)
     indices[0, [0, 9, 17]] = indices[1, 9] = 1
-    one = FixedLayer("a", indices, np.arange(16, dtype=np.int16), np.zeros(2, np.int64), 0, "none",
-                     1.0, 1.0)
+    one = replace(layer("a", 2, 20, "none", 0), indices=indices)
     image = compile_layers((one,), EIEConfig(pes=1))
     assert written_to(image, LoadTarget.POINTERS) == {0: {0: 0, 1: 1, 2: 0x20, 4: 3, 5: 0x10, 6: 0}}
 

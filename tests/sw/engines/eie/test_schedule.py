@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw.engines.eie.schedule import LayerInfo, directory_places, schedule
+from zeroskip.sw.graph.types import TensorType
 
 
-def info(**facts):
+def info(inputs=9, outputs=5, **facts):
     return LayerInfo(**{
-        "name": "fc", "inputs": 9, "outputs": 5, "activation": "none", "output_scale": 1.0,
-        "nonzeros": 0, "entries": 0, "padding": 0, "slots": 5, "grouped": 0, "stride": 1,
-        "balanced": 0, **facts})
+        "name": "fc", "activation": "none", "input": TensorType.of(inputs, np.int16, 1.0),
+        "output": TensorType.of(outputs, np.int16, 1.0), "nonzeros": 0, "entries": 0, "padding": 0,
+        "slots": 5, "grouped": 0, "stride": 1, "balanced": 0, **facts})
 
 
 @pytest.mark.parametrize(("facts", "columns", "counts", "places"), [

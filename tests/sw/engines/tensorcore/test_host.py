@@ -21,6 +21,7 @@ from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
 from zeroskip.sw.formats.nm import compress, mask
 from zeroskip.sw.graph.im2col import Geometry
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.verify import verify
@@ -193,7 +194,8 @@ def test_counters_by_hand(model):
 
 # --- whole images ---
 
-def layer(name="a", outputs=6, inputs=12, pattern="2:4", geometry=None, seed=0, **fields):
+def layer(name="a", outputs=6, inputs=12, pattern="2:4", geometry=None, seed=0, dtype=np.int8,
+          **fields):
     """A random layer, 12 columns where it is a convolution; and its pattern."""
     rng = np.random.default_rng(seed)
     columns, positions = (12, geometry.positions) if geometry else (inputs, 1)
@@ -202,9 +204,8 @@ def layer(name="a", outputs=6, inputs=12, pattern="2:4", geometry=None, seed=0, 
         "bias": rng.integers(-9999, 9999, outputs),
         "multiplier": rng.integers(1 << 30, 1 << 31, outputs, np.int32),
         "shift": np.full(outputs, 39, np.int32), "activation": "none", "geometry": geometry,
-        "inputs": 40 if geometry else inputs, "outputs": outputs * positions,
-        "input_scale": 1.0, "input_zero_point": 3, "output_scale": 1.0, "output_zero_point": 3,
-        "raw": False, **fields}), pattern
+        "input": TensorType.of(40 if geometry else inputs, np.int8, 1.0, 3),
+        "output": TensorType.of(outputs * positions, dtype, 1.0, 3), **fields}), pattern
 
 
 def image_of(*layers, config=CONFIG, batch=5):
@@ -263,14 +264,14 @@ def test_something_saturates():
 @pytest.mark.parametrize("geometry", [None, GEOMETRY])
 def test_raw_layer(geometry):
     bias = np.array([0, 1, -1, 1 << 20, (1 << 31) - 1, -1 << 31])
-    layers = [layer(geometry=geometry, raw=True, bias=bias)]
+    layers = [layer(geometry=geometry, dtype=np.int32, bias=bias)]
     (outputs,) = run(layers, inputs_of(layers)).outputs
     assert outputs.dtype == np.int32
     assert np.abs(outputs.astype(np.int64)).max() > 1 << 30
 
 
 def test_raw_layer_behind_another():
-    layers = [layer(), layer("b", 4, 6, raw=True)]
+    layers = [layer(), layer("b", 4, 6, dtype=np.int32)]
     assert [y.dtype for y in run(layers, inputs_of(layers)).outputs] == [np.int8, np.int32]
 
 
@@ -360,8 +361,8 @@ def test_what_fills_the_last_batch_does_not_count_as_saturated():
     weight = np.full((2, 4), 1, np.int8)
     own = Int8Layer(
         name="a", weight=weight, bias=np.full(2, 500), multiplier=np.full(2, 1 << 30, np.int32),
-        shift=np.full(2, 30, np.int32), activation="none", geometry=None, inputs=4, outputs=2,
-        input_scale=1.0, input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
+        shift=np.full(2, 30, np.int32), activation="none", geometry=None,
+        input=TensorType.of(4, np.int8, 1.0), output=TensorType.of(2, np.int8, 1.0))
     x = np.full((1, 4), -120, np.int8)
     assert golden.layer(x, own)[1] == 0
     assert golden.layer(0 * x, own)[1] == 2

@@ -17,6 +17,7 @@ from zeroskip.sw.engines.tensorcore.sample import FILL, Sample
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.nm import mask
 from zeroskip.sw.graph.im2col import Geometry, columns
+from zeroskip.sw.graph.types import TensorType
 
 CONFIG = TensorCoreConfig(rows=4, patterns=("dense", "2:4", "1:4"))
 GEOMETRY = Geometry((2, 5, 4), (3, 2), (2, 1), (1, 0, 1, 1), (1, 1))
@@ -24,22 +25,32 @@ GEOMETRY = Geometry((2, 5, 4), (3, 2), (2, 1), (1, 0, 1, 1), (1, 1))
 BATCH = 3
 
 
-def integer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, **fields):
+def integer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, raw=False, **fields):
     """A random layer whose weights are of a pattern."""
     rng = np.random.default_rng(3)
     k = 12 if geometry else inputs
     weight = rng.integers(-128, 128, (rows, -(-k // 4) * 4)).astype(np.int8)
     if pattern != "dense":
         weight = np.where(mask(weight, pattern), weight, 0).astype(np.int8)
-    raw = fields.get("raw", False)
     return Int8Layer(**{
         "name": name, "weight": np.ascontiguousarray(weight[:, :k]),
         "bias": rng.integers(-9999, 9999, rows),
         "multiplier": np.where(raw, 0, rng.integers(0, 2**31, rows)).astype(np.int32),
         "shift": np.where(raw, 24, rng.integers(24, 56, rows)).astype(np.int32),
-        "activation": "relu", "geometry": geometry, "inputs": 40 if geometry else inputs,
-        "outputs": rows * (12 if geometry else 1), "input_scale": 0.25, "input_zero_point": -3,
-        "output_scale": 0.25, "output_zero_point": -3, "raw": False, **fields})
+        "activation": "relu", "geometry": geometry,
+        "input": TensorType.of(40 if geometry else inputs, np.int8, 0.25, -3),
+        "output": TensorType.of(rows * (12 if geometry else 1), np.int32 if raw else np.int8,
+                                0.25, -3), **fields})
+
+
+def typed(layer, name, **change):
+    """The layer with another input or output."""
+    return replace(layer, **{name: replace(getattr(layer, name), **change)})
+
+
+def sized(layer, inputs, outputs):
+    """The layer with other numbers of values."""
+    return typed(typed(layer, "input", shape=(inputs,)), "output", shape=(outputs,))
 
 
 def layer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, **fields):
@@ -155,8 +166,8 @@ def test_kept_columns(columns, pattern, kept):
 def test_places_are_those_of_the_patches(geometry, pattern):
     """Every byte of every word, from im2col's patches; rows behind K are zeros."""
     k, batch = geometry.input_shape[0] * geometry.kernel[0] * geometry.kernel[1], 3
-    own = replace(integer(geometry=geometry, weight=np.zeros((2, k), np.int8), rows=2),
-                  inputs=int(np.prod(geometry.input_shape)), outputs=2 * geometry.positions)
+    own = sized(integer(geometry=geometry, weight=np.zeros((2, k), np.int8), rows=2),
+                int(np.prod(geometry.input_shape)), 2 * geometry.positions)
     packed = TensorCoreLayer.packed(own, pattern, CONFIG, batch)
     x = np.random.default_rng(4).integers(-128, 128, (batch, packed.inputs)).astype(np.int8)
     schedule, sample = packed.schedule(CONFIG, batch), Sample.of(geometry, packed.inputs)
@@ -174,10 +185,10 @@ def test_the_batch_of_an_image_that_is_given_none():
         return TensorCoreImage.packed(CONFIG, *((own, "dense") for own in layers)).batch
     assert batch(integer()) == 8
     wide = Geometry((1, 32, 32), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    conv = integer(geometry=wide, weight=np.ones((1, 1), np.int8), rows=1, outputs=1024)
-    assert batch(replace(conv, inputs=1024)) == 4
+    conv = integer(geometry=wide, weight=np.ones((1, 1), np.int8), rows=1)
+    assert batch(sized(conv, 1024, 1024)) == 4
     large = replace(wide, input_shape=(1, 70, 70))
-    assert batch(replace(conv, geometry=large, inputs=4900, outputs=4900)) == 1
+    assert batch(replace(sized(conv, 4900, 4900), geometry=large)) == 1
 
 
 # --- what is refused ---
@@ -185,20 +196,31 @@ def test_the_batch_of_an_image_that_is_given_none():
 @pytest.mark.parametrize(("fields", "message"), [
     ({"pattern": "4:8"}, "pattern is '4:8', expected 'dense' or '2:4' or '1:4'"),
     ({"activation": "tanh"}, "activation is 'tanh'"),
-    ({"raw": True}, "raw is True"),
-    ({"raw": 0}, "raw is 0"),
-    ({"inputs": 0}, "inputs is 0"),
-    ({"inputs": 11.0}, "inputs is 11.0"),
-    ({"outputs": -6}, "outputs is -6"),
-    ({"input_scale": 0.0}, "input_scale is 0.0"),
-    ({"output_scale": float("nan")}, "output_scale is nan"),
-    ({"output_scale": "1"}, "output_scale is '1'"),
-    ({"input_zero_point": 128}, "input_zero_point is 128, expected -128 to 127"),
-    ({"output_zero_point": -129}, "output_zero_point is -129"),
-    ({"output_zero_point": None}, "output_zero_point is None"),
 ])
 def test_field_out_of_range(path, fields, message):
     refuse(path, f"layer fc: {message}", replace(layer(), **fields))
+
+
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("output", {"dtype": np.dtype(np.int32)}, "raw is True, expected false with an activation"),
+    ("input", {"shape": (0,)}, "inputs is 0"),
+    ("input", {"shape": (11.0,)}, "inputs is 11.0"),
+    ("output", {"shape": (-6,)}, "outputs is -6"),
+    ("input", {"scale": 0.0}, "input_scale is 0.0"),
+    ("output", {"scale": float("nan")}, "output_scale is nan"),
+    ("output", {"scale": "1"}, "output_scale is '1'"),
+    ("input", {"zero_point": 128}, "input_zero_point is 128, expected -128 to 127"),
+    ("output", {"zero_point": -129}, "output_zero_point is -129"),
+    ("output", {"zero_point": None}, "output_zero_point is None"),
+])
+def test_type_out_of_range(path, name, change, message):
+    refuse(path, f"layer fc: {message}", typed(layer(), name, **change))
+
+
+@pytest.mark.parametrize("raw", [0, 1, None, "true"])
+def test_raw_that_is_neither_true_nor_false(path, raw):
+    refuse_forged(path, f"layer fc: raw is {raw!r}, expected true or false",
+                  lambda step, _: step["layers"][0].update(raw=raw))
 
 
 TENSORS = pytest.mark.parametrize("name", ["command", "weights", "channels", "places"])
@@ -324,7 +346,7 @@ def test_geometry_that_is_no_object(path, geometry):
                   lambda step, _: step["layers"][0].update(geometry=geometry))
 
 
-def test_part_without_layers(path):
+def test_image_without_layers(path):
     refuse_forged(path, "0 layers", lambda step, _: step["layers"].clear())
 
 
@@ -332,9 +354,12 @@ def test_layers_that_do_not_follow_one_another(path):
     refuse(path, "layer b: inputs is 7, expected 6 to 6", layer(), layer("b", inputs=7))
 
 
-@pytest.mark.parametrize("fields", [{"input_scale": 0.5}, {"input_zero_point": 0}])
-def test_layers_of_other_scales(path, fields):
-    refuse(path, "layer b: takes zero point", layer(), layer("b", inputs=6, **fields))
+@pytest.mark.parametrize(("change", "taken"), [
+    ({"scale": 0.5}, "0.5 and zero point -3"), ({"zero_point": 0}, "0.25 and zero point 0")])
+def test_layers_of_other_scales(path, change, taken):
+    refuse(path, rf"layer b: takes int8 \[6\] of scale {taken}, but layer fc gives int8 \[6\] of "
+                 "scale 0.25 and zero point -3", layer(),
+           typed(layer("b", inputs=6), "input", **change))
 
 
 def test_raw_layer_that_is_not_the_last(path):
@@ -346,13 +371,12 @@ LARGE = Geometry((1, 4096, 4096), (4, 3), (1, 1), (2, 1, 1, 1), (1, 1))
 """K = 12; 2^24 positions."""
 
 
-@pytest.mark.parametrize(("fields", "said"), [
-    ({"outputs": 1 << 16}, "65536 rows"),
-    ({"inputs": 4 * 1024 * 255 + 1}, "256 chunks of K"),
-    ({"geometry": LARGE, "inputs": 1 << 24, "outputs": 1 << 24}, "50331648 columns"),
-], ids=["rows", "chunks", "positions"])
-def test_layer_that_is_not_one_command(path, fields, said):
-    refuse(path, f"layer fc: a GEMM with {said} is not one command", replace(layer(), **fields))
+@pytest.mark.parametrize(("inputs", "outputs", "geometry", "said"), [
+    (12, 1 << 16, None, "65536 rows"), (4 * 1024 * 255 + 1, 6, None, "256 chunks of K"),
+    (1 << 24, 1 << 24, LARGE, "50331648 columns")], ids=["rows", "chunks", "positions"])
+def test_layer_that_is_not_one_command(path, inputs, outputs, geometry, said):
+    refuse(path, f"layer fc: a GEMM with {said} is not one command",
+           replace(sized(layer(), inputs, outputs), geometry=geometry))
 
 
 def test_unknown_field_of_the_configuration(path):
@@ -458,22 +482,22 @@ def test_padding_that_fills_the_memory(path, padding, message):
 
 def test_batch_that_fills_the_memory():
     image = Geometry((2, 2000, 2000), (3, 2), (1, 1), (0, 0, 0, 0), (1, 1))
-    many = replace(layer(), geometry=image, inputs=8_000_000, outputs=6 * image.positions)
+    many = sized(replace(layer(), geometry=image), 8_000_000, 6 * image.positions)
     many.check_size(CONFIG, 1)
     with pytest.raises(BadInput, match="a batch of 4 takes about .* bytes of memory, at most 4,29"):
         many.check_size(CONFIG, 4)
-    outputs = replace(many, outputs=600 * many.positions)
+    outputs = sized(many, 8_000_000, 600 * many.positions)
     with pytest.raises(BadInput, match="a batch of 1 takes about .* bytes of memory, at most 4,29"):
         outputs.check_size(CONFIG, 1)
     with pytest.raises(BadInput, match="a batch of 1 takes about .* multiplications, at most 68,7"):
-        replace(many, outputs=6000 * many.positions).check_size(CONFIG, 1)
+        sized(many, 8_000_000, 6000 * many.positions).check_size(CONFIG, 1)
 
 
 def test_bytes_of_a_batch_by_hand():
     """A column of tiles takes the whole buffer, so 899 positions make 225 blocks, each with all
     weights: 250 panels of 250 steps do not stay."""
     image = Geometry((1000, 29, 31), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    wide = replace(layer(), geometry=image, inputs=899_000, outputs=899_000)
+    wide = sized(replace(layer(), geometry=image), 899_000, 899_000)
     taken = 20 * (225 * 1000 * 1000 + 225 * 4 * 63 * 16) + 40 * 899_000 + 2 * 899_000
     with pytest.raises(BadInput, match=f"a batch of 1 takes about {taken:,} bytes of memory"):
         wide.check_size(replace(CONFIG, activation_words=63), 1)
@@ -482,7 +506,7 @@ def test_bytes_of_a_batch_by_hand():
 def test_bytes_of_a_batch_whose_weights_stay():
     """Two panels of one step: one load for 6 blocks of columns."""
     image = Geometry((1, 400, 400), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    own = replace(layer(), geometry=image, inputs=160_000, outputs=960_000)
+    own = sized(replace(layer(), geometry=image), 160_000, 960_000)
     schedule = own.schedule(replace(CONFIG, activation_words=16), 90)
     assert schedule.keep
     taken = 20 * (2 * 4 * 1 * 4 + 14_400_000 * 16) + 40 * 6 * 14_400_000 + 2 * 14_400_000
