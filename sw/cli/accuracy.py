@@ -71,9 +71,9 @@ def _trials(seed: int) -> Iterator[Trial]:
 
 def _integer_accuracy(network: Network, train: Data, test: Data) -> float:
     """Accuracy on the test images of the network in integers, its scales from the training's."""
-    fixed = quantize(network, train.x)
-    y, _ = fixed.layers[0].input.to_integer(test.x)
-    for layer in fixed.layers:
+    layers, _ = quantize(network, train.x)
+    y, _ = layers[0].input.to_integer(test.x)
+    for layer in layers:
         y, _ = eie.layer(y, layer.weight, layer.bias, layer.shift, layer.activation)
     return float(np.mean(y.argmax(axis=1) == test.y))
 

@@ -15,7 +15,7 @@ from zeroskip.sw.cli.report import comparison, write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
 from zeroskip.sw.engines.base import Image
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.experiments import digits
 from zeroskip.sw.files import save_array, write
 from zeroskip.sw.frontends.load import to_onnx
@@ -47,8 +47,8 @@ class Run:
     section: Callable
 
     @property
-    def part(self) -> Image:
-        """The program's only part."""
+    def image(self) -> Image:
+        """The program's only image."""
         return self.compiled.program.images[0]
 
     @property
@@ -70,7 +70,7 @@ class Run:
         """The model's entry in ``report.json``."""
         statistics = self.statistics
         return {
-            "engine": self.part.engine,
+            "engine": self.image.engine,
             "simulator": self.simulator,
             "config": self.target,
             "multipliers": statistics.multipliers,
@@ -98,7 +98,7 @@ def demo(out: Path, backend: str | None, screen: Screen) -> None:
             _run("tc-64", digits.run_convolutional, _dense_core, report.tensorcore, rtl, screen)]
     save_array(out / "digits.npy", runs[0].test.x)
     for run in runs:
-        folder = out / run.part.engine
+        folder = out / run.image.engine
         folder.mkdir(exist_ok=True)
         to_onnx(run.stages[-1].network, folder / "digits.onnx")
         run.compiled.save(folder / "digits.zsk")
@@ -131,16 +131,16 @@ def _run(target: str, train: Callable, dense: Callable, section: Callable, rtl: 
 
 def _dense_eie(compiled: Compiled, _inputs: np.ndarray, _rtl: Backend) -> float:
     """Cycles per image of an array with as many multipliers that skips nothing."""
-    part = compiled.program.images[0]
-    return sum(-(-layer.outputs // part.config.pes) * layer.inputs for layer in part.layers)
+    image = compiled.program.images[0]
+    return sum(-(-layer.outputs // image.config.pes) * layer.inputs for layer in image.layers)
 
 
 def _dense_core(compiled: Compiled, inputs: np.ndarray, rtl: Backend) -> float:
     """Cycles per image of the same network in the core's dense mode."""
-    part = TensorCorePart.packed(
+    image = TensorCoreImage.packed(
         compiled.program.images[0].config, *((layer, "dense") for layer in compiled.reference),
         batch=len(inputs))
-    return rtl.run(part, inputs).statistics.cycles / len(inputs)
+    return rtl.run(image, inputs).statistics.cycles / len(inputs)
 
 
 def _show(runs: list[Run], models: list[dict], out: Path, screen: Screen) -> None:
@@ -148,5 +148,5 @@ def _show(runs: list[Run], models: list[dict], out: Path, screen: Screen) -> Non
     rows.append(["bit-exact", *(str(run.verdict.difference or "yes") for run in runs)])
     screen.table(f"{models[0]['images']} test images through the RTL", head, rows)
     screen.text(f"report: {out / 'report.html'}; the programs and their input: "
-                + ", ".join(str(out / run.part.engine / "digits.zsk") for run in runs)
+                + ", ".join(str(out / run.image.engine / "digits.zsk") for run in runs)
                 + f", {out / 'digits.npy'}")

@@ -69,7 +69,7 @@ def _trial(stages: list[Stage], train: Data, test: Data, rtl) -> Trial:
     compiled = compile_network(network, train.x, CONFIG)
     inputs, _ = compiled.program.input.to_integer(test.x)
     golden = GoldenBackend(compiled.program, compiled.reference)
-    (result,) = (golden.run(part, inputs) for part in compiled.program.images)
+    (result,) = (golden.run(image, inputs) for image in compiled.program.images)
     verdict = verify(compiled.program, inputs[:IMAGES], (golden, rtl))
     sizes = compiled.program.images[0].storage()
     packed = sum(bytes_ for kind, bytes_ in sizes.items() if kind != "float32")

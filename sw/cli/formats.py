@@ -110,15 +110,15 @@ def _sizes(layer: PaperLayer, mask: str) -> dict[str, dict[str, float]]:
 
 
 def _entries(indices: np.ndarray) -> Entries:
-    part = compile_layers((fixed_layer(indices),), deepened(array_config("zeroskip", PES)))
-    (info,), columns = part.layers, indices.shape[1]
-    owners = info.owners(part.config)
+    image = compile_layers((fixed_layer(indices),), deepened(array_config("zeroskip", PES)))
+    (info,), columns = image.layers, indices.shape[1]
+    owners = info.owners(image.config)
     row, column = np.nonzero(indices)
-    turn, cluster = np.divmod(part.positions(0)[row], owners)
+    turn, cluster = np.divmod(image.positions(0)[row], owners)
     pe = cluster + owners * (column // owners % (PES // owners))
     by_pe = np.lexsort((turn, column, pe))
     pe, column, turn = pe[by_pe], column[by_pe], turn[by_pe]
     same = np.append(False, (np.diff(pe) == 0) & (np.diff(column) == 0))
     gap = np.where(same, np.diff(turn, prepend=0) - 1, turn)
-    return Entries(pe, column, gap, columns, info.width(part.config, columns),
-                   info.words(part.config))
+    return Entries(pe, column, gap, columns, info.width(image.config, columns),
+                   info.words(image.config))

@@ -18,7 +18,7 @@ from zeroskip.sw.runtime.backend import Backend
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 
 COUNTED = ("cycles_per_image", "utilisation")
-"""What only counters tell; None of a program with a part on a configuration that has none."""
+"""What only counters tell; None of a program with an image on a configuration that has none."""
 
 
 def run(path: Path, input_path: Path, output: Path, backend: str | None, device: str | None,
@@ -93,7 +93,7 @@ def _facts(given: Inputs) -> dict:
 
 
 def _figures(results: list[Result], images: int) -> dict:
-    """The sums over all parts; of a split program, also what saturated between them."""
+    """The sums over all images; of a split program, also what saturated between them."""
     figures = {}
     if len(results) > 1:
         figures["conversions_saturated"] = sum(result.inputs_saturated for result in results)
@@ -103,14 +103,14 @@ def _figures(results: list[Result], images: int) -> dict:
         cycles = sum(each.cycles for each in statistics)
         figures |= {
             "cycles_per_image": cycles / images,
-            # Each part's share of its own multipliers, weighed by the time that it takes.
+            # Each image's share of its own multipliers, weighed by the time that it takes.
             "utilisation": sum(each.utilisation * (each.cycles / max(1, cycles))
                                for each in statistics)}
     return figures
 
 
 def _saturated(results: list[Result]) -> int | None:
-    """Outputs that had to be saturated; None where a part does not count them."""
+    """Outputs that had to be saturated; None where an image does not count them."""
     counts = [result.saturated for result in results]
     return None if None in counts else sum(counts)
 

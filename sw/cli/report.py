@@ -87,13 +87,13 @@ def comparison(models: list[dict]) -> tuple[list[str], list[list[str]]]:
 
 def eie(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
     """Title, text, and pictures with their titles, of a run on the EIE array."""
-    layers = " - ".join(str(layer.inputs) for layer in run.part.layers)
-    text = (f"Fully-connected {layers} - {run.part.outputs}, pruned weight by weight, in 4-bit "
+    layers = " - ".join(str(layer.inputs) for layer in run.image.layers)
+    text = (f"Fully-connected {layers} - {run.image.outputs}, pruned weight by weight, in 4-bit "
             f"shared weights; {model['multipliers']} PEs simulated from their RTL. Skipping "
             "nothing is the least that as many multipliers need. Taking inputs and giving "
             "outputs is not counted.")
     shares = run.statistics.shares()
-    names = [f"PE {k}" for k in range(run.part.config.pes)]
+    names = [f"PE {k}" for k in range(run.image.config.pes)]
     return "The EIE array", text, [
         ("Cycles", _cycles(model)),
         ("Where the cycles went, per PE", _causes(EIE_CAUSES, names, shares)),
@@ -103,9 +103,9 @@ def eie(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
 
 def tensorcore(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
     """As :func:`eie`, of a run on the tensor core."""
-    config = run.part.config
+    config = run.image.config
     layers = ", ".join(f"{layer.name} {layer.rows} x {layer.columns} ({layer.pattern})"
-                       for layer in run.part.layers)
+                       for layer in run.image.layers)
     text = (f"A convolutional network, of each four weights along K at most two left, int8 with a "
             f"scale per channel. As matrices: {layers}. A tile of {config.rows} x "
             f"{config.columns} accumulators with {config.products} multipliers each, simulated "
@@ -115,7 +115,7 @@ def tensorcore(run, model: dict) -> tuple[str, str, list[tuple[str, str]]]:
     shares = {cause: np.array([layer.get(cause, 0) / layer["cycles"] for layer in counts])
               for cause in CORE_CAUSES}
     shares["rest"] = 1 - sum(shares.values())
-    names = [layer.name for layer in run.part.layers]
+    names = [layer.name for layer in run.image.layers]
     return "The tensor core", text, [
         ("Cycles", _cycles(model)),
         ("Where the cycles went, per layer", _causes(CORE_CAUSES, names, shares)),
@@ -179,7 +179,7 @@ def _causes(causes: dict, names: list[str], shares: dict[str, np.ndarray]) -> st
 
 def _rows_by_pe(run) -> str:
     weight = run.compiled.reference[0].weight
-    pes = run.part.config.pes
+    pes = run.image.config.pes
     bands = [weight[pe::pes] != 0 for pe in range(pes)]
     colours = ["white", *(matplotlib.colormaps["tab10"](pe % 10) for pe in range(pes))]
     figure = Figure(figsize=(8, 8))

@@ -81,7 +81,7 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
         Of the engines that take a layer; see :func:`zeroskip.sw.compiler.placement.place`.
     batch : int, optional
         Samples that go through an engine together, where it has images for a batch size; for a
-        good one and the default see :class:`zeroskip.sw.engines.tensorcore.part.TensorCorePart`.
+        good one and the default see :class:`zeroskip.sw.engines.tensorcore.image.TensorCoreImage`.
 
     Raises
     ------

@@ -169,7 +169,8 @@ class Image(ABC):
     config : CoreConfig
         Of the core.
     layers : tuple
-        What there is to tell of each layer: name, activation, inputs, outputs and more.
+        What there is to tell of each layer: name, activation, the types ``input`` and ``output``
+        of a sample, flat, and more.
     """
 
     engine: ClassVar[str]
@@ -180,22 +181,22 @@ class Image(ABC):
     @property
     def inputs(self) -> int:
         """Length of the flat input."""
-        return self.layers[0].inputs
+        return self.input.size
 
     @property
     def outputs(self) -> int:
         """Length of the flat output."""
-        return self.layers[-1].outputs
+        return self.output.size
 
     @property
-    @abstractmethod
     def input(self) -> TensorType:
         """The type of the input, flat."""
+        return self.layers[0].input
 
     @property
-    @abstractmethod
     def types(self) -> tuple[TensorType, ...]:
         """Of each layer's outputs, flat."""
+        return tuple(layer.output for layer in self.layers)
 
     @property
     def output(self) -> TensorType:
@@ -259,8 +260,6 @@ class Engine(ABC):
     ----------
     name : str
         The ``kind`` of its configurations.
-    config : type
-        Class of its configurations.
     configs : dict
         The configurations that have a name; the first is taken where none is named.
     image : type
@@ -274,7 +273,6 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
-    config: ClassVar[type]
     configs: ClassVar[dict[str, CoreConfig]]
     image: ClassVar[type[Image]]
     layer: ClassVar[type[ReferenceLayer]]

@@ -1,5 +1,7 @@
 """Checks that the parts of a program share; all raise ``ValueError`` on a misfit."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -43,6 +45,15 @@ def check_shape(name: str, shape: tuple[int, ...], values: int) -> None:
             or not all(isinstance(size, int) and size > 0 for size in shape) \
             or prod(shape) != values:
         raise ValueError(f"{name} is {list(shape)}, expected the sizes of {values} values")
+
+
+def check_chain(layers: Sequence) -> None:
+    """That each layer takes what the one before it gives."""
+    for before, after in pairwise(layers):
+        check_range(f"layer {after.name}: inputs", after.inputs, *[before.outputs] * 2)
+        if after.input != before.output:
+            raise ValueError(f"layer {after.name}: takes {after.input}, but layer {before.name} "
+                             f"gives {before.output}")
 
 
 def check_tensor(name: str, tensor: np.ndarray, dtype, shape: tuple[int, ...]) -> None:

@@ -15,10 +15,11 @@ from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie import cycle_model
 from zeroskip.sw.engines.eie import host as eie_host
 from zeroskip.sw.engines.eie.host import EIEStatistics
+from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
-from zeroskip.sw.engines.eie.part import EIEPart
-from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.experiments.layers import NINE, random_indices, random_vector
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.backend import Backend
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -35,11 +36,11 @@ AT_A_TIME = 2
 class LayerRun:
     """One layer of one vector, run in RTL and compared with the integer reference.
 
-    ``entries`` holds the entries that each PE must walk, int64 [pes, 2]: useful and padding,
+    ``entries`` holds the entries that each PE must take, int64 [pes, 2]: useful and padding,
     counted from the memories and the vector alone.
     """
 
-    part: EIEPart
+    image: EIEImage
     statistics: EIEStatistics
     exact: bool
     entries: np.ndarray
@@ -58,9 +59,9 @@ class LayerRun:
 
     def bits_per_nonzero(self) -> float:
         """Stored bits, the column directory included, over non-zero weights."""
-        sizes = self.part.storage()
+        sizes = self.image.storage()
         stored = sizes["weights"] + sizes["indices"] + sizes["pointers"]
-        return 8 * stored / max(1, self.part.layers[0].nonzeros)
+        return 8 * stored / max(1, self.image.layers[0].nonzeros)
 
 
 def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig, backend: Backend, *,
@@ -68,29 +69,32 @@ def run_layer(indices: np.ndarray, vector: np.ndarray, config: EIEConfig, backen
     """Runs one layer on an array whose memories are at least as deep as ``config`` says, and as
     the layer needs."""
     layer = fixed_layer(indices)
-    part = _fitted(compile_layers((layer,), deepened(config), balance=balance), config)
-    program = Program.chain((part,), (layer,))
+    image = _fitted(compile_layers((layer,), deepened(config), balance=balance), config)
+    program = Program.chain((image,), (layer,))
     verdict = verify(program, vector[None], (GoldenBackend(program, (layer,)), backend))
-    entries = sum(each.entries(part.config) for each in cycle_model.work(part, vector))
-    return LayerRun(part, verdict.results[1][0].statistics, verdict.difference is None, entries,
-                    cycle_model.predict(part, vector))
+    entries = sum(each.entries(image.config) for each in cycle_model.work(image, vector))
+    return LayerRun(image, verdict.results[1][0].statistics, verdict.difference is None, entries,
+                    cycle_model.predict(image, vector))
 
 
 def fixed_layer(indices: np.ndarray) -> FixedLayer:
     """A layer of these codebook indices; codebook and biases are arbitrary but fixed."""
-    return FixedLayer("layer", indices, CODEBOOK, np.arange(len(indices), dtype=np.int64), 4,
-                      "relu", 1.0, 1.0)
+    outputs, inputs = indices.shape
+    return FixedLayer(
+        name="layer", activation="relu", indices=indices, codebook=CODEBOOK,
+        bias=np.arange(outputs, dtype=np.int64), shift=4,
+        input=TensorType.of(inputs, np.int16, 1.0), output=TensorType.of(outputs, np.int16, 1.0))
 
 
-def _fitted(part: EIEPart, least: EIEConfig) -> EIEPart:
-    """The part on memories as deep as it needs, and at least as deep as those of ``least``:
+def _fitted(image: EIEImage, least: EIEConfig) -> EIEImage:
+    """The image on memories as deep as it needs, and at least as deep as those of ``least``:
     layers that need no more share one compiled model."""
-    needed = cut(part).config
+    needed = cut(image).config
     sizes = {name: max(getattr(needed, name), getattr(least, name))
              for name in ("weight_rows", "pointers", "act_depth", "bias_depth", "descriptors")}
     whole = {name: sizes["act_depth"] for name in ("block", "acc_depth")
              if getattr(least, name) == least.act_depth}
-    return replace(part, config=replace(needed, **sizes, **whole))
+    return replace(image, config=replace(needed, **sizes, **whole))
 
 
 MODES = {"paper": paper, "zeroskip": zeroskip}
@@ -210,9 +214,9 @@ def cycles_per_second(backend: RtlBackend, pes: int, images: int) -> float:
     Building the simulation is not in the figure.
     """
     layer = fixed_layer(random_indices("random", (32, 32), 0.5))
-    part = compile_layers((layer,), zeroskip(pes))
-    model = backend.model(part)
+    image = compile_layers((layer,), zeroskip(pes))
+    model = backend.model(image)
     began = time.perf_counter()
     vectors = np.tile(random_vector(32, 0.5), (images, 1))
-    result = eie_host.run(model, part, vectors)
+    result = eie_host.run(model, image, vectors)
     return float(result.times[-1].max() / (time.perf_counter() - began))

@@ -8,9 +8,10 @@ import numpy as np
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore.host import TensorCoreStatistics
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.formats.nm import mask
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime.backend import Backend
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.verify import verify
@@ -51,8 +52,7 @@ def random_layer(m: int, k: int, pattern: str, seed: int = 0) -> Int8Layer:
         name="gemm", weight=weight, bias=rng.integers(-1000, 1000, m),
         multiplier=rng.integers(1 << 30, 1 << 31, m, np.int32),
         shift=np.full(m, 38 + k.bit_length() // 2, np.int32), activation="relu", geometry=None,
-        inputs=k, outputs=m, input_scale=1.0, input_zero_point=3, output_scale=1.0,
-        output_zero_point=-5, raw=False)
+        input=TensorType.of(k, np.int8, 1.0, 3), output=TensorType.of(m, np.int8, 1.0, -5))
 
 
 def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, backend: Backend,
@@ -62,8 +62,8 @@ def run_gemm(m: int, k: int, n: int, pattern: str, config: TensorCoreConfig, bac
     x = np.random.default_rng(1).integers(-128, 128, (n, k)).astype(np.int8)
     found = {}
     for mode in ("dense", pattern):
-        part = TensorCorePart.packed(config, (layer, mode), batch=n)
-        program = Program.chain((part,), (layer,))
+        image = TensorCoreImage.packed(config, (layer, mode), batch=n)
+        program = Program.chain((image,), (layer,))
         verdict = verify(program, x, (GoldenBackend(program, (layer,)), backend))
         found[mode] = (verdict.results[1][0].statistics, verdict.difference is None)
         if progress:

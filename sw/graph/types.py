@@ -28,6 +28,11 @@ class TensorType:
     scale: float
     zero_point: int = 0
 
+    @classmethod
+    def of(cls, size: int, dtype: type, scale: float, zero_point: int = 0) -> "TensorType":
+        """So many values in a row."""
+        return cls((size,), np.dtype(dtype), scale, zero_point)
+
     def __str__(self) -> str:
         return (f"{self.dtype} {list(self.shape)} of scale {self.scale!r} and zero point "
                 f"{self.zero_point}")

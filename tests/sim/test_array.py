@@ -22,8 +22,8 @@ from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sim.bench import Stalls, checker, receive, send, simulate
 from zeroskip.sim.cases import fixed_layer, make_case, random_layers
 from zeroskip.sw.engines.eie import host as eie_host
-from zeroskip.sw.engines.eie.image import load_words
 from zeroskip.sw.engines.eie.lower import compile_layers
+from zeroskip.sw.engines.eie.records import load_words
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.runtime import backends
 
@@ -34,7 +34,7 @@ REASONS = ("useful", "padding", "empty", "fill", "full", "tail")
 
 def assert_exact(case):
     """The array's outputs equal the reference, and its counters account for every cycle."""
-    result = backends.rtl("python").run(case.part, case.inputs)
+    result = backends.rtl("python").run(case.image, case.inputs)
     for ours, expected in zip(result.outputs, case.expected, strict=True):
         np.testing.assert_array_equal(ours, expected)
     statistics = result.statistics
@@ -89,7 +89,7 @@ def test_counts_of_one_two_and_four_nibbles(nonzeros):
     indices[:nonzeros, 7] = 3
     indices[5, ::3] = 2
     case = make_case([fixed_layer(indices)], np.arange(1, 21), pes=1)
-    assert case.part.layers[0].stride == (1 if nonzeros < 16 else 2 if nonzeros < 256 else 4)
+    assert case.image.layers[0].stride == (1 if nonzeros < 16 else 2 if nonzeros < 256 else 4)
     assert_exact(case)
 
 
@@ -100,7 +100,7 @@ def test_column_groups(pes, groups):
     layers = random_layers(rng, (70, 40, 90, 30, 8), 0.05)
     layers[1] = fixed_layer(rng.integers(0, 16, (90, 40)), "dense", activation="relu", shift=8)
     case = make_case(layers, rng.integers(-99, 99, (3, 70)), pes=pes, groups=groups)
-    assert {layer.grouped for layer in case.part.layers} == {0, 1}
+    assert {layer.grouped for layer in case.image.layers} == {0, 1}
     assert_exact(case)
 
 
@@ -115,8 +115,8 @@ def test_a_bank_balanced_layer_needs_no_pointers(rows):
         indices[pe, kept, column] = rng.integers(1, 16, len(kept))
     matrix = indices.transpose(1, 0, 2).reshape(rows, 50)
     case = make_case([fixed_layer(matrix)], rng.integers(-9, 9, (2, 50)))
-    assert case.part.layers[0].balanced
-    assert case.part.storage()["pointers"] == 0
+    assert case.image.layers[0].balanced
+    assert case.image.storage()["pointers"] == 0
     assert_exact(case)
 
 
@@ -181,7 +181,7 @@ def test_rows_not_a_multiple_of_the_pes(rows):
 def test_an_input_longer_than_one_activation_block():
     rng = np.random.default_rng(2)
     case = make_case(random_layers(rng, (50, 20, 30), 0.4), rng.integers(-9, 9, (3, 50)), block=3)
-    assert len(case.part.segments) == 5 + 2
+    assert len(case.image.segments) == 5 + 2
     assert_exact(case)
 
 
@@ -189,7 +189,7 @@ def test_more_rows_than_accumulators():
     rng = np.random.default_rng(3)
     case = make_case(random_layers(rng, (20, 50, 30), 0.4), rng.integers(-9, 9, (3, 20)),
                      acc_depth=4)
-    assert len(case.part.segments) == 4 + 2
+    assert len(case.image.segments) == 4 + 2
     assert_exact(case)
 
 
@@ -219,7 +219,7 @@ def test_an_array_without_counters_computes_the_same():
     rng = np.random.default_rng(5)
     case = make_case(random_layers(rng, (12, 9), 0.5), rng.integers(-9, 9, (2, 12)),
                      counters=False)
-    result = backends.rtl("python").run(case.part, case.inputs)
+    result = backends.rtl("python").run(case.image, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
     assert result.statistics is None
 
@@ -227,8 +227,8 @@ def test_an_array_without_counters_computes_the_same():
 def test_the_next_program_on_an_array_counts_from_zero():
     rng = np.random.default_rng(9)
     case = make_case(random_layers(rng, (12, 9, 5), 0.5), rng.integers(-9, 9, (2, 12)))
-    model = AmaranthModel(EIE(case.part.config))
-    first, second = (eie_host.run(model, case.part, case.inputs).statistics for _ in range(2))
+    model = AmaranthModel(EIE(case.image.config))
+    first, second = (eie_host.run(model, case.image, case.inputs).statistics for _ in range(2))
     assert first.pe["useful"].min() > 0
     assert second.as_json() == first.as_json()
 
@@ -269,13 +269,13 @@ def test_a_layer_in_two_loads_of_weights(groups, latency):
     assert outputs == case.expected[0].tolist()
 
 
-def as_descriptor(part, number, **fields):
-    """The load words of a part of one segment, with these fields, as descriptor ``number``."""
-    (segment,), layout = part.segments, descriptor_layout(part.config)
+def as_descriptor(image, number, **fields):
+    """The load words of an image of one segment, with these fields, as descriptor ``number``."""
+    (segment,), layout = image.segments, descriptor_layout(image.config)
     bits = layout.const({**asdict(segment), **fields}).as_bits()
-    memories = [word for word in load_words(part) if word[0] != LoadTarget.DESCRIPTORS.value]
-    words = [(LoadTarget.DESCRIPTORS.value, 0, descriptor_stride(part.config) * number + k,
-              bits >> 32 * k & 0xFFFFFFFF) for k in range(descriptor_words(part.config))]
+    memories = [word for word in load_words(image) if word[0] != LoadTarget.DESCRIPTORS.value]
+    words = [(LoadTarget.DESCRIPTORS.value, 0, descriptor_stride(image.config) * number + k,
+              bits >> 32 * k & 0xFFFFFFFF) for k in range(descriptor_words(image.config))]
     return [dict(zip(("target", "pe", "address", "data"), map(int, word), strict=True))
             for word in [*memories, *words]]
 
@@ -286,15 +286,15 @@ def test_counters_are_read_one_a_cycle(latency):
     rng = np.random.default_rng(6)
     case = make_case(random_layers(rng, (20, 15), 0.5), rng.integers(1, 9, (1, 20)), pes=3,
                      broadcast_latency=latency)
-    model, found = AmaranthModel(EIE(case.part.config)), []
-    statistics = eie_host.run(model, case.part, case.inputs).statistics
+    model, found = AmaranthModel(EIE(case.image.config)), []
+    statistics = eie_host.run(model, case.image, case.inputs).statistics
     useful = statistics.pe["useful"].tolist()
     assert len(set(useful)) > 1
     model.poke("stats__select", PECounter.USEFUL.value)
     asked = [0, 1, 2, 0, 2, 1, 2, 2, 0]
-    for cycle in range(len(asked) + case.part.config.stats_latency):
+    for cycle in range(len(asked) + case.image.config.stats_latency):
         model.poke("stats__pe", asked[min(cycle, len(asked) - 1)])
-        if cycle >= case.part.config.stats_latency:
+        if cycle >= case.image.config.stats_latency:
             found.append(model.peek("stats__count"))
         model.tick()
     assert found == [useful[pe] for pe in asked]
@@ -333,19 +333,19 @@ def machines(draw):
 @given(machines())
 def test_random_machines_under_random_stalls(machine):
     case, (fraction, burst) = machine
-    dut = EIE(case.part.config)
+    dut = EIE(case.image.config)
     received = []
 
     async def drive(ctx):
         words = ({"target": int(t), "pe": int(p), "address": int(a), "data": int(d)}
-                 for t, p, a, d in load_words(case.part))
+                 for t, p, a, d in load_words(case.image))
         await send(ctx, dut.load, words, Stalls(1, min(fraction, 0.3), burst))
         for vector in case.inputs:
             await send(ctx, dut.inputs, (
                 {"value": int(value), "last": at == len(vector) - 1}
                 for at, value in enumerate(vector)), Stalls(2, fraction, burst))
 
-    count = len(case.inputs) * sum(layer.slots for layer in case.part.layers)
+    count = len(case.inputs) * sum(layer.slots for layer in case.image.layers)
 
     async def take(ctx):
         received.extend(await receive(ctx, dut.outputs, count, Stalls(3, fraction, burst)))
@@ -364,18 +364,18 @@ def test_random_machines_under_random_stalls(machine):
     items = iter(received)
     for image in range(len(case.inputs)):
         for layer, expected in enumerate(case.expected):
-            outputs = [next(items) for _ in range(case.part.layers[layer].slots)]
+            outputs = [next(items) for _ in range(case.image.layers[layer].slots)]
             assert [item["last"] for item in outputs] == [0] * (len(outputs) - 1) + [1]
-            assert logical(case.part, layer, outputs) == expected[image].tolist()
+            assert logical(case.image, layer, outputs) == expected[image].tolist()
 
 
-def logical(part, layer, outputs):
+def logical(image, layer, outputs):
     """The values of a layer that left the array, in the network's order."""
     values = np.full((1, len(outputs)), 99999)
     for item in outputs:
         values[0, item["index"]] = item["value"]
     assert 99999 not in values
-    return part.logical(layer, values)[0].tolist()
+    return image.logical(layer, values)[0].tolist()
 
 
 def test_reset_in_the_middle_leaves_nothing_behind(digits_like, run_seed):
@@ -384,12 +384,12 @@ def test_reset_in_the_middle_leaves_nothing_behind(digits_like, run_seed):
     from amaranth.sim import Simulator
 
     reset = Signal()
-    dut = EIE(digits_like.part.config)
+    dut = EIE(digits_like.image.config)
     rng = np.random.default_rng(6 + run_seed)
 
     async def bench(ctx):
         words = [{"target": int(t), "pe": int(p), "address": int(a), "data": int(d)}
-                 for t, p, a, d in load_words(digits_like.part)]
+                 for t, p, a, d in load_words(digits_like.image)]
         await send(ctx, dut.load, words)
         vector = digits_like.inputs[0]
         items = [{"value": int(value), "last": at == len(vector) - 1}
@@ -401,10 +401,10 @@ def test_reset_in_the_middle_leaves_nothing_behind(digits_like, run_seed):
             await ctx.tick()
             ctx.set(reset, 0)
             await send(ctx, dut.inputs, items)
-            part = digits_like.part
+            image = digits_like.image
             for layer, expected in enumerate(digits_like.expected):
-                outputs = await receive(ctx, dut.outputs, part.layers[layer].slots)
-                assert logical(part, layer, outputs) == expected[0].tolist()
+                outputs = await receive(ctx, dut.outputs, image.layers[layer].slots)
+                assert logical(image, layer, outputs) == expected[0].tolist()
 
     simulator = Simulator(ResetInserter(reset)(dut))
     simulator.add_clock(1e-6)

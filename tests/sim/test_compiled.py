@@ -231,9 +231,9 @@ def test_items_of_another_width_are_refused(make):
 def test_the_array_gives_the_same_bits_in_the_same_cycles(make_array, digits_like):
     from zeroskip.hw.eie.array import EIE
 
-    part = digits_like.part
-    ours, theirs = (eie_host.run(model, part, digits_like.inputs) for model in (
-        make_array(lambda: EIE(part.config)), AmaranthModel(EIE(part.config))))
+    image = digits_like.image
+    ours, theirs = (eie_host.run(model, image, digits_like.inputs) for model in (
+        make_array(lambda: EIE(image.config)), AmaranthModel(EIE(image.config))))
     for found, expected, golden in zip(ours.outputs, theirs.outputs, digits_like.expected,
                                        strict=True):
         np.testing.assert_array_equal(found, expected)

@@ -22,14 +22,14 @@ def test_a_program_gives_the_golden_outputs(digits_like):
     verdict = verify(digits_like.program, digits_like.inputs, (digits_like.golden, engine))
     assert verdict.difference is None
     assert verdict.compared == 5 * (30 + 9)
-    again = engine.run(digits_like.part, digits_like.inputs[:2])
+    again = engine.run(digits_like.image, digits_like.inputs[:2])
     for found, expected in zip(again.outputs, digits_like.expected, strict=True):
         np.testing.assert_array_equal(found, expected[:2])
 
 
 def system(case):
     """A system of just the core that the case is for."""
-    return SystemConfig((case.part.config,))
+    return SystemConfig((case.image.config,))
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import numpy as np
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, EIEConfig
 from zeroskip.sw.engines.eie import golden
 from zeroskip.sw.engines.eie.cycle_model import predict
+from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers, deepened
-from zeroskip.sw.engines.eie.part import EIEPart
-from zeroskip.sw.engines.eie.quantize import Fixed, quantize
+from zeroskip.sw.engines.eie.quantize import quantize
 from zeroskip.sw.graph.network import Network
 
 
@@ -26,10 +27,10 @@ def packed_bytes(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], 
     run on an EIE array, a convolution for example.
     """
     def cost(network: Network) -> float:
-        _, part = _compiled(network, samples, config)
-        rows = max(config.weight_rows, part.entries.shape[1] // ENTRIES_PER_ROW)
+        _, image = _compiled(network, samples, config)
+        rows = max(config.weight_rows, image.entries.shape[1] // ENTRIES_PER_ROW)
         # a pointer is as wide as the memory is deep
-        sizes = replace(part, config=replace(config, weight_rows=rows)).storage()
+        sizes = replace(image, config=replace(config, weight_rows=rows)).storage()
         return float(sum(sizes.values()) - sizes["float32"])
     return cost
 
@@ -41,22 +42,23 @@ def cycles(config: EIEConfig, samples: np.ndarray) -> Callable[[Network], float]
     cycles.
     """
     def cost(network: Network) -> float:
-        fixed, part = _compiled(network, samples, config)
-        x, _ = part.input.to_integer(samples.reshape(len(samples), -1))
+        layers, image = _compiled(network, samples, config)
+        x, _ = image.input.to_integer(samples.reshape(len(samples), -1))
         vectors, total = x, 0
-        for number, layer in enumerate(fixed.layers):
-            alone = replace(part, segments=tuple(
-                segment for segment in part.segments if segment.codebook == number))
+        for number, layer in enumerate(layers):
+            alone = replace(image, segments=tuple(
+                segment for segment in image.segments if segment.codebook == number))
             total += sum(predict(alone, vector) for vector in vectors)
             x, _ = golden.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
             # the next layer's inputs are where this one's outputs lie
-            vectors = np.zeros((len(x), part.layers[number].slots), x.dtype)
-            vectors[:, part.positions(number)] = x
+            vectors = np.zeros((len(x), image.layers[number].slots), x.dtype)
+            vectors[:, image.positions(number)] = x
         return total / len(samples)
     return cost
 
 
-def _compiled(network: Network, samples: np.ndarray, config: EIEConfig) -> tuple[Fixed, EIEPart]:
+def _compiled(network: Network, samples: np.ndarray,
+              config: EIEConfig) -> tuple[tuple[FixedLayer, ...], EIEImage]:
     """The network in integers, and its image for an array of any depth."""
-    fixed = quantize(network, samples, config.acc_width)
-    return fixed, compile_layers(fixed.layers, deepened(config))
+    layers, _ = quantize(network, samples, config.acc_width)
+    return layers, compile_layers(layers, deepened(config))

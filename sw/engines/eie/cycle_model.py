@@ -20,7 +20,7 @@ from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.hw.eie.search import EntrySearch
 from zeroskip.hw.eie.unpack import Unpack
 from zeroskip.hw.memory import BlockRAM
-from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.eie.image import EIEImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +54,15 @@ class Work:
         return np.stack([(times * kind).sum(axis=1) for kind in (self.useful, self.padding)], 1)
 
 
-def work(part: EIEPart, vector: np.ndarray) -> Iterator[Work]:
-    """The work of each segment of a part of one layer for an input, int [inputs]."""
-    config = part.config
+def work(image: EIEImage, vector: np.ndarray) -> Iterator[Work]:
+    """The work of each segment of an image of one layer for an input, int [inputs]."""
+    config = image.config
     clusters, begin = np.arange(config.clusters), 0
-    for segment in part.segments:
+    for segment in image.segments:
         if segment.begin:
             begin = 0
             each = [_count(*own, config.escapes)
-                    for own in zip(part.entries, *part.spans(segment), strict=True)]
+                    for own in zip(image.entries, *image.spans(segment), strict=True)]
             counts = [np.stack(kind) for kind in zip(*each, strict=True)]
         slots = np.arange(begin // config.clusters, -(-segment.limit // config.clusters))[:, None]
         index = slots * config.clusters + clusters
@@ -99,10 +99,10 @@ def _sums(bits: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray
     return sums[stops] - sums[starts]
 
 
-def predict(part: EIEPart, vector: np.ndarray) -> int:
-    """Computing cycles of one input, int [inputs], on a part of one layer."""
+def predict(image: EIEImage, vector: np.ndarray) -> int:
+    """Computing cycles of one input, int [inputs], on an image of one layer."""
     # The descriptor of the first segment was read before the input was complete.
-    segments = [_segment(part.config, each) for each in work(part, vector)]
+    segments = [_segment(image.config, each) for each in work(image, vector)]
     return sum(segments) + BlockRAM.LATENCY * (len(segments) - 1)
 
 
@@ -240,7 +240,7 @@ class _Elements:
         self._streams = config.groups if each.grouped else 1
         self._stream = self._pe * self._streams // config.pes
         entries = each.useful + each.padding
-        # Of a column: cycles of its entries, rows to walk, those before its first entry, whether it
+        # Of a column: cycles of its entries, rows to read, those before its first entry, whether it
         # has any.
         cycles = entries if config.drops_empty else np.maximum(entries, 1)
         self._columns = np.stack([cycles, np.maximum(each.rows, 1), each.late, entries > 0],
@@ -248,19 +248,19 @@ class _Elements:
         self._jobs = np.zeros((config.pes, (each.found >= 0).sum() + 1, 4), int)
 
         none = np.zeros(config.pes, int)
-        # Columns accepted, kept, taken by the sparse-matrix read, walked, begun.
+        # Columns accepted, kept, taken by the row read, reached by it, begun.
         self._accepted, self._kept, self._taken, self._reached, self._begun = (none,) * 5
-        # The column being walked: its rows to come, and those before its first entry. The one being
+        # The column being read: its rows to come, and those before its first entry. The one being
         # taken apart: cycles to come.
         self._rows, self._late, self._left = (none,) * 3
-        self._walked, self._gone, self._per_row = none, none, none + 1
+        self._read, self._gone, self._per_row = none, none, none + 1
         self._looks = self._go = np.ones(config.pes, bool)
         self._sent = _history(PLACE_LATENCY + config.broadcast_latency + 1,
                               np.zeros(self._streams, int))
         # Columns accepted and kept, by the steps of the pointer stage.
         self._looking = np.zeros((PointerRead.latency(config), 2, config.pes), int)
-        # Parts and columns that were walked, by the steps still between them and the queue.
-        self._parts = np.zeros((EntrySearch.latency(config) + 1, 2, config.pes), int)
+        # Slices and columns that were read, by the steps still between them and the queue.
+        self._slices = np.zeros((EntrySearch.latency(config) + 1, 2, config.pes), int)
         self.idle = 0
 
     @property
@@ -283,7 +283,7 @@ class _Elements:
         if (looked_up != self._accepted).any():
             self.idle = max(self.idle, now + 1)
         self._take_apart(now)
-        self._walk(pushed)
+        self._read_row(pushed)
 
         accepts = (arrived > self._accepted) & looks
         column = self._columns[self._pe, search.order[self._stream, self._accepted]]
@@ -295,31 +295,31 @@ class _Elements:
         self._looking = np.where(looks, steps, self._looking)
 
     def _take_apart(self, now: int) -> None:
-        """An entry of the column whose parts are in the queue."""
-        parts, reached = self._parts[0]
+        """An entry of the column whose slices are in the queue."""
+        slices, reached = self._slices[0]
         begins = (self._left <= 1) & (reached > self._begun)
         cycles, rows, late, _ = self._jobs[self._pe, self._begun].T
         self._left = np.where(begins, cycles, np.maximum(self._left - 1, 0))
         self._per_row = np.where(begins, -(-cycles // np.maximum(rows - late, 1)), self._per_row)
         self._gone = self._gone + begins * (rows - late)
         self._begun = self._begun + begins
-        # Of the column being taken apart, the parts behind the first are still in the queue.
-        waiting = np.minimum(np.maximum(-(-self._left // self._per_row) - 1, 0), parts)
-        self._stop = parts - self._gone + waiting >= self._config.runahead
+        # Of the column being taken apart, the slices behind the first are still in the queue.
+        waiting = np.minimum(np.maximum(-(-self._left // self._per_row) - 1, 0), slices)
+        self._stop = slices - self._gone + waiting >= self._config.runahead
         if self._left.any():
             gives = self._jobs[self._pe, np.maximum(self._begun - 1, 0), 3]
             self.idle = max(self.idle, now + 1 + (self._tail if (gives * self._left).any() else 1))
 
-    def _walk(self, pushed: np.ndarray) -> None:
-        """A row of the column being walked; then the next of those that were looked up."""
+    def _read_row(self, pushed: np.ndarray) -> None:
+        """A row of the column being read; then the next of those that were looked up."""
         go, self._go = self._go, ~self._stop
-        walks = go & (self._rows > 0)
-        self._rows = self._rows - walks
-        self._walked = self._walked + (walks & (self._late <= 0))
-        self._reached = self._reached + (walks & (self._late == 0))
-        self._late = self._late - walks
-        steps = np.concatenate([self._parts[1:], [[self._walked, self._reached]]])
-        self._parts = np.where(go, steps, self._parts)
+        reads = go & (self._rows > 0)
+        self._rows = self._rows - reads
+        self._read = self._read + (reads & (self._late <= 0))
+        self._reached = self._reached + (reads & (self._late == 0))
+        self._late = self._late - reads
+        steps = np.concatenate([self._slices[1:], [[self._read, self._reached]]])
+        self._slices = np.where(go, steps, self._slices)
 
         takes = (self._rows == 0) & (pushed > self._taken)
         job = self._jobs[self._pe, self._taken]

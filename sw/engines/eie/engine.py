@@ -8,9 +8,10 @@ import numpy as np
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig
 from zeroskip.sw.engines.base import Deviation, Device, Engine, Offer, Progress, Result
 from zeroskip.sw.engines.eie import golden, quantize
-from zeroskip.sw.engines.eie.layer import EIELayer
-from zeroskip.sw.engines.eie.part import EIEPart
-from zeroskip.sw.engines.eie.quantize import FixedLayer, LayerReport
+from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.layer import EIELayer, FixedLayer
+from zeroskip.sw.engines.eie.quantize import LayerReport
+from zeroskip.sw.engines.eie.schedule import LayerInfo
 from zeroskip.sw.graph.network import Layer, Network
 from zeroskip.sw.quantize.calibration import Range
 
@@ -22,9 +23,8 @@ class EIEEngine(Engine):
     """Fully-connected layers, 16 bits, every zero weight and zero activation skipped."""
 
     name = "eie"
-    config = EIEConfig
     configs = CONFIGS
-    image = EIEPart
+    image = EIEImage
     layer = EIELayer
     shown = {"name": "layer", "inputs": "in", "outputs": "out", "nonzeros": "weights",    # noqa: RUF012
              "entries": "entries", "padding": "padding", "rms": "codebook error (RMS)",
@@ -50,16 +50,15 @@ class EIEEngine(Engine):
     def quantise(self, section: Network, x: np.ndarray, ranges: Sequence[Range],
                  config: EIEConfig) -> tuple[tuple[FixedLayer, ...], tuple[LayerReport, ...]]:
         """See :func:`zeroskip.sw.engines.eie.quantize.quantize`."""
-        fixed = quantize.quantize(section, x, config.acc_width, ranges)
-        return fixed.layers, fixed.report
+        return quantize.quantize(section, x, config.acc_width, ranges)
 
     def lower(self, layers: Sequence[FixedLayer], config: EIEConfig,
-              batch: int | None = None) -> EIEPart:     # noqa: ARG002 - samples come one by one
+              batch: int | None = None) -> EIEImage:     # noqa: ARG002 - samples come one by one
         """See :func:`zeroskip.sw.engines.eie.lower.compile_layers`."""
         from zeroskip.sw.engines.eie.lower import compile_layers
         return compile_layers(tuple(layers), config)
 
-    def c_source(self, image: EIEPart, name: str, addresses: dict[str, int]) -> str:
+    def c_source(self, image: EIEImage, name: str, addresses: dict[str, int]) -> str:
         """See :func:`zeroskip.sw.engines.eie.export.c_source`."""
         from zeroskip.sw.engines.eie.export import c_source
         return c_source(image, name, addresses)
@@ -68,21 +67,21 @@ class EIEEngine(Engine):
         """See :func:`zeroskip.sw.engines.eie.golden.layer`."""
         return golden.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
 
-    def run(self, device: Device, image: EIEPart, x: np.ndarray,
+    def run(self, device: Device, image: EIEImage, x: np.ndarray,
             progress: Progress | None = None) -> Result:
         """See :func:`zeroskip.sw.engines.eie.host.run`."""
         from zeroskip.sw.engines.eie import host
         return host.run(device, image, x, progress)
 
-    def describe(self, layer, report: LayerReport) -> dict:
+    def describe(self, layer: LayerInfo, report: LayerReport) -> dict:
         """All that is known of both."""
-        return {**asdict(layer), **asdict(report)}
+        return {**layer.header(), "input_scale": layer.input.scale, **asdict(report)}
 
     def deviation(self, layer: EIELayer, own: Layer) -> Callable[[slice], Deviation]:
         """A weight may be as far from its own as the nearest shared one is, and that, like the
         chosen one, is rounded to the weights' scale."""
-        unit = layer.output_scale / 2**layer.shift
-        scale = unit / layer.input_scale
+        unit = layer.output.scale / 2**layer.shift
+        scale = unit / layer.input.scale
         integers = np.unique(layer.weight)
         levels = integers[integers != 0] * scale
 

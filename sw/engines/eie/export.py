@@ -3,11 +3,11 @@
 import numpy as np
 
 from zeroskip.sw.engines import csource
-from zeroskip.sw.engines.eie.image import load_items
-from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.records import load_items
 
 
-def c_source(image: EIEPart, name: str, addresses: dict[str, int]) -> str:
+def c_source(image: EIEImage, name: str, addresses: dict[str, int]) -> str:
     """Definitions of a ``struct zsk_eie`` called ``name`` and of what it points to.
 
     ``addresses`` are those of the array's ports, in bytes from its page.

@@ -8,8 +8,8 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.counters import ControlCounter, PECounter
 from zeroskip.hw.eie.layouts import output_layout
 from zeroskip.sw.engines.base import Progress, Result
-from zeroskip.sw.engines.eie.image import load_items, records
-from zeroskip.sw.engines.eie.part import EIEPart
+from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.records import load_items, records
 from zeroskip.sw.engines.payload import unpack_fields
 from zeroskip.sw.engines.wire import Write, exchange
 from zeroskip.sw.errors import EngineError
@@ -77,41 +77,41 @@ class EIEStatistics:
                 "pe": {name: counts.tolist() for name, counts in self.pe.items()}}
 
 
-def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = None) -> Result:
+def run(model, image: EIEImage, inputs: np.ndarray, progress: Progress | None = None) -> Result:
     """Runs ``inputs`` (int16 [batch, in]) on a fresh array.
 
     ``model`` is the array in any simulator, with the interface of
     :class:`zeroskip.sim.cxxrtl.Model`. ``EngineError`` where not every output of every image came
     just once.
     """
-    exchange(model, [Write("load", load_items(part))])
-    shapes = [(len(inputs), segment.outputs) for segment in part.segments if segment.outputs]
+    exchange(model, [Write("load", load_items(image))])
+    shapes = [(len(inputs), segment.outputs) for segment in image.segments if segment.outputs]
     outputs = tuple(np.zeros(shape, np.int16) for shape in shapes)
     times = tuple(np.zeros(shape, np.int64) for shape in shapes)
-    sent = [layer for layer, end in enumerate(s for s in part.segments if s.swap) if end.outputs]
-    names = [part.layers[layer].name for layer in sent]
+    sent = [layer for layer, end in enumerate(s for s in image.segments if s.swap) if end.outputs]
+    names = [image.layers[layer].name for layer in sent]
     for start in range(0, len(inputs), BATCH):
-        images = slice(start, min(start + BATCH, len(inputs)))
-        _run_batch(model, part, inputs[images], [y[images] for y in outputs],
-                   [t[images] for t in times], names, start)
+        samples = slice(start, min(start + BATCH, len(inputs)))
+        _run_batch(model, image, inputs[samples], [y[samples] for y in outputs],
+                   [t[samples] for t in times], names, start)
         if progress:
-            progress(images.stop, len(inputs))
+            progress(samples.stop, len(inputs))
     statistics = None
-    if part.config.counters:
-        statistics = EIEStatistics.from_counts(len(inputs), _counters(model, part.config))
-    return Result(*(tuple(map(part.logical, sent, arrays)) for arrays in (outputs, times)),
+    if image.config.counters:
+        statistics = EIEStatistics.from_counts(len(inputs), _counters(model, image.config))
+    return Result(*(tuple(map(image.logical, sent, arrays)) for arrays in (outputs, times)),
                   statistics, statistics and statistics.saturated)
 
 
-def _run_batch(model, part: EIEPart, inputs: np.ndarray, outputs: list[np.ndarray],
+def _run_batch(model, image: EIEImage, inputs: np.ndarray, outputs: list[np.ndarray],
                times: list[np.ndarray], names: list[str], first: int) -> None:
     """Sends ``inputs`` one vector after another and files what comes in ``outputs``, ``times``.
 
     ``names`` are those of the layers that send, ``first`` is the number of the first image.
     """
     batch, wanted = len(inputs), sum(layer.shape[1] for layer in outputs)
-    payload, cycles = exchange(model, records(part, inputs))["outputs"]
-    found = unpack_fields(output_layout(part.config), payload)
+    payload, cycles = exchange(model, records(image, inputs))["outputs"]
+    found = unpack_fields(output_layout(image.config), payload)
     index = found["index"].astype(np.int64).reshape(batch, wanted)
     value = found["value"].astype(np.uint16).view(np.int16).reshape(batch, wanted)
     last = found["last"].astype(bool).reshape(batch, wanted)

@@ -8,9 +8,16 @@ from scipy.sparse import csr_array
 from zeroskip.hw.eie.config import ENTRIES_PER_ROW, NIBBLES, EIEConfig
 from zeroskip.sw.engines.eie.assign import assign_rows
 from zeroskip.sw.engines.eie.directory import nibbles_for, pack_counts, words_for
+from zeroskip.sw.engines.eie.image import EIEImage
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.pack import Packed, pack, spread, whole
-from zeroskip.sw.engines.eie.part import MAX_STRIDE, EIEPart, LayerInfo, directory_places, schedule
-from zeroskip.sw.engines.eie.quantize import FixedLayer, prove
+from zeroskip.sw.engines.eie.quantize import prove
+from zeroskip.sw.engines.eie.schedule import (
+    MAX_STRIDE,
+    LayerInfo,
+    directory_places,
+    schedule,
+)
 from zeroskip.sw.errors import BadInput
 
 BROADCAST_BOUND = 2
@@ -19,14 +26,14 @@ feeds all PEs, and their entries spread around the mean: with fewer, PEs wait fo
 
 
 def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
-                   balance: bool = True) -> EIEPart:
+                   balance: bool = True) -> EIEImage:
     """Packs the layers for an array of this configuration.
 
     A layer whose rows, dealt out in turn, have nearly equal numbers of entries in every column
     and PE is stored without a column directory. Of any other, ``balance`` assigns the rows to
     PEs with equal work (:func:`zeroskip.sw.engines.eie.assign.assign_rows`); and with few entries
     per column it is computed in groups, if the array has groups. The segments are those of
-    :func:`zeroskip.sw.engines.eie.part.schedule`.
+    :func:`zeroskip.sw.engines.eie.schedule.schedule`.
 
     Raises
     ------
@@ -51,9 +58,8 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
         segments[at] = replace(
             segment, first=segment.first + segment.balanced * memory.banks,
             shift=segment.swap * layers[segment.codebook].shift)
-    part = EIEPart(
+    image = EIEImage(
         config=config,
-        input_scale=layers[0].input_scale,
         layers=infos,
         segments=tuple(segments),
         entries=memory.entries(),
@@ -63,8 +69,8 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
         codebooks=np.stack([layer.codebook for layer in layers]),
         order=np.concatenate([each.order for each in placed]),
     )
-    part.check_weights()
-    return part
+    image.check_weights()
+    return image
 
 
 _MEMORIES = ("weight_rows", "pointers", "act_depth", "bias_depth", "descriptors")
@@ -75,18 +81,18 @@ def deepened(config: EIEConfig) -> EIEConfig:
     return _resized(config, **dict.fromkeys(_MEMORIES, 1 << 24))
 
 
-def cut(part: EIEPart) -> EIEPart:
+def cut(image: EIEImage) -> EIEImage:
     """The image on memories just deep enough for it. An array's cycles do not depend on
     their depth."""
-    config, layers = part.config, part.layers
+    config, layers = image.config, image.layers
     unit = NIBBLES if config.counts else 2
-    return replace(part, config=_resized(
+    return replace(image, config=_resized(
         config,
-        weight_rows=max(2, part.entries.shape[1] // ENTRIES_PER_ROW),
+        weight_rows=max(2, image.entries.shape[1] // ENTRIES_PER_ROW),
         pointers=max(1, -(-directory_places(config, layers) // unit)) * unit,
         act_depth=max(2, _act_depth(config, layers)),
-        bias_depth=max(2, part.biases.shape[1]),
-        descriptors=max(2, len(part.segments))))
+        bias_depth=max(2, image.biases.shape[1]),
+        descriptors=max(2, len(image.segments))))
 
 
 def _resized(config: EIEConfig, **memories: int) -> EIEConfig:
@@ -154,7 +160,7 @@ def _place(layer: FixedLayer, columns: np.ndarray, stored: np.ndarray, config: E
             stored += passes[at].starts[:, -1]
     longest = max(own.longest for own in passes)
     info = LayerInfo(
-        layer.name, inputs, outputs, layer.activation, layer.output_scale, pattern.nnz,
+        layer.name, layer.activation, layer.input, layer.output, pattern.nnz,
         sum(own.size for own in passes), int(sum(own.padding.sum() for own in passes)),
         slots=len(order), grouped=int(groups > 1), balanced=int(balanced),
         stride=longest if balanced else _stride(layer.name, longest, config))

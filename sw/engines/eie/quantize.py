@@ -12,9 +12,10 @@ from math import floor, log2
 
 import numpy as np
 
-from zeroskip.sw.engines.eie.layer import Numbers
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Layer, Linear, Network
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range, check_weights, effective_bias, ranges, samples
 from zeroskip.sw.quantize.kmeans import Shared, share
 
@@ -24,41 +25,6 @@ MAX_SHIFT = 31
 HEADROOM = 1.1
 """Output range over calibrated maximum: room for inputs unlike the calibration set's and for the
 error of the shared weights, at 0.14 bit."""
-
-
-@dataclass(frozen=True, eq=False)
-class FixedLayer(Numbers):
-    """One layer in integers, as ``zeroskip.sw.engines.eie.golden.layer`` takes it.
-
-    Attributes
-    ----------
-    name : str
-    indices : uint8 array [out, in]
-    codebook : int16 array [16]
-        Entry 0 is 0.
-    bias : int64 array [out]
-        In accumulator units.
-    shift : int
-        0 to 31.
-    activation : str
-        ``"none"`` or ``"relu"``.
-    input_scale, output_scale : float
-        Real value of one unit of an input and of an output.
-    """
-
-    name: str
-    indices: np.ndarray
-    codebook: np.ndarray
-    bias: np.ndarray
-    shift: int
-    activation: str
-    input_scale: float
-    output_scale: float
-
-    @property
-    def weight(self) -> np.ndarray:
-        """Dense integer weights, int16 ``[out, in]``."""
-        return self.codebook[self.indices]
 
 
 @dataclass(frozen=True)
@@ -75,7 +41,7 @@ class LayerReport:
     bound : float
         Greatest proven accumulator magnitude over the accumulator's range.
     shift : int
-    weight_scale, input_scale, output_scale : float
+    weight_scale : float
     """
 
     name: str
@@ -84,17 +50,6 @@ class LayerReport:
     bound: float
     shift: int
     weight_scale: float
-    input_scale: float
-    output_scale: float
-
-
-@dataclass(frozen=True, eq=False)
-class Fixed:
-    """A network in integers, the scale of its input, and a report per layer."""
-
-    layers: tuple[FixedLayer, ...]
-    input_scale: float
-    report: tuple[LayerReport, ...]
 
 
 def bound(weight: np.ndarray, bias: np.ndarray, shift: int, low: int,
@@ -146,8 +101,10 @@ def check_layer(layer: Layer) -> None:
 
 
 def quantize(network: Network, calibration: np.ndarray, width: int = 32,
-             given: Sequence[Range] | None = None) -> Fixed:
-    """Integers for every layer of ``network``, proven for accumulators of ``width`` bits.
+             given: Sequence[Range] | None = None
+             ) -> tuple[tuple[FixedLayer, ...], tuple[LayerReport, ...]]:
+    """Integers for every layer of ``network``, proven for accumulators of ``width`` bits, and a
+    report per layer.
 
     ``calibration`` is a float array, batch first; its values and the activations that it causes
     set the scales, or the ranges ``given`` of the input and of every output. Weights are shared
@@ -162,14 +119,14 @@ def quantize(network: Network, calibration: np.ndarray, width: int = 32,
     check_weights(network)
     peaks = [max(-low, high) for low, high in given or ranges(network, calibration)]
 
-    input_scale = scale = peaks[0] / HIGHEST
+    scale = peaks[0] / HIGHEST
     low, layers, report = LOWEST, [], []
     for layer, peak in zip(network.layers, peaks[1:], strict=True):
         fixed, entry = _quantize_layer(layer, peak, scale, low, width)
         layers.append(fixed)
         report.append(entry)
-        scale, low = fixed.output_scale, 0 if layer.activation == "relu" else LOWEST
-    return Fixed(tuple(layers), input_scale, tuple(report))
+        scale, low = fixed.output.scale, 0 if layer.activation == "relu" else LOWEST
+    return tuple(layers), tuple(report)
 
 
 def _quantize_layer(layer: Linear, peak: float, input_scale: float, low: int,
@@ -194,12 +151,11 @@ def _quantize_layer(layer: Linear, peak: float, input_scale: float, low: int,
 
     vanished = int(np.count_nonzero(shared.indices) - np.count_nonzero(fixed.indices))
     lost = float(np.abs(weight).sum(axis=1, dtype=np.float64).max()) * reach
-    if not fixed.codebook.any() and lost > fixed.output_scale / 2:
+    if not fixed.codebook.any() and lost > fixed.output.scale / 2:
         raise BadInput(f"layer {layer.name}: every weight becomes 0 at the scale that a "
                        f"{width}-bit accumulator and shifts up to {MAX_SHIFT} allow; use a wider "
                        "accumulator or a smaller bias")
-    return fixed, LayerReport(layer.name, shared.rms, vanished, fill, shift, weight_scale,
-                              input_scale, fixed.output_scale)
+    return fixed, LayerReport(layer.name, shared.rms, vanished, fill, shift, weight_scale)
 
 
 def _stretch(weight_scale: float, input_scale: float, target: float) -> tuple[int, float]:
@@ -224,8 +180,8 @@ def _round(layer: Linear, shared: Shared, bias: np.ndarray, shift: int, weight_s
         bias=np.rint(bias / np.float64(unit)).astype(np.int64),
         shift=shift,
         activation=layer.activation,
-        input_scale=input_scale,
-        output_scale=unit * 2**shift,
+        input=TensorType.of(layer.inputs, np.int16, input_scale),
+        output=TensorType.of(layer.outputs, np.int16, unit * 2**shift),
     )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.sw.engines.base import Deviation, Device, Engine, Offer, Progress, Result
 from zeroskip.sw.engines.tensorcore import golden, quantize
-from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer, TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Layer, Linear, Network
@@ -28,9 +29,8 @@ class TensorCoreEngine(Engine):
     """Fully-connected layers and convolutions, 8 bits, zeros skipped in a pattern."""
 
     name = "tensorcore"
-    config = TensorCoreConfig
     configs = CONFIGS
-    image = TensorCorePart
+    image = TensorCoreImage
     layer = Int8Layer
     shown = {"name": "layer", "inputs": "in", "outputs": "out", "pattern": "pattern",    # noqa: RUF012
              "weights": "weights", "kept": "kept", "rms": "weight error (RMS)",
@@ -62,12 +62,12 @@ class TensorCoreEngine(Engine):
         return quantize.quantize(section, x, ranges)
 
     def lower(self, layers: Sequence[Int8Layer], config: TensorCoreConfig,
-              batch: int | None = None) -> TensorCorePart:
+              batch: int | None = None) -> TensorCoreImage:
         """See :func:`zeroskip.sw.engines.tensorcore.lower.compile_layers`."""
         from zeroskip.sw.engines.tensorcore.lower import compile_layers
         return compile_layers(tuple(layers), config, batch)
 
-    def c_source(self, image: TensorCorePart, name: str, addresses: dict[str, int]) -> str:
+    def c_source(self, image: TensorCoreImage, name: str, addresses: dict[str, int]) -> str:
         """See :func:`zeroskip.sw.engines.tensorcore.export.c_source`."""
         from zeroskip.sw.engines.tensorcore.export import c_source
         return c_source(image, name, addresses)
@@ -76,7 +76,7 @@ class TensorCoreEngine(Engine):
         """See :func:`zeroskip.sw.engines.tensorcore.golden.layer`."""
         return golden.layer(x, layer)
 
-    def run(self, device: Device, image: TensorCorePart, x: np.ndarray,
+    def run(self, device: Device, image: TensorCoreImage, x: np.ndarray,
             progress: Progress | None = None) -> Result:
         """See :func:`zeroskip.sw.engines.tensorcore.host.run`."""
         from zeroskip.sw.engines.tensorcore import host
@@ -93,11 +93,11 @@ class TensorCoreEngine(Engine):
     def deviation(self, layer: Int8Layer, own: Layer) -> Callable[[slice], Deviation]:
         """Half of a weight's scale; nothing where the model is quantised."""
         def of(rows: slice) -> Deviation:
-            unit = layer.output_scale * np.ldexp(layer.multiplier[rows].astype(np.float64),
+            unit = layer.output.scale * np.ldexp(layer.multiplier[rows].astype(np.float64),
                                                  -layer.shift[rows])
-            scale = unit[:, None] / layer.input_scale
+            scale = unit[:, None] / layer.input.scale
             # the input's zero point is folded in
-            bias = layer.bias[rows] + layer.input_zero_point * layer.weight[rows].sum(
+            bias = layer.bias[rows] + layer.input.zero_point * layer.weight[rows].sum(
                 axis=1, dtype=np.int64)
             return Deviation(unit, layer.weight[rows] * scale,
                              scale * (0 if own.quantised else 0.5), bias * unit)

@@ -4,10 +4,12 @@ from dataclasses import asdict
 
 from zeroskip.hw.tensorcore import layouts
 from zeroskip.sw.engines import csource
-from zeroskip.sw.engines.tensorcore.part import Sample, TensorCoreLayer, TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.sample import Sample
 
 
-def c_source(image: TensorCorePart, name: str, addresses: dict[str, int]) -> str:
+def c_source(image: TensorCoreImage, name: str, addresses: dict[str, int]) -> str:
     """Definitions of a ``struct zsk_tensorcore`` called ``name`` and of what it points to.
 
     ``addresses`` are those of the core's ports, in bytes from its page.
@@ -36,11 +38,11 @@ def c_source(image: TensorCorePart, name: str, addresses: dict[str, int]) -> str
         "layers": f"{name}_layers"}) + ";\n"
 
 
-def _layer(layer: TensorCoreLayer, image: TensorCorePart, name: str) -> str:
+def _layer(layer: TensorCoreLayer, image: TensorCoreImage, name: str) -> str:
     schedule = layer.schedule(image.config, image.batch)
     sample = asdict(Sample.of(layer.geometry, layer.inputs))
     return csource.fields({
         **{tensor: f"{name}_{tensor}" for tensor in layer.tensors()},
         "m": schedule.m, "n": schedule.n, "block": schedule.block, "chunks": schedule.chunks,
         "steps": schedule.steps, "words": schedule.words, "keep": int(schedule.keep),
-        "zero_point": layer.input_zero_point, "channels_in": sample.pop("channels"), **sample})
+        "zero_point": layer.input.zero_point, "channels_in": sample.pop("channels"), **sample})

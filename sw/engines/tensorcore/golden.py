@@ -98,7 +98,7 @@ def layer(x: np.ndarray, layer) -> tuple[np.ndarray, int]:
     if layer.raw:
         return acc, 0
     return requantise(acc, np.repeat(layer.multiplier, positions),
-                      np.repeat(layer.shift, positions), layer.output_zero_point,
+                      np.repeat(layer.shift, positions), layer.output.zero_point,
                       layer.activation == "relu")
 
 
@@ -108,7 +108,7 @@ def _convolution(x, layer) -> np.ndarray:
     step = max(1, BLOCK // (channels * layer.geometry.positions))
     parts = [x[start:start + step] for start in range(0, max(1, len(x)), step)]
     return np.concatenate([
-        convolve(part, layer.weight, layer.geometry, layer.input_zero_point)
+        convolve(part, layer.weight, layer.geometry, layer.input.zero_point)
         .astype(np.int64).astype(np.int32) for part in parts])
 
 
@@ -130,7 +130,7 @@ def _check_layer(x, layer) -> None:
         raise BadInput(f"ties must be 'even', not {layer.ties!r}; compile the model again")
     if layer.raw and layer.activation == "relu":
         raise BadInput("an int32 output takes no activation; set it to 'none'")
-    _check_zero_point("input", layer.input_zero_point)
+    _check_zero_point("input", layer.input.zero_point)
 
 
 def _check_convolution(layer) -> None:

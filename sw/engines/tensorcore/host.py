@@ -8,7 +8,8 @@ import numpy as np
 
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.sw.engines.base import Progress, Result
-from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer, TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.product import ProductImage
 from zeroskip.sw.engines.tensorcore.schedule import Schedule
 from zeroskip.sw.engines.wire import Record, exchange
@@ -110,7 +111,7 @@ def counters(model) -> dict[str, int]:
     return counts
 
 
-def run(model, image: TensorCorePart, inputs: np.ndarray,
+def run(model, image: TensorCoreImage, inputs: np.ndarray,
         progress: Progress | None = None) -> Result:
     """Runs ``inputs`` (int8 [samples, in]) on a core, batch by batch, each layer by layer; zeros
     fill the last batch.
@@ -144,7 +145,7 @@ def run(model, image: TensorCorePart, inputs: np.ndarray,
         samples, image.config.multipliers, layers, saturated), saturated)
 
 
-def _run_layer(model, image: TensorCorePart, layer: TensorCoreLayer, x: np.ndarray) -> Outputs:
+def _run_layer(model, image: TensorCoreImage, layer: TensorCoreLayer, x: np.ndarray) -> Outputs:
     return collect(model, layer.schedule(image.config, len(x)), layer.records(image.config, x))
 
 

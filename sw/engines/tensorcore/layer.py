@@ -19,13 +19,8 @@ class LayerKind:
         ``"none"`` or ``"relu"``.
     geometry : Geometry or None
         Of a convolution.
-    inputs, outputs : int
-        Values of one sample, flattened.
-    input_scale, output_scale : float
-        Real value of one unit; the output's is 1.0 where ``raw``.
-    input_zero_point, output_zero_point : int
-    raw : bool
-        The int32 sums are the outputs.
+    input, output : TensorType
+        Flat int8; or int32, where the sums are the output.
     ties : str
         Where a half of the output's unit rounds: to the ``"even"`` neighbour.
     """
@@ -33,28 +28,38 @@ class LayerKind:
     name: str
     activation: str
     geometry: Geometry | None
-    inputs: int
-    outputs: int
-    input_scale: float
-    input_zero_point: int
-    output_scale: float
-    output_zero_point: int
-    raw: bool
+    input: TensorType
+    output: TensorType
     ties: str = "even"
+
+    @property
+    def inputs(self) -> int:
+        """Values of one sample."""
+        return self.input.size
+
+    @property
+    def outputs(self) -> int:
+        """Values that one sample gives."""
+        return self.output.size
+
+    @property
+    def raw(self) -> bool:
+        """Whether the int32 sums are the outputs."""
+        return self.output.dtype == np.int32
 
     @property
     def positions(self) -> int:
         """Columns of B per sample."""
         return 1 if self.geometry is None else self.geometry.positions
 
-    @property
-    def input(self) -> TensorType:
-        """The type of the input."""
-        return TensorType((self.inputs,), np.dtype(np.int8), self.input_scale,
-                          self.input_zero_point)
 
-    @property
-    def output(self) -> TensorType:
-        """The type of the output."""
-        return TensorType((self.outputs,), np.dtype(np.int32 if self.raw else np.int8),
-                          self.output_scale, self.output_zero_point)
+def types(header: dict, inputs: int, outputs: int) -> dict[str, TensorType]:
+    """``input`` and ``output`` of a layer that a file describes; ``ValueError`` where it does not
+    say whether the outputs are raw."""
+    raw = header["raw"]
+    if not isinstance(raw, bool):
+        raise ValueError(f"layer {header['name']}: raw is {raw!r}, expected true or false")
+    return {"input": TensorType.of(inputs, np.int8, header["input_scale"],
+                                   header["input_zero_point"]),
+            "output": TensorType.of(outputs, np.int32 if raw else np.int8, header["output_scale"],
+                                    header["output_zero_point"])}

@@ -3,19 +3,20 @@
 import numpy as np
 
 from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP, TensorCoreConfig
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart, whole_groups
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import whole_groups
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 
 
 def compile_layers(layers: tuple[Int8Layer, ...], config: TensorCoreConfig,
-                   batch: int | None = None) -> TensorCorePart:
+                   batch: int | None = None) -> TensorCoreImage:
     """Packs the layers, each in the fastest pattern that its zeros and the core allow, for
-    ``batch`` samples; for the default see :meth:`TensorCorePart.packed`.
+    ``batch`` samples; for the default see :meth:`TensorCoreImage.packed`.
 
     ``BadInput`` where a layer, for one batch, is more than one command of the core, or would
     take more memory or time than there is.
     """
-    return TensorCorePart.packed(
+    return TensorCoreImage.packed(
         config, *((layer, fastest(layer.weight, config)) for layer in layers), batch=batch)
 
 

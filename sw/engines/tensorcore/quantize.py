@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
-from zeroskip.sw.engines.tensorcore.layer import LayerKind
+from zeroskip.sw.engines.tensorcore.layer import LayerKind, types
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
@@ -73,10 +73,8 @@ class Int8Layer(LayerKind):
             geometry = Geometry(**{field.name: tuple(header[field.name])
                                    for field in fields(Geometry)})
             inputs, outputs = prod(geometry.input_shape), outputs * geometry.positions
-        return cls(**tensors, geometry=geometry, inputs=inputs, outputs=outputs, **{
-            name: header[name] for name in (
-                "name", "activation", "input_scale", "input_zero_point", "output_scale",
-                "output_zero_point", "raw", "ties")})
+        return cls(**tensors, geometry=geometry, **types(header, inputs, outputs), **{
+            name: header[name] for name in ("name", "activation", "ties")})
 
 
 @dataclass(frozen=True)
@@ -192,9 +190,7 @@ def _layer(layer: Linear | Conv2d, input_grid: tuple[float, int],
         name=layer.name, weight=own.weight,
         bias=own.bias - own.input.zero_point * weight.sum(axis=1),
         multiplier=multiplier, shift=shift, activation=layer.activation,
-        geometry=layer.geometry, inputs=layer.inputs, outputs=layer.outputs,
-        input_scale=own.input.scale, input_zero_point=own.input.zero_point,
-        output_scale=own.output.scale, output_zero_point=own.output.zero_point, raw=own.raw)
+        geometry=layer.geometry, input=own.input.flat, output=own.output.flat)
     if layer.quantised:
         return integers, 0.0
     exact = layer.matrix.astype(np.float64)
@@ -210,8 +206,8 @@ def _from_float(layer: Linear | Conv2d, input_grid: tuple[float, int],
     return Quantised(
         weight=np.rint(layer.matrix / scale[:, None]).astype(np.int8), weight_scale=scale,
         bias=np.rint(_bias(layer, input_grid[0]) / (input_grid[0] * scale)).astype(np.int64),
-        input=TensorType((layer.inputs,), np.dtype(np.int8), *input_grid),
-        output=TensorType((layer.outputs,), np.dtype(np.int8), *output_grid))
+        input=TensorType.of(layer.inputs, np.int8, *input_grid),
+        output=TensorType.of(layer.outputs, np.int8, *output_grid))
 
 
 def _weight_scale(layer: Linear | Conv2d, input_scale: float, output_scale: float) -> np.ndarray:

@@ -21,7 +21,7 @@ from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.hw.tensorcore.core import TensorCore
 from zeroskip.hw.tensorcore.layouts import output_layout as tensorcore_output
 from zeroskip.sim.cases import make_case, random_layers
-from zeroskip.sw.engines.eie.image import load_words
+from zeroskip.sw.engines.eie.records import load_words
 from zeroskip.sw.engines.payload import pack_fields
 from zeroskip.sw.engines.tensorcore.golden import gemm, requantise
 from zeroskip.sw.engines.tensorcore.schedule import Schedule
@@ -223,13 +223,13 @@ def icarus(folder, *sources):
 def test_icarus_runs_a_program_through_the_verilog(tmp_path):
     rng = np.random.default_rng(7)
     case = make_case(random_layers(rng, (11, 9, 6), 0.5), rng.integers(-50, 50, (2, 11)), pes=3)
-    config = case.part.config
-    fields = zip(("target", "pe", "address", "data"), load_words(case.part).T, strict=True)
+    config = case.image.config
+    fields = zip(("target", "pe", "address", "data"), load_words(case.image).T, strict=True)
     loads = pack_fields(load_word_layout(config), dict(fields))
     items = pack_fields(INPUT, {
         "value": case.inputs.view(np.uint16).reshape(-1),
         "last": np.tile(np.arange(11) == 10, len(case.inputs))})
-    wanted = len(case.inputs) * sum(layer.slots for layer in case.part.layers)
+    wanted = len(case.inputs) * sum(layer.slots for layer in case.image.layers)
     (tmp_path / "eie.v").write_text(verilog(EIE(config), "eie"))
     (tmp_path / "loads.hex").write_text(hexadecimal(loads))
     (tmp_path / "items.hex").write_text(hexadecimal(items))
@@ -243,10 +243,10 @@ def test_icarus_runs_a_program_through_the_verilog(tmp_path):
               (bits >> value.offset & 0xFFFF ^ 0x8000) - 0x8000) for bits in found]
     for image in range(len(case.inputs)):
         for number, (layer, expected) in enumerate(
-                zip(case.part.layers, case.expected, strict=True)):
+                zip(case.image.layers, case.expected, strict=True)):
             mine, pairs = dict(pairs[:layer.slots]), pairs[layer.slots:]
             physical = np.array([[mine[place] for place in range(layer.slots)]])
-            assert case.part.logical(number, physical)[0].tolist() == expected[image].tolist()
+            assert case.image.logical(number, physical)[0].tolist() == expected[image].tolist()
 
 
 STREAM = """

@@ -196,8 +196,8 @@ def uncounted(tmp_path):
     """A program on an array without counters, and its input."""
     layers = random_layers(np.random.default_rng(5), (7, 6), 0.6)
     integers = tuple(layers)
-    part = compile_layers(layers, EIEConfig(pes=1, counters=False))
-    Compiled(Program.chain((part,), integers), integers, ()).save(
+    image = compile_layers(layers, EIEConfig(pes=1, counters=False))
+    Compiled(Program.chain((image,), integers), integers, ()).save(
         tmp_path / "model.zsk")
     np.save(tmp_path / "x.npy", np.ones((3, 7), np.int16))
     return ["run", tmp_path / "model.zsk", "--input", tmp_path / "x.npy", "--raw",
@@ -219,10 +219,10 @@ def test_a_configuration_without_counters_has_a_dash_for_them(cli, uncounted):
 
 def test_a_program_that_is_counted_in_part_has_no_sums(cli, tmp_path):
     layers = random_layers(np.random.default_rng(5), (7, 6, 5), 0.6)
-    parts = tuple(compile_layers((layer,), EIEConfig(pes=1, counters=counted))
+    images = tuple(compile_layers((layer,), EIEConfig(pes=1, counters=counted))
                   for layer, counted in zip(layers, (True, False), strict=True))
     integers = tuple(layers)
-    Compiled(Program.chain(parts, integers), integers, ()).save(tmp_path / "m.zsk")
+    Compiled(Program.chain(images, integers), integers, ()).save(tmp_path / "m.zsk")
     np.save(tmp_path / "x.npy", np.ones((3, 7), np.int16))
     done = cli("run", tmp_path / "m.zsk", "--input", tmp_path / "x.npy", "--raw",
                "-o", tmp_path / "y.npy", "--backend", "python", "--json")

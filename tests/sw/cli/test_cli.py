@@ -304,26 +304,26 @@ def test_json_of_an_all_zero_model(cli, tmp_path):
 
 # --- verify finds a planted bit ---
 
-def places(part):
+def places(image):
     """(PE, address, output, input) of every entry of the second layer, as the array reads them; its
     gaps need no escapes."""
-    before, own = np.split(part.order, [part.layers[0].slots])
-    starts, stops = part.spans(part.segments[1])
+    before, own = np.split(image.order, [image.layers[0].slots])
+    starts, stops = image.spans(image.segments[1])
     for pe, column in np.ndindex(starts.shape):
         word = 0
         for address in range(starts[pe, column], stops[pe, column]):
-            word += part.entries[pe, address] >> 4
-            yield pe, address, int(own[word * part.config.pes + pe]), int(before[column])
+            word += image.entries[pe, address] >> 4
+            yield pe, address, int(own[word * image.config.pes + pe]), int(before[column])
             word += 1
 
 
 def plant(folder, name, at, bit):
-    """Flips one bit of an image of the program; its CRC-32 is good again."""
+    """Flips one bit of a memory of the program; its CRC-32 is good again."""
     program = Program.load(folder / "model.zsk")
-    image = getattr(program.images[0], name).copy()
-    image[at] ^= image.dtype.type(1 << bit)
-    part = replace(program.images[0], **{name: image})
-    program.with_images(part).save(folder / "model.zsk")
+    memory = getattr(program.images[0], name).copy()
+    memory[at] ^= memory.dtype.type(1 << bit)
+    image = replace(program.images[0], **{name: memory})
+    program.with_images(image).save(folder / "model.zsk")
 
 
 def used_entry(folder):
@@ -360,12 +360,12 @@ def test_planted_bit_in_an_entry(cli, folder):
 
 def test_planted_bit_in_a_count(cli, folder):
     """A column of one entry loses it to its neighbour."""
-    (part,) = Program.load(folder / "model.zsk").images
-    starts, stops = part.spans(part.segments[1])
+    (image,) = Program.load(folder / "model.zsk").images
+    starts, stops = image.spans(image.segments[1])
     used, address, *_ = used_entry(folder)
     pe, column = next((pe, column) for pe, column in np.argwhere(stops - starts == 1)
                       if (pe, starts[pe, column]) >= (used, address))
-    nibble = part.segments[1].first + column * part.layers[1].stride
+    nibble = image.segments[1].first + column * image.layers[1].stride
     word, at = divmod(int(nibble), 16)
     plant(folder, "pointers", (pe, 3 * word + 1 + at // 8), 4 * (at % 8))
     check_found(cli, folder, pe=pe)
@@ -379,9 +379,9 @@ def test_planted_bit_in_the_codebook(cli, folder):
 
 
 def test_planted_bit_in_a_bias(cli, folder):
-    (part,) = Program.load(folder / "model.zsk").images
+    (image,) = Program.load(folder / "model.zsk").images
     plant(folder, "biases", (2, 3), 20)      # PE 2: three rows of the first layer, then its second
-    check_found(cli, folder, part.order[part.layers[0].slots + 2], 2)
+    check_found(cli, folder, image.order[image.layers[0].slots + 2], 2)
 
 
 def test_difference_as_json(cli, folder):
@@ -410,7 +410,7 @@ def run_args(folder, **changes):
     """Arguments of ``run`` on the folder's program."""
     options = {"input": folder / "x.npy", "output": folder / "y.npy", "backend": "golden"} | changes
     return ["run", folder / "model.zsk",
-            *(part for name, value in options.items() for part in (f"--{name}", value))]
+            *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
 def compile_args(folder, model="model.onnx", calibration="x.npy", out="new.zsk"):

@@ -17,9 +17,9 @@ def layer(request, monkeypatch):
     pes, density = request.param
     monkeypatch.setattr(formats, "PES", pes)
     indices = random_indices("random", (5000, 30), density, seed=3)
-    part = compile_layers((fixed_layer(indices),), deepened(array_config("zeroskip", pes)))
-    held = np.where(part.order[:, None] < 0, 0, indices[part.order])
-    return indices, held, pes, 4 if part.layers[0].grouped else 1
+    image = compile_layers((fixed_layer(indices),), deepened(array_config("zeroskip", pes)))
+    held = np.where(image.order[:, None] < 0, 0, indices[image.order])
+    return indices, held, pes, 4 if image.layers[0].grouped else 1
 
 
 @pytest.mark.parametrize(("name", "escapes"), [

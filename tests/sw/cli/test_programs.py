@@ -1,4 +1,4 @@
-"""``run`` and ``verify`` on programs of several parts and of a tensor core, and the notice where
+"""``run`` and ``verify`` on programs of several images and of a tensor core, and the notice where
 only the slow engine is there."""
 
 from dataclasses import replace
@@ -20,28 +20,29 @@ from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie import golden as eie
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
+from zeroskip.sw.graph.types import TensorType
 
 SMALL = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
 
 
-def core(name, outputs, inputs, **fields):
+def core(name, outputs, inputs, output_dtype=np.int8, **fields):
     """The reference of a tensor-core layer."""
     rng = np.random.default_rng(21)
     weight = rng.integers(-128, 128, (outputs, inputs)).astype(np.int8)
     bias = rng.integers(-99, 99, outputs)
     return Int8Layer(weight=weight, bias=bias, **{
-        "name": name, "activation": "none", "geometry": None, "inputs": inputs,
-        "outputs": outputs, "input_scale": 64.0, "input_zero_point": 3, "output_scale": 1.0,
-        "output_zero_point": 0, "raw": False,
+        "name": name, "activation": "none", "geometry": None,
+        "input": TensorType.of(inputs, np.int8, 64.0, 3),
+        "output": TensorType.of(outputs, output_dtype, 1.0),
         "multiplier": rng.integers(1 << 24, 1 << 30, outputs).astype(np.int32),
         "shift": np.full(outputs, 36, np.int32), **fields})
 
 
-def write(folder, parts, layers):
+def write(folder, images, layers):
     """``model.zsk`` and its reference."""
-    Compiled(Program.chain(parts, layers), layers, ()).save(folder / "model.zsk")
+    Compiled(Program.chain(images, layers), layers, ()).save(folder / "model.zsk")
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def split(tmp_path):
     layer = core("core", 5, 6)
     layers = (fixed, layer)
     write(tmp_path, (compile_layers((fixed,), EIEConfig(pes=2)),
-                     TensorCorePart.packed(SMALL, (layer, "dense"))), layers)
+                     TensorCoreImage.packed(SMALL, (layer, "dense"))), layers)
     np.save(tmp_path / "x.npy", np.random.default_rng(6).integers(-99, 99, (3, 7)).astype(np.int16))
     return tmp_path, layers
 
@@ -59,9 +60,9 @@ def split(tmp_path):
 @pytest.fixture
 def sums(tmp_path):
     """A folder with a program of one raw layer, and its input; and the layer."""
-    integer = core("sums", 5, 6, raw=True, multiplier=np.zeros(5, np.int32),
+    integer = core("sums", 5, 6, np.int32, multiplier=np.zeros(5, np.int32),
                    shift=np.full(5, 24, np.int32))
-    write(tmp_path, (TensorCorePart.packed(SMALL, (integer, "dense")),), (integer,))
+    write(tmp_path, (TensorCoreImage.packed(SMALL, (integer, "dense")),), (integer,))
     x = np.random.default_rng(7).integers(-128, 128, (3, 6))
     np.save(tmp_path / "x.npy", x.astype(np.int8))
     return tmp_path, integer
@@ -108,10 +109,10 @@ def test_verify_of_a_split_program(cli, split):
 def test_verify_names_the_row_of_the_tile(cli, split):
     folder, _ = split
     program = Program.load(folder / "model.zsk")
-    array, part = program.images
-    channels = part.layers[0].channels.copy()
+    array, image = program.images
+    channels = image.layers[0].channels.copy()
     channels[3, 0] ^= 1 << 16       # the bias
-    broken = replace(part, layers=(replace(part.layers[0], channels=channels),))
+    broken = replace(image, layers=(replace(image.layers[0], channels=channels),))
     program.with_images(array, broken).save(folder / "model.zsk")
     command = ("verify", folder / "model.zsk", "--input", folder / "x.npy",
                "--backend", "golden,python")

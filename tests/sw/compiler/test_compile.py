@@ -11,11 +11,12 @@ from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import gemm_layout
 from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.program import Program
-from zeroskip.sw.engines.eie.quantize import FixedLayer, LayerReport
+from zeroskip.sw.engines.eie.layer import FixedLayer
+from zeroskip.sw.engines.eie.quantize import LayerReport
 from zeroskip.sw.engines.payload import unpack_fields
 from zeroskip.sw.engines.tensorcore.lower import compile_layers as compile_core
 from zeroskip.sw.engines.tensorcore.lower import fastest
-from zeroskip.sw.engines.tensorcore.part import TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
@@ -99,9 +100,9 @@ NETWORKS = {
 @pytest.mark.parametrize("case", NETWORKS)
 def test_network_on_the_tensor_core(case):
     layers, patterns = NETWORKS[case]
-    (part,) = compiled_and_exact(Network(tuple(layers)), CORE).program.images
-    assert part.config == CORE
-    assert [layer.pattern for layer in part.layers] == patterns
+    (image,) = compiled_and_exact(Network(tuple(layers)), CORE).program.images
+    assert image.config == CORE
+    assert [layer.pattern for layer in image.layers] == patterns
 
 
 @pytest.mark.parametrize("patterns", [("2:4", "2:4"), ("unstructured", "dense")])
@@ -109,11 +110,11 @@ def test_network_on_the_array(patterns):
     net = Network(tuple(linear(name, 8, 12 if name == "a" else 8, pattern)
                         for name, pattern in zip("ab", patterns, strict=True)))
     compiled = compiled_and_exact(net, ARRAY)
-    (part,) = compiled.program.images
-    assert part.config == ARRAY
+    (image,) = compiled.program.images
+    assert image.config == ARRAY
     assert [type(entry) for entry in compiled.report] == [LayerReport, LayerReport]
     # Of 15 centroids each k-means may merge weights, but it neither makes nor loses one.
-    assert [layer.nonzeros for layer in part.layers] == [
+    assert [layer.nonzeros for layer in image.layers] == [
         np.count_nonzero(layer.weight) for layer in net.layers]
 
 
@@ -140,23 +141,23 @@ def test_a_tensor_that_is_dead_between_two_engines_has_one_range(both):
 @pytest.mark.parametrize("configs", [(ARRAY, CORE), (CORE, ARRAY)])
 def test_network_split_over_both_machines(both, configs):
     compiled = compiled_and_exact(both, *configs)
-    assert [(part.engine, [layer.name for layer in part.layers])
-            for part in compiled.program.images] == [
+    assert [(image.engine, [layer.name for layer in image.layers])
+            for image in compiled.program.images] == [
         ("tensorcore", ["a", "b"]), ("eie", ["c"]), ("tensorcore", ["d"])]
-    assert [part.config for part in compiled.program.images] == [CORE, ARRAY, CORE]
+    assert [image.config for image in compiled.program.images] == [CORE, ARRAY, CORE]
     assert [type(layer) for layer in compiled.reference] == [
         Int8Layer, Int8Layer, FixedLayer, Int8Layer]
     assert [(type(entry), entry.name) for entry in compiled.report] == [
         (LayerReport8, "a"), (LayerReport8, "b"), (LayerReport, "c"), (LayerReport8, "d")]
 
 
-def test_each_part_is_calibrated_by_what_reaches_it(both):
-    """Scales of the later parts come from the float outputs of the parts before."""
+def test_each_image_is_calibrated_by_what_reaches_it(both):
+    """Scales of the later images come from the float outputs of the images before."""
     x = samples(both)
-    parts = compile_network(both, x, ARRAY, CORE).program.images
+    images = compile_network(both, x, ARRAY, CORE).program.images
     _, second, third, _ = both.forward(x)
-    assert parts[1].input.scale == pytest.approx(second.max() / 32767)
-    assert (parts[2].input.scale, parts[2].input.zero_point) == (
+    assert images[1].input.scale == pytest.approx(second.max() / 32767)
+    assert (images[2].input.scale, images[2].input.zero_point) == (
         pytest.approx(third.max() / 255), -128)
 
 
@@ -164,14 +165,14 @@ def test_convolution_before_the_array():
     net = Network((conv("a", 3, "2:4"), linear("b", 9, 36, "unstructured"),
                    linear("c", 5, 9, "unstructured", "none")))
     compiled = compiled_and_exact(net, ARRAY, CORE)
-    assert [(part.engine, len(part.layers)) for part in compiled.program.images] == [
+    assert [(image.engine, len(image.layers)) for image in compiled.program.images] == [
         ("tensorcore", 1), ("eie", 2)]
 
 
-@pytest.mark.parametrize(("config", "parts"), [(CORE, ["tensorcore"]), (ARRAY, ["eie"])])
-def test_one_machine_takes_every_layer(both, config, parts):
+@pytest.mark.parametrize(("config", "images"), [(CORE, ["tensorcore"]), (ARRAY, ["eie"])])
+def test_one_machine_takes_every_layer(both, config, images):
     compiled = compiled_and_exact(both, config)
-    assert [part.engine for part in compiled.program.images] == parts
+    assert [image.engine for image in compiled.program.images] == images
     assert [layer.name for layer in compiled.program.layers] == ["a", "b", "c", "d"]
 
 
@@ -209,10 +210,10 @@ def quantised(name, outputs, inputs):
 
 def test_a_quantised_network_needs_no_calibration():
     compiled = compile_network(Network((quantised("a", 5, 8),)), None, ARRAY, CORE)
-    (part,) = compiled.program.images
-    assert (part.engine, part.layers[0].pattern) == ("tensorcore", "2:4")
-    assert (part.input.scale, part.input.zero_point, part.output.scale,
-            part.output.zero_point) == (0.5, 3, 0.25, -7)
+    (image,) = compiled.program.images
+    assert (image.engine, image.layers[0].pattern) == ("tensorcore", "2:4")
+    assert (image.input.scale, image.input.zero_point, image.output.scale,
+            image.output.zero_point) == (0.5, 3, 0.25, -7)
     assert compiled.report[0].saturated is None
     x = np.random.default_rng(1).integers(-128, 128, (4, 8)).astype(np.int8)
     golden = GoldenBackend(compiled.program, compiled.reference)
@@ -254,7 +255,7 @@ def test_a_float_network_needs_calibration(both, configs):
 
 def test_storage_of_a_split_network(both):
     program = compile_network(both, samples(both), ARRAY, CORE).program
-    sizes, (first, second, third) = storage(program), [part.storage() for part in program.images]
+    sizes, (first, second, third) = storage(program), [image.storage() for image in program.images]
     assert sizes["weights"] == first["weights"] + second["weights"] + third["weights"]
     assert sizes["codebooks"] == second["codebooks"]
     assert sizes["shifts"] == 12 + 12 + 5
@@ -304,9 +305,8 @@ def int8_layer(weight, **fields):
     return Int8Layer(**{
         "name": "fc", "weight": weight, "bias": np.arange(rows) - 1,
         "multiplier": np.full(rows, 1 << 30, np.int32), "shift": np.full(rows, 31, np.int32),
-        "activation": "relu", "geometry": None, "inputs": columns, "outputs": rows,
-        "input_scale": 0.5, "input_zero_point": 3, "output_scale": 0.25,
-        "output_zero_point": -7, "raw": False, **fields})
+        "activation": "relu", "geometry": None, "input": TensorType.of(columns, np.int8, 0.5, 3),
+        "output": TensorType.of(rows, np.int8, 0.25, -7), **fields})
 
 
 TWO_BY_TWO = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
@@ -345,7 +345,8 @@ def test_packed_layer_unpacks_to_its_weights(pattern, columns):
     (np.ones((1, 255 * 2048 + 1)), {}, "256 chunks of K"),
     (np.ones((1, 12)), {
         "geometry": Geometry((1, 4096, 4096), (4, 3), (1, 1), (2, 1, 1, 1), (1, 1)),
-        "inputs": 1 << 24, "outputs": 1 << 24}, "16777216 columns"),
+        **dict.fromkeys(("input", "output"), TensorType.of(1 << 24, np.int8, 0.5, 3))},
+     "16777216 columns"),
 ])
 def test_layer_that_is_not_one_command_is_refused(weight, fields, said):
     config = TensorCoreConfig(weight_words=512, patterns=("dense",))

@@ -13,9 +13,10 @@ from safetensors.numpy import save as save_tensors
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.sw.compiler import program as program_module
 from zeroskip.sw.compiler.program import Port, Program
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers
-from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.types import TensorType
 
 TENSORS = ("step0.entries", "step0.pointers", "step0.biases", "step0.codebooks",
            "step0.order")
@@ -27,14 +28,17 @@ def layer(name, outputs, inputs, seed, activation="relu", input_scale=0.125):
     indices[rng.random(indices.shape) < 0.5] = 0
     codebook = rng.integers(-99, 99, 16).astype(np.int16)
     codebook[0] = 0
-    return FixedLayer(name, indices, codebook, rng.integers(-99, 99, outputs), 3, activation,
-                      input_scale, 0.125)
+    return FixedLayer(
+        name=name, activation=activation, indices=indices, codebook=codebook,
+        bias=rng.integers(-99, 99, outputs), shift=3,
+        input=TensorType.of(inputs, np.int16, input_scale),
+        output=TensorType.of(outputs, np.int16, 0.125))
 
 
-def compiled(*parts):
-    """A program of parts, each given as its layers and configuration."""
-    return Program.chain([compile_layers(own, config) for own, config in parts],
-                         [layer for own, _ in parts for layer in own])
+def compiled(*images):
+    """A program of images, each given as its layers and configuration."""
+    return Program.chain([compile_layers(own, config) for own, config in images],
+                         [layer for own, _ in images for layer in own])
 
 
 FIRST = ((layer("fc1", 6, 9, 1, input_scale=0.25), layer("fc2", 5, 6, 2, "none")),
@@ -95,7 +99,7 @@ def forge(path, change):
     write(path, json.dumps(header), tensors)
 
 
-def part_of(header):
+def step_of(header):
     """What the header says of the first step."""
     return header["steps"][0]
 
@@ -129,8 +133,8 @@ def test_round_trip(program, path):
 
 
 def test_network_without_any_weight(tmp_path):
-    empty = FixedLayer("zero", np.zeros((3, 4), np.uint8), np.zeros(16, np.int16),
-                       np.zeros(3, np.int64), 0, "none", 1.0, 1.0)
+    empty = replace(layer("zero", 3, 4, 0, "none"), indices=np.zeros((3, 4), np.uint8),
+                    codebook=np.zeros(16, np.int16))
     compiled(((empty,), EIEConfig(pes=2))).save(tmp_path / "zero.zsk")
     assert Program.load(tmp_path / "zero.zsk").images[0].entries.shape == (2, 0)
 
@@ -184,15 +188,15 @@ def test_wrong_version(path):
 
 
 def test_wrong_digest(path):
-    check_forged(path, lambda header, _: part_of(header).update(digest="0" * 16), "digest")
+    check_forged(path, lambda header, _: step_of(header).update(digest="0" * 16), "digest")
 
 
 def test_configuration_changed_under_its_digest(path):
-    check_forged(path, lambda header, _: part_of(header)["config"].update(acc_width=31), "digest")
+    check_forged(path, lambda header, _: step_of(header)["config"].update(acc_width=31), "digest")
 
 
 def test_unknown_field_of_the_configuration(path):
-    check_forged(path, lambda header, _: part_of(header)["config"].update(colour=1), "colour")
+    check_forged(path, lambda header, _: step_of(header)["config"].update(colour=1), "colour")
 
 
 def test_key_twice_in_the_header(path):
@@ -226,16 +230,16 @@ def test_key_missing_in_the_header(path, key):
 
 @pytest.mark.parametrize("key", ["engine", "config", "digest", "input_scale", "layers",
                                  "segments", "reads", "writes"])
-def test_key_missing_in_a_part(path, key):
-    check_forged(path, lambda header, _: part_of(header).pop(key), key)
+def test_key_missing_in_a_step(path, key):
+    check_forged(path, lambda header, _: step_of(header).pop(key), key)
 
 
-@pytest.mark.parametrize("parts", [7, None, [7], ["eie"], [[]], {"engine": "eie"}])
-def test_parts_that_are_no_list_of_objects(path, parts):
-    check_forged(path, lambda header, _: header.update(steps=parts), "does not hold together")
+@pytest.mark.parametrize("steps", [7, None, [7], ["eie"], [[]], {"engine": "eie"}])
+def test_steps_that_are_no_list_of_objects(path, steps):
+    check_forged(path, lambda header, _: header.update(steps=steps), "does not hold together")
 
 
-def test_program_without_parts(path):
+def test_program_without_steps(path):
     check_forged(path, lambda header, _: header.update(steps=[]), "0 steps")
 
 
@@ -251,11 +255,11 @@ def test_array_cannot_take_the_integers_of_a_model(path):
 
 
 def test_unknown_engine(path):
-    check_forged(path, lambda header, _: part_of(header).update(engine="gpu"),
+    check_forged(path, lambda header, _: step_of(header).update(engine="gpu"),
                  "step 0 is for the engine 'gpu', expected eie or tensorcore")
 
 
-def test_tensor_of_no_part(path):
+def test_tensor_of_no_image(path):
     check_forged(path, lambda _, tensors: tensors.update(other=np.zeros(3, np.int8)),
                  "tensor 'other' belongs to no layer")
 
@@ -297,15 +301,15 @@ def test_wrong_dimensions(path, name):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda part: part.update(input_scale=0.0), "step 0 .*input_scale is 0.0"),
-    (lambda part: part["layers"][0].update(stride=3), "step 0 .*layer fc1: stride is 3"),
-    (lambda part: part["segments"][1].update(limit=8), "step 0 .*segment 1: limit is 8"),
-    (lambda part: part["segments"].pop(), "step 0 .*the list of 3 segments does not fit"),
-    (lambda part: part["layers"][0].pop("slots"), "does not hold together .*slots"),
-    (lambda part: part["segments"][0].update(rows=2), "does not hold together .*rows"),
+    (lambda step: step.update(input_scale=0.0), "step 0 .*input_scale is 0.0"),
+    (lambda step: step["layers"][0].update(stride=3), "step 0 .*layer fc1: stride is 3"),
+    (lambda step: step["segments"][1].update(limit=8), "step 0 .*segment 1: limit is 8"),
+    (lambda step: step["segments"].pop(), "step 0 .*the list of 3 segments does not fit"),
+    (lambda step: step["layers"][0].pop("slots"), "does not hold together .*slots"),
+    (lambda step: step["segments"][0].update(rows=2), "does not hold together .*rows"),
 ])
 def test_every_part_checks_itself(path, change, message):
-    check_forged(path, lambda header, _: change(part_of(header)), message)
+    check_forged(path, lambda header, _: change(step_of(header)), message)
 
 
 def test_metadata_changed_without_its_crc(path, content):
@@ -346,20 +350,20 @@ def test_header_holds_the_format_as_documented(program, content):
     text = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     header = json.loads(text["zeroskip"])
     assert header["version"] == program_module.VERSION
-    (part,) = header["steps"]
-    assert part["engine"] == "eie"
-    assert part["digest"] == program.images[0].config.digest()
-    assert part["config"] == asdict(program.images[0].config)
+    (step,) = header["steps"]
+    assert step["engine"] == "eie"
+    assert step["digest"] == program.images[0].config.digest()
+    assert step["config"] == asdict(program.images[0].config)
     assert text["crc32"] == str(zlib.crc32(text["zeroskip"].encode()))
 
 
-def second_part(inputs, scale=0.125):
+def second_image(inputs, scale=0.125):
     """One layer of ``inputs`` on another machine."""
     return (layer("fc3", 3, inputs, 5, input_scale=scale),), EIEConfig(pes=1)
 
 
-def test_two_parts(tmp_path):
-    both = compiled(FIRST, second_part(5))
+def test_two_images(tmp_path):
+    both = compiled(FIRST, second_image(5))
     both.save(tmp_path / "both.zsk")
     loaded = Program.load(tmp_path / "both.zsk")
     for found, expected in zip(loaded.images, both.images, strict=True):
@@ -369,14 +373,14 @@ def test_two_parts(tmp_path):
     assert (loaded.input.scale, loaded.output.scale) == (0.25, 0.125)
 
 
-def test_parts_that_do_not_follow_one_another(path):
-    compiled(FIRST, second_part(6)).save(path)
+def test_images_that_do_not_follow_one_another(path):
+    compiled(FIRST, second_image(6)).save(path)
     with pytest.raises(BadInput, match="5 values, expected a multiple of the 6"):
         Program.load(path)
 
 
-def test_misfit_names_its_part(path):
-    compiled(FIRST, second_part(5, 0.0)).save(path)
+def test_misfit_names_its_image(path):
+    compiled(FIRST, second_image(5, 0.0)).save(path)
     with pytest.raises(BadInput, match=r"step 2 \(eie\): input_scale is 0\.0"):
         Program.load(path)
 
@@ -390,16 +394,16 @@ def test_equal_programs_are_equal_files(program, tmp_path):
 # --- bound to the reference ---
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda part, _: part.update(input_scale=0.5),
+    (lambda step, _: step.update(input_scale=0.5),
      r"'input' is int16 \[9\] of scale 0.25 .* step 0 has int16 \[9\] of scale 0.5"),
-    (lambda part, _: part["layers"][0].update(output_scale=0.5), "not those of the reference"),
-    (lambda part, _: part["layers"][1].update(output_scale=0.5),
+    (lambda step, _: step["layers"][0].update(output_scale=0.5), "not those of the reference"),
+    (lambda step, _: step["layers"][1].update(output_scale=0.5),
      r"'fc2' is int16 \[5\] of scale 0.125 .* step 0 has int16 \[5\] of scale 0.5"),
-    (lambda part, _: part["layers"][1].update(name="other"), "not those of the reference"),
-    (lambda part, _: part["layers"][0].update(activation="none"), "relu is 1, expected 0"),
-    (lambda part, _: part["layers"][0].update(nonzeros=3), "layer fc1: nonzeros is 3, expected"),
-    (lambda part, _: part["layers"][1].update(entries=3), "layer fc2: entries is 3, expected"),
-    (lambda part, _: part["layers"][1].update(padding=9), "layer fc2: padding is 9, expected"),
+    (lambda step, _: step["layers"][1].update(name="other"), "not those of the reference"),
+    (lambda step, _: step["layers"][0].update(activation="none"), "relu is 1, expected 0"),
+    (lambda step, _: step["layers"][0].update(nonzeros=3), "layer fc1: nonzeros is 3, expected"),
+    (lambda step, _: step["layers"][1].update(entries=3), "layer fc2: entries is 3, expected"),
+    (lambda step, _: step["layers"][1].update(padding=9), "layer fc2: padding is 9, expected"),
     (lambda _, tensors: flip(tensors["step0.entries"], (0, 0), 0), "reference|leaves|nonzeros"),
     (lambda _, tensors: flip(tensors["step0.codebooks"], (1, 1), 3), "not those of the reference"),
     (lambda _, tensors: flip(tensors["step0.codebooks"], (1, 0), 3), "index 0 stands for 8"),
@@ -407,13 +411,13 @@ def test_equal_programs_are_equal_files(program, tmp_path):
     (lambda _, tensors: swap(tensors["step0.order"]), "not those of the reference"),
 ])
 def test_what_the_reference_does_not_say(path, change, message):
-    check_forged(path, lambda header, tensors: change(part_of(header), tensors), message)
+    check_forged(path, lambda header, tensors: change(step_of(header), tensors), message)
 
 
 @pytest.mark.parametrize("change", [
-    lambda header: (part_of(header).update(input_scale=0.5),
+    lambda header: (step_of(header).update(input_scale=0.5),
                     header["buffers"][0].update(scale=0.5)),
-    lambda header: (part_of(header)["layers"][1].update(output_scale=0.5),
+    lambda header: (step_of(header)["layers"][1].update(output_scale=0.5),
                     header["buffers"][1].update(scale=0.5)),
     lambda header: header["buffers"][0].update(shape=[3, 3]),
     lambda header: header["buffers"][1].update(shape=[5, 1])])
@@ -432,9 +436,9 @@ def test_what_buffers_say_is_bound_to_the_reference(path, change):
     (lambda header: header["buffers"][0].update(zero_point=3), "'input' is .* zero point 3, but"),
     (lambda header: header["buffers"][0].update(shape=[4]), "'input' has 4 values, expected a mul"),
     (lambda header: header["buffers"][0].update(shape=7), "does not hold together"),
-    (lambda header: part_of(header).update(reads=["fc2"]), "step 0 reads 'fc2', which no"),
-    (lambda header: part_of(header).update(reads=["input"] * 2), "step 0 reads"),
-    (lambda header: part_of(header).update(writes=[]), "expected|buffers are"),
+    (lambda header: step_of(header).update(reads=["fc2"]), "step 0 reads 'fc2', which no"),
+    (lambda header: step_of(header).update(reads=["input"] * 2), "step 0 reads"),
+    (lambda header: step_of(header).update(writes=[]), "expected|buffers are"),
     (lambda header: header["steps"].append({"rule": "convert", "reads": ["fc2"], "writes": ["y"]}),
      "buffers are"),
 ])
@@ -449,7 +453,7 @@ def test_host_steps_that_do_not_fit(tmp_path):
             (lambda header: header["steps"].pop(), "step 1 is the host's|buffers are"),
             (lambda header: header["buffers"][2].update(scale=2.0), "'fc2:eie' is .*scale 2.0 "),
             (lambda header: header["steps"][1]["writes"].append("fc2"), "reads|buffers are")):
-        compiled(FIRST, second_part(5, 0.5)).save(path)
+        compiled(FIRST, second_image(5, 0.5)).save(path)
         check_forged(path, lambda header, _, change=change: change(header), message)
 
 
@@ -467,16 +471,16 @@ def test_digest_of_another_reference(path):
 
 def test_overflow_is_proved_again(program, path):
     """The reference is the same; the accumulator has become too narrow for it."""
-    (part,) = program.images
-    narrow = replace(part, config=replace(part.config, acc_width=17))
+    (image,) = program.images
+    narrow = replace(image, config=replace(image.config, acc_width=17))
     program.with_images(narrow).save(path)
     with pytest.raises(BadInput, match="layer fc1, row .: a sum can reach .* 17-bit accumulator"):
         Program.load(path)
 
 
 def test_array_of_more_memory_than_there_is(program, path):
-    (part,) = program.images
-    large = replace(part, config=replace(part.config, weight_rows=1 << 24))
+    (image,) = program.images
+    large = replace(image, config=replace(image.config, weight_rows=1 << 24))
     program.with_images(large).save(path)
     with pytest.raises(BadInput, match="memories take about 2,147,.* bits, at most 536,870,912"):
         Program.load(path)
@@ -485,7 +489,7 @@ def test_array_of_more_memory_than_there_is(program, path):
 def test_layer_that_would_fill_the_memory(path):
     """No tensor says how many columns a bank-balanced layer has."""
     def change(header, _):
-        part_of(header)["config"].update(act_depth=1 << 20)
-        part_of(header)["digest"] = EIEConfig(**part_of(header)["config"]).digest()
-        part_of(header)["layers"][0].update(balanced=1, stride=1, inputs=1 << 21)
+        step_of(header)["config"].update(act_depth=1 << 20)
+        step_of(header)["digest"] = EIEConfig(**step_of(header)["config"]).digest()
+        step_of(header)["layers"][0].update(balanced=1, stride=1, inputs=1 << 21)
     check_forged(path, change, "layer fc1: bytes of a pass is 2097152, expected 0 to")

@@ -21,6 +21,7 @@ from zeroskip.sw.engines.tensorcore import lower as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.run import run_program
 
@@ -39,14 +40,14 @@ def content(tmp_path_factory):
         name="conv", weight=weight, bias=rng.integers(-999, 999, 3),
         multiplier=np.full(3, 1 << 30, np.int32), shift=np.full(3, 38, np.int32),
         activation="relu", geometry=Geometry((2, 4, 4), (2, 2), (1, 2), (0, 1, 1, 0), (1, 1)),
-        inputs=32, outputs=24, input_scale=0.5, input_zero_point=3, output_scale=0.25,
-        output_zero_point=-5, raw=False)
+        input=TensorType.of(32, np.int8, 0.5, 3), output=TensorType.of(24, np.int8, 0.25, -5))
     layers = random_layers(rng, (24, 9, 5), 0.4)
     core = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
-    parts = (tensorcore.compile_layers((conv,), core), eie.compile_layers(layers, EIEConfig(pes=2)))
+    images = (tensorcore.compile_layers((conv,), core),
+              eie.compile_layers(layers, EIEConfig(pes=2)))
     path = tmp_path_factory.mktemp("program") / "model.zsk"
     whole = (conv, *layers)
-    Program.chain(parts, whole).save(path)
+    Program.chain(images, whole).save(path)
     return path.read_bytes()
 
 
@@ -77,8 +78,8 @@ def mutant(content, rng):
         owner[key] = rng.choice(nearby or VALUES) if rng.random() < 0.6 else rng.choice(VALUES)
     for number, config in ((0, TensorCoreConfig), (2, EIEConfig)):
         with suppress(TypeError, ValueError, KeyError, IndexError):
-            part = header["steps"][number]
-            part["digest"] = config(**part["config"]).digest()
+            step = header["steps"][number]
+            step["digest"] = config(**step["config"]).digest()
     header["crc32"] = {name: zlib.crc32(tensor.tobytes()) for name, tensor in tensors.items()}
     text = json.dumps(header)
     return save_tensors(tensors, {"zeroskip": text, "crc32": str(zlib.crc32(text.encode()))})

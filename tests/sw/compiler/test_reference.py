@@ -16,6 +16,7 @@ from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Linear, Network
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 
 
@@ -36,7 +37,7 @@ def numpy_alone(path, x):
 GEOMETRY = Geometry((2, 4, 5), (2, 3), (1, 2), (0, 1, 1, 0), (1, 1))
 
 
-def int8(name="conv", geometry=GEOMETRY, **fields):
+def int8(name="conv", geometry=GEOMETRY, dtype=np.int8, **fields):
     """A random tensor-core layer."""
     rng = np.random.default_rng(6)
     positions = geometry.positions if geometry else 1
@@ -44,12 +45,12 @@ def int8(name="conv", geometry=GEOMETRY, **fields):
         "name": name, "weight": rng.integers(-128, 128, (3, 12)).astype(np.int8),
         "bias": rng.integers(-9999, 9999, 3), "activation": "relu", "geometry": geometry,
         "multiplier": rng.integers(1 << 24, 1 << 30, 3).astype(np.int32),
-        "shift": np.array([36, 37, 38], np.int32), "inputs": 40 if geometry else 12,
-        "outputs": 3 * positions, "input_scale": 0.5, "input_zero_point": 4,
-        "output_scale": 2.0, "output_zero_point": -6, "raw": False, **fields})
+        "shift": np.array([36, 37, 38], np.int32),
+        "input": TensorType.of(40 if geometry else 12, np.int8, 0.5, 4),
+        "output": TensorType.of(3 * positions, dtype, 2.0, -6), **fields})
 
 
-CORE = (int8(), int8("fc", None), int8("last", None, raw=True, activation="none"))
+CORE = (int8(), int8("fc", None), int8("last", None, np.int32, activation="none"))
 """A tensor core's layers, each on its own."""
 
 
@@ -103,8 +104,8 @@ def test_metadata_is_as_documented(compiled, path):
     assert layers[1] == {
         "name": "fc2", "engine": "eie", "activation": "none",
         "input_zero_point": 0, "output_zero_point": 0,
-        "input_scale": compiled.program.layers[0].output_scale,
-        "output_scale": compiled.program.layers[1].output_scale}
+        "input_scale": compiled.program.layers[0].output.scale,
+        "output_scale": compiled.program.layers[1].output.scale}
 
 
 def test_round_trip(compiled, path):
@@ -140,12 +141,26 @@ def test_digest_changes_with_any_bias(compiled):
 
 
 @pytest.mark.parametrize("change", [
-    {"shift": 1}, {"activation": "none"}, {"name": "other"}, {"input_scale": 3.0},
-    {"output_scale": 3.0}], ids=lambda change: next(iter(change)))
+    {"shift": 1}, {"activation": "none"}, {"name": "other"}],
+    ids=lambda change: next(iter(change)))
 @pytest.mark.parametrize("at", [0, 2])
 def test_digest_changes_with(compiled, change, at):
     changed = list(compiled.reference)
     changed[at] = replace(changed[at], **change)
+    assert compiled.program.digest(tuple(changed)) != compiled.program.reference
+
+
+def typed(layer, name, **change):
+    """The layer with another input or output."""
+    return replace(layer, **{name: replace(getattr(layer, name), **change)})
+
+
+@pytest.mark.parametrize("name", ["input", "output"])
+@pytest.mark.parametrize("change", [{"scale": 3.0}, {"zero_point": 1}], ids=str)
+@pytest.mark.parametrize("at", [0, 2])
+def test_digest_changes_with_a_type(compiled, name, change, at):
+    changed = list(compiled.reference)
+    changed[at] = typed(changed[at], name, **change)
     assert compiled.program.digest(tuple(changed)) != compiled.program.reference
 
 
@@ -267,12 +282,19 @@ def test_numpy_alone_gives_the_golden_outputs_of_a_core(core_path, number):
 
 
 @pytest.mark.parametrize("change", [
-    {"name": "other"}, {"activation": "none"}, {"input_scale": 3.0}, {"output_scale": 3.0},
-    {"input_zero_point": 0}, {"output_zero_point": 0}, {"raw": True},
-    {"geometry": replace(GEOMETRY, stride=(2, 2))}, {"geometry": None}],
+    {"name": "other"}, {"activation": "none"}, {"geometry": replace(GEOMETRY, stride=(2, 2))},
+    {"geometry": None}],
     ids=lambda change: next(iter(change)))
 def test_core_digest_changes_with(change):
     changed = (replace(CORE[0], **change), *CORE[1:])
+    assert reference.digest(changed) != reference.digest(CORE)
+
+
+@pytest.mark.parametrize(("name", "change"), [
+    ("input", {"scale": 3.0}), ("output", {"scale": 3.0}), ("input", {"zero_point": 0}),
+    ("output", {"zero_point": 0}), ("output", {"dtype": np.dtype(np.int32)})], ids=str)
+def test_core_digest_changes_with_a_type(name, change):
+    changed = (typed(CORE[0], name, **change), *CORE[1:])
     assert reference.digest(changed) != reference.digest(CORE)
 
 

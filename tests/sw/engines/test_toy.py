@@ -2,7 +2,7 @@
 engine takes it."""
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -106,32 +106,20 @@ class ScaleLayer:
     TENSORS: ClassVar[dict] = {"weight": np.int8, "shift": np.int32}
 
     name: str
-    inputs: int
     weight: np.ndarray
     shift: int
-    input_scale: float
-    output_scale: float
+    input: TensorType
+    output: TensorType
     activation: str = "none"
 
-    @property
-    def outputs(self):
-        return self.inputs
-
-    @property
-    def input(self):
-        return TensorType((self.inputs,), np.dtype(np.int8), self.input_scale)
-
-    @property
-    def output(self):
-        return TensorType((self.inputs,), np.dtype(np.int8), self.output_scale)
-
     def header(self):
-        return {"inputs": self.inputs}
+        return {"inputs": self.input.size}
 
     @classmethod
     def from_file(cls, header, tensors):
-        return cls(header["name"], header["inputs"], tensors["weight"], int(tensors["shift"]),
-                   header["input_scale"], header["output_scale"])
+        return cls(header["name"], tensors["weight"], int(tensors["shift"]), *(
+            TensorType.of(header["inputs"], np.int8, header[f"{name}_scale"])
+            for name in ("input", "output")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,14 +131,6 @@ class ScalerImage(Image):
     layers: tuple
 
     counted = False
-
-    @property
-    def input(self):
-        return self.layers[0].input
-
-    @property
-    def types(self):
-        return tuple(layer.output for layer in self.layers)
 
     def traced(self):
         return self
@@ -166,8 +146,9 @@ class ScalerImage(Image):
                 "float32": 4 * len(self.layers)}
 
     def header(self):
-        return {"layers": [{name: value for name, value in asdict(layer).items()
-                            if name != "weight"} for layer in self.layers]}
+        return {"layers": [{"name": layer.name, "shift": layer.shift, "inputs": layer.input.size,
+                            "input_scale": layer.input.scale, "output_scale": layer.output.scale}
+                           for layer in self.layers]}
 
     def tensors(self):
         return {"factors": np.concatenate([layer.weight for layer in self.layers])}
@@ -175,8 +156,8 @@ class ScalerImage(Image):
     @classmethod
     def from_file(cls, header, tensors):
         return cls(ScalerConfig(**header["config"]), tuple(
-            ScaleLayer(**layer, weight=factor[None]) for layer, factor in
-            zip(header["layers"], tensors["factors"], strict=True)))
+            ScaleLayer.from_file(layer, {"weight": factor[None], "shift": layer["shift"]})
+            for layer, factor in zip(header["layers"], tensors["factors"], strict=True)))
 
     def check(self):
         for layer in self.layers:
@@ -190,7 +171,6 @@ class ScalerImage(Image):
 
 class ScalerEngine(Engine):
     name = "scaler"
-    config = ScalerConfig
     configs = {"scaler": ScalerConfig()}    # noqa: RUF012
     image = ScalerImage
     layer = ScaleLayer
@@ -207,8 +187,8 @@ class ScalerEngine(Engine):
         for layer, span in zip(section.layers, ranges[1:], strict=True):
             step = layer.number * scale * 2**shift
             factor = int(np.clip(np.rint(step / (max(map(abs, span)) / 127)), -128, 127))
-            layers.append(ScaleLayer(layer.name, layer.inputs, np.array([[factor]], np.int8), shift,
-                                     scale, step / factor))
+            layers.append(ScaleLayer(layer.name, np.array([[factor]], np.int8), shift, *(
+                TensorType.of(layer.inputs, np.int8, each) for each in (scale, step / factor))))
             scale = step / factor
         return tuple(layers), (None,) * len(layers)
 
@@ -274,7 +254,7 @@ def test_placement_asks_it(compiled):
     names = ["eie", "scaler", "scaler", "tensorcore"]
     assert [row["engine"] for row in inspect(network())] == names
     assert [layer.engine for layer in compiled.reference] == names
-    assert [part.engine for part in compiled.program.images] == ["eie", "scaler", "tensorcore"]
+    assert [image.engine for image in compiled.program.images] == ["eie", "scaler", "tensorcore"]
 
 
 def test_a_layer_that_only_it_takes_is_refused_without_it(x):
@@ -304,7 +284,8 @@ def test_rtl_equals_golden(compiled, x):
 
 @pytest.mark.parametrize("name", ["python", "cxxrtl"])
 def test_the_scaler_alone_on_every_value(name):
-    layer = ScaleLayer("all", 256, np.array([[-77]], np.int8), 5, 1.0, 1.0)
+    layer = ScaleLayer("all", np.array([[-77]], np.int8), 5,
+                       *[TensorType.of(256, np.int8, 1.0)] * 2)
     image = ScalerImage(ScalerConfig(), (layer,))
     program = Program.chain((image,), (layer,))
     golden = backends.create("golden", program, lambda: (layer,))
@@ -316,7 +297,8 @@ def test_the_scaler_alone_on_every_value(name):
 
 
 def test_a_fault_in_its_image_is_found():
-    layers = tuple(ScaleLayer(name, 4, np.array([[factor]], np.int8), 2, 1.0, 1.0)
+    layers = tuple(ScaleLayer(name, np.array([[factor]], np.int8), 2,
+                              *[TensorType.of(4, np.int8, 1.0)] * 2)
                    for name, factor in (("half", 2), ("minus", -7)))
     image = ScalerImage(ScalerConfig(), layers)
     program = Program.chain((image,), layers)
@@ -339,7 +321,7 @@ def test_program_and_reference_come_back(compiled, tmp_path):
     path = tmp_path / "model.zsk"
     compiled.save(path)
     program, layers = Program.load(path), reference.load(reference.beside(path))
-    assert [part.engine for part in program.images] == ["eie", "scaler", "tensorcore"]
+    assert [image.engine for image in program.images] == ["eie", "scaler", "tensorcore"]
     assert program.digest(layers) == program.reference == compiled.program.reference
     assert storage(program) == storage(compiled.program)
     registry.unregister("scaler")

@@ -47,8 +47,8 @@ def test_utilisation_and_losses_add_up_to_one(run):
 
 
 def test_bits_per_nonzero_by_hand(run):
-    (layer,) = run.part.layers
-    bits = 8 * layer.entries + 8 * 49 * run.part.config.pointer_width
+    (layer,) = run.image.layers
+    bits = 8 * layer.entries + 8 * 49 * run.image.config.pointer_width
     assert run.bits_per_nonzero() == pytest.approx(bits / layer.nonzeros, abs=0.02)
 
 
@@ -56,7 +56,7 @@ def test_layers_share_one_machine_if_its_memories_hold_them():
     config = array_config("zeroskip", 4, nine=False)
     small, other, large = (
         run_layer(random_indices("random", shape, 0.3), random_vector(shape[1], 0.5), config,
-                  backends.rtl("python")).part.config
+                  backends.rtl("python")).image.config
         for shape in ((20, 12), (12, 20), (16, 300)))
     assert small == other
     assert small.act_depth == config.act_depth < large.act_depth
@@ -68,7 +68,7 @@ def test_the_papers_machine_keeps_its_blocks_and_passes():
     run = run_layer(random_indices("random", (70, 130), 0.1), random_vector(130, 0.5), config,
                     backends.rtl("python"))
     assert run.exact
-    assert [(s.limit, s.destination) for s in run.part.segments] == [
+    assert [(s.limit, s.destination) for s in run.image.segments] == [
         (64, 0), (128, 0), (130, 0), (64, 64), (128, 64), (130, 64)]
 
 

@@ -87,13 +87,13 @@ class Planted:
     def __init__(self, rtl, pattern, array):
         self._rtl, self._pattern, self._array = rtl, pattern, array
 
-    def run(self, part, inputs, progress=None):
-        (layer,) = part.layers
+    def run(self, image, inputs, progress=None):
+        (layer,) = image.layers
         if layer.pattern == self._pattern:
             wrong = getattr(layer, self._array).copy()
             wrong[1, 0] ^= np.uint32({"weights": 64, "channels": 1 << 20}[self._array])
-            part = replace(part, layers=(replace(layer, **{self._array: wrong}),))
-        return self._rtl.run(part, inputs, progress)
+            image = replace(image, layers=(replace(layer, **{self._array: wrong}),))
+        return self._rtl.run(image, inputs, progress)
 
 
 @pytest.mark.parametrize("array", ["weights", "channels"])

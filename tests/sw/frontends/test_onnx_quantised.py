@@ -300,7 +300,7 @@ def in_onnxruntime(save, operator, kind, scale):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found = session.run(None, {"x": x})[0].reshape(5120, 32)
     (layer,), outputs = integers(read(path), x)
-    return layer, *outputs, np.rint(found / given["bs"]) + layer.output_zero_point
+    return layer, *outputs, np.rint(found / given["bs"]) + layer.output.zero_point
 
 
 def units(layer, x):
@@ -316,8 +316,8 @@ def test_products_equal_onnxruntime(save, operator, kind):
     layer, x, y, expected = in_onnxruntime(save, operator, kind, powers)
     check(layer, x, y, expected, powers)
     real = units(layer, x)
-    away = np.sign(real) * np.floor(np.abs(real) + 0.5) + layer.output_zero_point
-    low = layer.output_zero_point if layer.activation == "relu" else -128
+    away = np.sign(real) * np.floor(np.abs(real) + 0.5) + layer.output.zero_point
+    low = layer.output.zero_point if layer.activation == "relu" else -128
     assert np.count_nonzero(np.clip(away, low, 127) != expected) > 100
 
 
@@ -348,7 +348,7 @@ def test_qlinear_conv_then_matmul(save):
     _, x = samples(4, (2, 4, 5), given["as"], given["az"], np.uint8)
     layers, outputs = integers(network, x)
     assert (outputs[1] == -128).mean() > 0.3
-    assert layers[1].input_zero_point == -128
+    assert layers[1].input.zero_point == -128
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])
@@ -440,8 +440,8 @@ def test_float_layer_behind_quantised_ones(save):
     network = read(save(nodes, F=np.ones((3, 2), np.float32), **constants()))
     assert [layer.quantised is None for layer in network.layers] == [False, True]
     layers, _ = quantize(network, rng().normal(size=(20, 8)))
-    assert (layers[1].input_scale, layers[1].input_zero_point) == (
-        layers[0].output_scale, layers[0].output_zero_point)
+    assert (layers[1].input.scale, layers[1].input.zero_point) == (
+        layers[0].output.scale, layers[0].output.zero_point)
 
 
 def test_float_layer_before_quantised_ones(save):

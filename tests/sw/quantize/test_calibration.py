@@ -116,20 +116,20 @@ def check_layer(source, weight, bias, unit, scale, x, y, limits):
 @settings(deadline=None, max_examples=200, derandomize=True)
 def test_dead_tensors_on_the_eie_array(case):
     network, x = case
-    quantised = fixed.quantize(network, x)
+    layers, reports = fixed.quantize(network, x)
     tensors = [x, *network.forward(x)]
-    y, _ = quantised.layers[0].input.to_integer(x)
+    y, _ = layers[0].input.to_integer(x)
     for source, layer, entry, (now, after) in zip(
-            network.layers, quantised.layers, quantised.report, pairwise(tensors), strict=True):
-        before, (y, _) = y * layer.input_scale, eie.layer(y, layer.weight, layer.bias, layer.shift,
+            network.layers, layers, reports, pairwise(tensors), strict=True):
+        before, (y, _) = y * layer.input.scale, eie.layer(y, layer.weight, layer.bias, layer.shift,
                                                           layer.activation)
-        unit = layer.input_scale * entry.weight_scale
+        unit = layer.input.scale * entry.weight_scale
         check_layer(source, layer.weight * entry.weight_scale, layer.bias, unit,
-                    layer.output_scale, before, y * layer.output_scale,
-                    np.array([-32768, 32767]) * layer.output_scale)
+                    layer.output.scale, before, y * layer.output.scale,
+                    np.array([-32768, 32767]) * layer.output.scale)
         if not now.any() and after.any():   # nothing but the biases: a step as fine as ever
-            assert layer.output_scale <= np.abs(after).max() * 1.1 / 32767 * 1.000001
-            assert np.abs(y * layer.output_scale - after).max() <= layer.output_scale * 1.001
+            assert layer.output.scale <= np.abs(after).max() * 1.1 / 32767 * 1.000001
+            assert np.abs(y * layer.output.scale - after).max() <= layer.output.scale * 1.001
 
 
 @given(cases(decades=1))
@@ -140,17 +140,17 @@ def test_dead_tensors_on_the_tensor_core(case):
     tensors = [x, *network.forward(x)]
     y, _ = layers[0].input.to_integer(x)
     for source, layer, (now, after) in zip(network.layers, layers, pairwise(tensors), strict=True):
-        before = (y.astype(float) - layer.input_zero_point) * layer.input_scale
+        before = (y.astype(float) - layer.input.zero_point) * layer.input.scale
         y, _ = tensorcore.layer(y, layer)
-        real = (y.astype(float) - layer.output_zero_point) * layer.output_scale
-        unit = layer.multiplier * 0.5**layer.shift * layer.output_scale
-        bias = layer.bias + layer.input_zero_point * layer.weight.sum(axis=1, dtype=np.int64)
-        check_layer(source, layer.weight * (unit / layer.input_scale)[:, None], bias, unit,
-                    layer.output_scale, before, real,
-                    (np.array([-128, 127]) - layer.output_zero_point) * layer.output_scale)
+        real = (y.astype(float) - layer.output.zero_point) * layer.output.scale
+        unit = layer.multiplier * 0.5**layer.shift * layer.output.scale
+        bias = layer.bias + layer.input.zero_point * layer.weight.sum(axis=1, dtype=np.int64)
+        check_layer(source, layer.weight * (unit / layer.input.scale)[:, None], bias, unit,
+                    layer.output.scale, before, real,
+                    (np.array([-128, 127]) - layer.output.zero_point) * layer.output.scale)
         if not now.any() and after.any():
-            assert layer.output_scale <= 2 * np.abs(after).max() / 255 * 1.000001
-            assert np.abs(real - after).max() <= layer.output_scale * 0.6
+            assert layer.output.scale <= 2 * np.abs(after).max() / 255 * 1.000001
+            assert np.abs(real - after).max() <= layer.output.scale * 0.6
 
 
 @pytest.mark.parametrize("bias", [1e-3, 0.05, 1e6])
@@ -158,15 +158,14 @@ def test_dead_tensors_on_the_tensor_core(case):
 def test_bias_behind_a_dead_layer(weight, bias):
     """With a scale of 1.0 for the dead tensor it vanished, was off by a fifth, or was refused."""
     network = Network((OFF, linear([[weight, -weight]], [bias])))
-    quantised = fixed.quantize(network, LIVE)
+    (_, last), _ = fixed.quantize(network, LIVE)
     y = np.zeros((1, 2), np.int16)
-    last = quantised.layers[1]
     y, _ = eie.layer(y, last.weight, last.bias, last.shift, "none")
-    assert y * last.output_scale == pytest.approx(bias, rel=2e-4)
+    assert y * last.output.scale == pytest.approx(bias, rel=2e-4)
     layers, _ = int8.quantize(network, LIVE)
-    y, _ = tensorcore.layer(np.full((1, 2), layers[1].input_zero_point, np.int8), layers[1])
-    y = y.astype(float) - layers[1].output_zero_point
-    assert y * layers[1].output_scale == pytest.approx(bias, rel=1 / 255)
+    y, _ = tensorcore.layer(np.full((1, 2), layers[1].input.zero_point, np.int8), layers[1])
+    y = y.astype(float) - layers[1].output.zero_point
+    assert y * layers[1].output.scale == pytest.approx(bias, rel=1 / 255)
 
 
 def test_constant_by_cancellation_is_no_error():
@@ -178,7 +177,7 @@ def test_constant_by_cancellation_is_no_error():
     y, _ = layers[0].input.to_integer(x)
     for layer in layers:
         y, _ = tensorcore.layer(y, layer)
-    assert (y[0, 0] + 128.0) * layers[1].output_scale == pytest.approx(1, abs=0.1)
+    assert (y[0, 0] + 128.0) * layers[1].output.scale == pytest.approx(1, abs=0.1)
 
 
 def test_output_that_a_bias_switches_off_costs_the_others_nothing():
@@ -186,15 +185,15 @@ def test_output_that_a_bias_switches_off_costs_the_others_nothing():
     for off in (0, -1e20):
         network = Network((linear([[1, 1], [1, 0.25]], [off, 0.5], "relu"),))
         expected = network.forward(LIVE)[0]
-        layer, = fixed.quantize(network, LIVE).layers
+        (layer,), _ = fixed.quantize(network, LIVE)
         x, _ = layer.input.to_integer(LIVE)
         y, _ = eie.layer(x, layer.weight, layer.bias, layer.shift, "relu")
-        assert np.abs(y * layer.output_scale - expected).max() <= 5 * layer.output_scale
-        layer, = int8.quantize(network, LIVE)[0]
+        assert np.abs(y * layer.output.scale - expected).max() <= 5 * layer.output.scale
+        (layer,), _ = int8.quantize(network, LIVE)
         x, _ = layer.input.to_integer(LIVE)
         y, _ = tensorcore.layer(x, layer)
-        real = (y + 128.0) * layer.output_scale
-        assert np.abs(real - expected).max() <= 1.5 * layer.output_scale
+        real = (y + 128.0) * layer.output.scale
+        assert np.abs(real - expected).max() <= 1.5 * layer.output.scale
 
 
 @pytest.mark.parametrize("shape", [(2,), (0, 2), (2, 3), (3, 2, 2)])

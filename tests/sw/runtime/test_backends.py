@@ -22,7 +22,7 @@ def own_cache(tmp_path_factory):
 
 
 def test_all_engines_agree_bit_for_bit_and_cycle_for_cycle(digits_like):
-    slow, fast = (backends.rtl(name).run(digits_like.part, digits_like.inputs)
+    slow, fast = (backends.rtl(name).run(digits_like.image, digits_like.inputs)
                   for name in ("python", "cxxrtl"))
     for a, b, golden in zip(slow.outputs, fast.outputs, digits_like.expected, strict=True):
         np.testing.assert_array_equal(a, golden)
@@ -37,8 +37,8 @@ def test_cxxrtl_runs_entries_beyond_16_bits_of_reach():
     layers = random_layers(rng, (400, 300), 0.9)
     inputs = (rng.random((1, 400)) < 0.2) * rng.integers(-9, 9, (1, 400))
     case = make_case(layers, inputs, pes=1, acc_depth=512)
-    assert case.part.pointers.max() > 1 << 16
-    result = backends.rtl("cxxrtl").run(case.part, case.inputs)
+    assert case.image.pointers.max() > 1 << 16
+    result = backends.rtl("cxxrtl").run(case.image, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
 
 
@@ -48,15 +48,15 @@ def test_cxxrtl_runs_pointers_beyond_16_bits_of_reach():
     inputs = (rng.random((1, 70_000)) < 0.5) * rng.integers(-9, 9, (1, 70_000))
     inputs[0, layers[0].indices.any(axis=0)] = 3
     case = make_case(layers, inputs, pes=1, block=1 << 20)
-    assert case.part.config.pointers > 1 << 16
-    result = backends.rtl("cxxrtl").run(case.part, case.inputs)
+    assert case.image.config.pointers > 1 << 16
+    result = backends.rtl("cxxrtl").run(case.image, case.inputs)
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
 
 
 def test_progress_reaches_the_number_of_images():
     seen = []
     case = make_case(random_layers(np.random.default_rng(2), (3, 2), 0.5), np.ones((18, 3)))
-    backends.rtl("python").run(case.part, case.inputs, lambda *step: seen.append(step))
+    backends.rtl("python").run(case.image, case.inputs, lambda *step: seen.append(step))
     assert seen == [(16, 18), (18, 18)]
 
 
@@ -103,6 +103,6 @@ def test_two_processes_may_build_the_same_model_at_once(tmp_path):
 def test_a_silent_machine_ends_in_a_timeout(digits_like):
     from zeroskip.hw.eie.array import EIE
 
-    model = cxxrtl.Model(cxxrtl.build(lambda: EIE(digits_like.part.config), "eie", "digits"))
+    model = cxxrtl.Model(cxxrtl.build(lambda: EIE(digits_like.image.config), "eie", "digits"))
     with pytest.raises(TimeoutError, match="'outputs' moved 0 of 1 items"):
         model.run({}, {"outputs": 1}, patience=100)

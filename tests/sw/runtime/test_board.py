@@ -14,9 +14,10 @@ from zeroskip.sim.cases import make_case, random_layers
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.eie import host
 from zeroskip.sw.engines.payload import pack_fields, unpack_fields
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import LinkError
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime.board import Board, Patience
 from zeroskip.sw.runtime.link import Identity, OutOfRange
 
@@ -71,11 +72,11 @@ def case():
 
 @pytest.fixture(scope="module")
 def link(case):
-    return BusLink(SystemConfig((case.part.config,)))
+    return BusLink(SystemConfig((case.image.config,)))
 
 
 def board_of(link, case, **kinds):
-    return Board(link, SystemConfig((case.part.config,)), **kinds)
+    return Board(link, SystemConfig((case.image.config,)), **kinds)
 
 
 def outputs_equal(case, result):
@@ -84,7 +85,7 @@ def outputs_equal(case, result):
 
 
 def test_a_job_through_the_registers(case, link):
-    result = host.run(board_of(link, case).device("eie"), case.part, case.inputs)
+    result = host.run(board_of(link, case).device("eie"), case.image, case.inputs)
     outputs_equal(case, result)
     assert result.statistics.images == 3
     assert result.statistics.cycles > 0
@@ -102,12 +103,12 @@ def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link, run_seed):
         elif kind == 1:
             device.run({"inputs": rng.integers(1, 99, (int(rng.integers(1, 11)), 1))}, {})
         else:
-            host.run(device, case.part, case.inputs[:1])
+            host.run(device, case.image, case.inputs[:1])
             words = case.inputs[0].astype(np.int16).view(np.uint16).astype(np.uint32)
             words[-1] |= 1 << 16
             device.run({"inputs": words.reshape(-1, 1)}, {})
             link.model.tick(int(rng.integers(0, 200)))
-        outputs_equal(case, host.run(board.device("eie"), case.part, case.inputs))
+        outputs_equal(case, host.run(board.device("eie"), case.image, case.inputs))
 
 
 def test_a_core_that_stalls(case, link):
@@ -121,16 +122,16 @@ def test_a_core_that_stalls(case, link):
     (Identity(VERSION, 0xABC), "with digest 0000000000000abc, and the program for [0-9a-f]{16};"),
 ])
 def test_another_board(case, identity, message):
-    other = BusLink(SystemConfig((case.part.config,)), identity)
+    other = BusLink(SystemConfig((case.image.config,)), identity)
     with pytest.raises(LinkError, match=message):
         board_of(other, case)
 
 
 def test_the_system_that_it_is_among_several(case, link):
-    both = SystemConfig((case.part.config, TensorCoreConfig()))
-    board = Board(link, both, SystemConfig((case.part.config,)))
-    assert board.system == SystemConfig((case.part.config,))
-    outputs_equal(case, host.run(board.device("eie"), case.part, case.inputs))
+    both = SystemConfig((case.image.config, TensorCoreConfig()))
+    board = Board(link, both, SystemConfig((case.image.config,)))
+    assert board.system == SystemConfig((case.image.config,))
+    outputs_equal(case, host.run(board.device("eie"), case.image, case.inputs))
 
 
 @pytest.mark.timeout(300)
@@ -146,21 +147,21 @@ def test_three_cores_each_compute_a_program_of_their_own():
     layer = Int8Layer(
         name="fc", weight=weight, bias=rng.integers(-99, 99, 5),
         multiplier=np.full(5, 1 << 30, np.int32), shift=np.full(5, 38, np.int32),
-        activation="none", geometry=None, inputs=12, outputs=5, input_scale=1.0,
-        input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
-    part = TensorCorePart.packed(config, (layer, "dense"), batch=3)
+        activation="none", geometry=None, input=TensorType.of(12, np.int8, 1.0),
+        output=TensorType.of(5, np.int8, 1.0))
+    image = TensorCoreImage.packed(config, (layer, "dense"), batch=3)
     x = rng.integers(-128, 128, (3, 12)).astype(np.int8)
     sums = x.astype(np.int64) @ weight.T + layer.bias
     rounded = np.rint(sums / 2**8)     # exact in float64, a tie to even
-    jobs = {"eie": (first.part, first.inputs, first.expected),
-            "tensorcore": (part, x, (np.clip(rounded, -128, 127),)),
-            "eie_1": (second.part, second.inputs, second.expected)}
-    system = SystemConfig((first.part.config, config, second.part.config))
+    jobs = {"eie": (first.image, first.inputs, first.expected),
+            "tensorcore": (image, x, (np.clip(rounded, -128, 127),)),
+            "eie_1": (second.image, second.inputs, second.expected)}
+    system = SystemConfig((first.image.config, config, second.image.config))
     assert system.names == tuple(jobs)
     board = Board(BusLink(system), system)
     devices = {name: board.device(name) for name in jobs}
     for name in (*jobs, *reversed(jobs)):
-        part, inputs, expected = jobs[name]
-        result = registry.engine(part.engine).run(devices[name], part, inputs)
+        image, inputs, expected = jobs[name]
+        result = registry.engine(image.engine).run(devices[name], image, inputs)
         for found, right in zip(result.outputs, expected, strict=True):
             np.testing.assert_array_equal(found, right)

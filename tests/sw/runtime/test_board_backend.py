@@ -23,9 +23,10 @@ from zeroskip.sim.endpoint_model import EndpointModel
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.payload import pack_fields, unpack_fields
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import BadInput, EngineError, LinkError
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backend as engine
 from zeroskip.sw.runtime import board_backend
 from zeroskip.sw.runtime.backend import Simulated
@@ -110,9 +111,9 @@ def answers_of(case):
     for image in range(IMAGES):
         items = []
         for number, values in enumerate(case.expected):
-            places = np.asarray(case.part.positions(number))
+            places = np.asarray(case.image.positions(number))
             order = rng.permutation(len(places))
-            items.append(pack_fields(output_layout(case.part.config), {
+            items.append(pack_fields(output_layout(case.image.config), {
                 "index": places[order], "value": values[image][order].view(np.uint16),
                 "last": np.arange(len(places)) == len(places) - 1}))
         found.append(np.concatenate(items))
@@ -126,7 +127,7 @@ def ends_a_vector(name, word):
 @pytest.fixture
 def eie(case, monkeypatch):
     """``eie(fault, reply)`` runs the case on a board that is wrong in these ways."""
-    system = SystemConfig((case.part.config,))
+    system = SystemConfig((case.image.config,))
     answers = answers_of(case)
 
     def run(fault=as_is, reply=as_is, bus=None):
@@ -147,13 +148,13 @@ def equal(result, expected):
 
 
 def test_a_right_board(case, eie):
-    assert case.part.layers[0].slots == 10, "no output is padding"
+    assert case.image.layers[0].slots == 10, "no output is padding"
     assert equal(eie(), case.expected)
 
 
 def test_a_board_with_other_cores_too(case, monkeypatch):
     """Among those that are known one fits, and in it the core of this configuration."""
-    config, other = case.part.config, replace(case.part.config, queue_depth=7)
+    config, other = case.image.config, replace(case.image.config, queue_depth=7)
     known = [SystemConfig((other,)), SystemConfig((CONFIG, other, config, config))]
     bus = Fake(known[1], answers_of(case), ends_a_vector, core="eie_1")
     result = run_on(monkeypatch, case.program, Wire(known[1], bus), case.inputs, known=known)
@@ -163,10 +164,10 @@ def test_a_board_with_other_cores_too(case, monkeypatch):
 
 
 def test_a_program_for_more_cores_than_a_board_has(case):
-    parts = tuple(replace(case.part, config=replace(case.part.config, queue_depth=depth))
+    images = tuple(replace(case.image, config=replace(case.image.config, queue_depth=depth))
                   for depth in range(1, 17))
     with pytest.raises(BadInput, match="for 16 configurations, and a board has 15 cores at most;"):
-        board_backend.virtual(Program.chain(parts, ()))
+        board_backend.virtual(Program.chain(images, ()))
 
 
 def changed(at, **fields):
@@ -205,7 +206,7 @@ RIGHT_COUNT = {
 def test_outputs_that_cannot_be_right(case, eie, fault):
     spoil, message = RIGHT_COUNT[fault]
     with pytest.raises(LinkError, match=f"^over the link the EIE array {message}.*; check the"):
-        eie(lambda items: spoil(items, output_layout(case.part.config)))
+        eie(lambda items: spoil(items, output_layout(case.image.config)))
 
 
 def test_a_wrong_image_is_named(eie):
@@ -299,15 +300,15 @@ GEMMS = CoreCounter.GEMMS.value
 
 @pytest.fixture(scope="module")
 def product():
-    """A part of one layer, its inputs, the outputs, and what the core sends."""
+    """An image of one layer, its inputs, the outputs, and what the core sends."""
     rng = np.random.default_rng(6)
     weight = rng.integers(-128, 128, (5, 12)).astype(np.int8)
     layer = Int8Layer(
         name="fc", weight=weight, bias=rng.integers(-99, 99, 5),
         multiplier=np.full(5, 1 << 30, np.int32), shift=np.full(5, 38, np.int32),
-        activation="none", geometry=None, inputs=12, outputs=5, input_scale=1.0,
-        input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
-    part = TensorCorePart.packed(CONFIG, (layer, "dense"), batch=IMAGES)
+        activation="none", geometry=None, input=TensorType.of(12, np.int8, 1.0),
+        output=TensorType.of(5, np.int8, 1.0))
+    image = TensorCoreImage.packed(CONFIG, (layer, "dense"), batch=IMAGES)
     inputs = rng.integers(-128, 128, (IMAGES, 12)).astype(np.int8)
     model = AmaranthModel(TensorCore(CONFIG))
     sent, simulate = [], model.run
@@ -317,13 +318,13 @@ def product():
         sent.append(found["outputs"][0])
         return found
     model.run = record
-    return part, inputs, tensorcore_host.run(model, part, inputs).outputs, sent
+    return image, inputs, tensorcore_host.run(model, image, inputs).outputs, sent
 
 
 @pytest.fixture
 def core(product, monkeypatch):
     """``core(fault, counters)`` runs the product on a board that is wrong in these ways."""
-    part, inputs, _, sent = product
+    image, inputs, _, sent = product
     system = SystemConfig((CONFIG,))
 
     def run(fault=as_is, counters={GEMMS: 1}):  # noqa: B006 - nobody changes it
@@ -334,7 +335,7 @@ def core(product, monkeypatch):
             seen.add(name)
             return starts
         bus = Fake(system, sent, ends, fault, counters)
-        program = Program.chain((part,), ())
+        program = Program.chain((image,), ())
         return run_on(monkeypatch, program, Wire(system, bus), inputs)
     return run
 
@@ -359,7 +360,7 @@ def test_a_product_that_was_not_finished(core):
 
 
 def test_a_core_that_stays_busy(product, monkeypatch):
-    part, inputs, _, sent = product
+    image, inputs, _, sent = product
     system = SystemConfig((CONFIG,))
     bus = Fake(system, sent, lambda name, word: False)
     bus.values["busy"], bus.queue = 1, sent[0].reshape(-1).tolist()
@@ -367,7 +368,7 @@ def test_a_core_that_stays_busy(product, monkeypatch):
     def keep(address, write, word):
         return (Status.OK, 0) if bus.items[address].name == "reset" else bus(address, write, word)
     with pytest.raises(TimeoutError, match="'busy' was not 0 within 0.02 seconds"):
-        run_on(monkeypatch, Program.chain((part,), ()), Wire(system, keep), inputs)
+        run_on(monkeypatch, Program.chain((image,), ()), Wire(system, keep), inputs)
 
 
 # --- simulators ---
@@ -392,8 +393,8 @@ def test_a_simulated_port_is_waited_for(monkeypatch):
 
 
 def test_a_simulator_is_held_to_the_same(product):
-    part, inputs, _, _ = product
+    image, inputs, _, _ = product
     model = AmaranthModel(TensorCore(CONFIG))
     model.pending = lambda _: True
     with pytest.raises(EngineError, match="^the tensor core sent more than the 10 rows"):
-        tensorcore_host.run(model, replace(part), inputs)
+        tensorcore_host.run(model, replace(image), inputs)

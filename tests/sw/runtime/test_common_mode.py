@@ -13,7 +13,8 @@ from zeroskip.sw.engines.eie import quantize as eie_quantize
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore import host as tensorcore_host
 from zeroskip.sw.engines.tensorcore import quantize as tensorcore_quantize
-from zeroskip.sw.engines.tensorcore.part import FILL, Sample, TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
+from zeroskip.sw.engines.tensorcore.sample import FILL, Sample
 from zeroskip.sw.frontends.chain import Chain
 from zeroskip.sw.frontends.load import read, to_onnx
 from zeroskip.sw.graph import im2col, network
@@ -50,7 +51,7 @@ def compiled(model):
     """What the model becomes, and its inputs as integers."""
     path, x = model
     found = compiler.compile_network(read(path), x, *CONFIGS)
-    assert [part.engine for part in found.program.images] == ["tensorcore", "eie", "tensorcore"]
+    assert [image.engine for image in found.program.images] == ["tensorcore", "eie", "tensorcore"]
     return found, found.program.input.to_integer(x)[0]
 
 
@@ -139,17 +140,15 @@ def plant_quantiser(monkeypatch, number, change):
     names = ["conv", "array", "core"]
     for module in (tensorcore_quantize, eie_quantize):
         def planted(section, *args, right=module.quantize, **kwargs):
-            result = right(section, *args, **kwargs)
+            layers, reports = right(section, *args, **kwargs)
             layers = tuple(change(layer) if layer.name == names[number] else layer
-                           for layer in (result[0] if isinstance(result, tuple)
-                                         else result.layers))
-            return (layers, *result[1:]) if isinstance(result, tuple) \
-                else replace(result, layers=layers)
+                           for layer in layers)
+            return layers, reports
         monkeypatch.setattr(module, "quantize", planted)
 
 
 def doubled_bias(layer):
-    folded = getattr(layer, "input_zero_point", 0) * layer.weight.sum(axis=1, dtype=np.int64)
+    folded = layer.input.zero_point * layer.weight.sum(axis=1, dtype=np.int64)
     return replace(layer, bias=2 * layer.bias + folded)
 
 
@@ -171,14 +170,14 @@ def test_quantiser_bias_doubled(model, monkeypatch, number, layer):
 @pytest.mark.parametrize("factor", [0.9, 1.1, 2])
 def test_scale_of_an_output_is_off(model, monkeypatch, number, layer, factor):
     plant_quantiser(monkeypatch, number, lambda layer: replace(
-        layer, output_scale=layer.output_scale * factor))
+        layer, output=replace(layer.output, scale=layer.output.scale * factor)))
     assert disagreement(model) == (layer, "output")
 
 
 @LAYERS
 def test_scale_of_an_input_is_off(model, monkeypatch, number, layer):
     plant_quantiser(monkeypatch, number, lambda layer: replace(
-        layer, input_scale=layer.input_scale * 1.5))
+        layer, input=replace(layer.input, scale=layer.input.scale * 1.5)))
     assert disagreement(model)[0] == layer
 
 

@@ -11,11 +11,12 @@ from zeroskip.sim.cases import random_layers
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Engine
-from zeroskip.sw.engines.eie.image import load_items
 from zeroskip.sw.engines.eie.lower import compile_layers
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.eie.records import load_items
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime.export_c import c_header
 
 
@@ -25,10 +26,10 @@ def core():
     layer = Int8Layer(
         name="fc", weight=rng.integers(-128, 128, (5, 12)).astype(np.int8),
         bias=rng.integers(-99, 99, 5), multiplier=np.full(5, 1 << 30, np.int32),
-        shift=np.full(5, 38, np.int32), activation="none", geometry=None, inputs=12, outputs=5,
-        input_scale=1.0, input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
+        shift=np.full(5, 38, np.int32), activation="none", geometry=None,
+        input=TensorType.of(12, np.int8, 1.0), output=TensorType.of(5, np.int8, 1.0))
     config = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16)
-    return TensorCorePart.packed(config, (layer, "dense"), batch=3)
+    return TensorCoreImage.packed(config, (layer, "dense"), batch=3)
 
 
 @pytest.fixture(scope="module")

@@ -263,7 +263,7 @@ def test_exact_weights_leave_half_a_step(tmp_path):
     (layer,) = compiled.reference
     bias = layer.bias + np.rint(0.2 * 2.0**layer.shift / layer.multiplier).astype(int)
     found = FloatModel(path, (replace(layer, bias=bias),)).compare(integers, None).disagreement
-    assert 0.5 < found.bound / layer.output_scale < 0.505
+    assert 0.5 < found.bound / layer.output.scale < 0.505
 
 
 # --- what is refused, what is said ---
@@ -338,8 +338,8 @@ def test_saturated_outputs_are_compared_at_the_end_of_the_range(gemm):
     path, compiled, x = gemm
     integers, _ = compiled.program.input.to_integer(x)
     (layer,) = compiled.reference
-    halved = replace(layer, output_scale=layer.output_scale / 2,
-                     shift=layer.shift - 1, output_zero_point=0)
+    halved = replace(layer, shift=layer.shift - 1, output=replace(
+        layer.output, scale=layer.output.scale / 2, zero_point=0))
     found = FloatModel(path, (halved,)).compare(integers, x)
     assert found.disagreement is None
     assert found.layers[0].outside > 0
@@ -401,6 +401,7 @@ def test_values_that_are_not_finite(tmp_path):
     x = np.float32([[1e-3, 1e-3], [0, 1e-3]])
     compiled = compile_network(read(path), x, SMALL)
     integers, _ = compiled.program.input.to_integer(x)
-    broken = tuple(replace(layer, input_scale=1e5) for layer in compiled.reference)
+    broken = tuple(replace(layer, input=replace(layer.input, scale=1e5))
+                   for layer in compiled.reference)
     with pytest.raises(BadInput, match="outputs that are not numbers"):
         FloatModel(path, broken).compare(integers, None)

@@ -14,14 +14,18 @@ from zeroskip.sw.engines.eie.layer import EIELayer
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.graph.im2col import Geometry
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import golden_network as network
 from zeroskip.sw.runtime.golden_network import Units
 
 
 def array(rows, columns, input_scale, output_scale, seed=0):
     rng = np.random.default_rng(seed)
-    return EIELayer("array", rng.integers(-50, 51, (rows, columns)).astype(np.int16),
-                          rng.integers(-99, 100, rows), 3, "relu", input_scale, output_scale)
+    return EIELayer(
+        name="array", activation="relu", shift=3,
+        weight=rng.integers(-50, 51, (rows, columns)).astype(np.int16),
+        bias=rng.integers(-99, 100, rows), input=TensorType.of(columns, np.int16, input_scale),
+        output=TensorType.of(rows, np.int16, output_scale))
 
 
 def core(rows, columns, seed=1, **fields):
@@ -30,8 +34,8 @@ def core(rows, columns, seed=1, **fields):
         "name": "core", "weight": rng.integers(-128, 128, (rows, columns)).astype(np.int8),
         "bias": rng.integers(-999, 999, rows), "multiplier": np.full(rows, 1 << 30, np.int32),
         "shift": np.full(rows, 36, np.int32), "activation": "none", "geometry": None,
-        "inputs": columns, "outputs": rows, "input_scale": 8.0, "input_zero_point": 5,
-        "output_scale": 0.25, "output_zero_point": -7, "raw": False} | fields)
+        "input": TensorType.of(columns, np.int8, 8.0, 5),
+        "output": TensorType.of(rows, np.int8, 0.25, -7)} | fields)
 
 
 def exactly(value, units):
@@ -68,8 +72,8 @@ def test_range_of_real_values():
 def test_layers_follow_one_another():
     """Array, core, array: each conversion by its own scale and zero point; sums at the end."""
     layers = (array(6, 7, 0.5, 2.0), core(5, 6), array(4, 5, 0.125, 1.0, seed=2),
-              core(3, 4, seed=3, raw=True, input_scale=1.0, output_scale=1.0,
-                   output_zero_point=0))
+              core(3, 4, seed=3, input=TensorType.of(4, np.int8, 1.0, 5),
+                   output=TensorType.of(3, np.int32, 1.0)))
     x = np.random.default_rng(4).integers(-99, 100, (9, 7)).astype(np.int16)
     found = list(network.run(layers, x))
     assert [each.layer for each in found] == list(layers)
@@ -93,7 +97,8 @@ def test_layers_follow_one_another():
 
 def test_equal_units_are_passed_on():
     """A scale whose quotients are inexact is not divided by."""
-    first = core(6, 6, output_scale=0.1, output_zero_point=5, input_scale=0.1)
+    same = TensorType.of(6, np.int8, 0.1, 5)
+    first = core(6, 6, input=same, output=same)
     second = replace(first, name="second")
     before, after = network.run((first, second), np.arange(6, dtype=np.int8)[None])
     assert after.x is before.y
@@ -102,7 +107,9 @@ def test_equal_units_are_passed_on():
 
 def test_a_convolution_between_arrays():
     geometry = Geometry((1, 2, 3), (2, 2), (1, 1), (0, 0, 0, 0), (1, 1))
-    layers = (array(6, 7, 1.0, 1.0), core(2, 4, geometry=geometry, inputs=6, outputs=4),
+    layers = (array(6, 7, 1.0, 1.0), core(
+        2, 4, geometry=geometry, input=TensorType.of(6, np.int8, 8.0, 5),
+        output=TensorType.of(4, np.int8, 0.25, -7)),
               array(3, 4, 1.0, 1.0))
     found = list(network.run(layers, np.ones((2, 7), np.int16)))
     assert [each.y.shape for each in found] == [(2, 6), (2, 4), (2, 3)]

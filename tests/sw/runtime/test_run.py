@@ -1,4 +1,4 @@
-"""A program of several parts: the host converts between them, and every engine agrees."""
+"""A program of several images: the host converts between them, and every engine agrees."""
 
 from dataclasses import replace
 
@@ -12,29 +12,31 @@ from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.eie import golden as eie
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.tensorcore import golden as golden_tensorcore
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.run import run_program
 from zeroskip.sw.runtime.verify import verify
 
 HALF = 0.5
-"""Scale between the parts: the second takes the first's outputs at half of their units."""
+"""Scale between the images: the second takes the first's outputs at half of their units."""
 
 
 @pytest.fixture
 def layers():
     rng = np.random.default_rng(12)
     first, second = random_layers(rng, (12, 9), 0.5), random_layers(rng, (9, 8, 5), 0.5)
-    return [replace(first[0], shift=2), replace(second[0], input_scale=HALF), second[1]]
+    return [replace(first[0], shift=2), replace(second[0], input=replace(
+        second[0].input, scale=HALF)), second[1]]
 
 
 @pytest.fixture
 def program(layers):
-    parts = (compile_layers(tuple(layers[:1]), EIEConfig(pes=2)),
+    images = (compile_layers(tuple(layers[:1]), EIEConfig(pes=2)),
              compile_layers(tuple(layers[1:]), EIEConfig(pes=3)))
-    return Program.chain(parts, tuple(layers))
+    return Program.chain(images, tuple(layers))
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def inputs():
 
 
 def by_hand(layers, inputs):
-    """Outputs of all layers, and how many values saturated between the parts."""
+    """Outputs of all layers, and how many values saturated between the images."""
     outputs, y = [], inputs
     for layer in layers:
         if layer is layers[1]:
@@ -71,26 +73,26 @@ def test_both_engines_give_what_the_layers_give(program, golden, layers, inputs)
         assert [result.inputs_saturated for result in results] == [0, saturated]
 
 
-def test_statistics_are_those_of_each_part(program, inputs):
+def test_statistics_are_those_of_each_image(program, inputs):
     first, second = run_program(program, backends.rtl("python"), inputs).results
     assert len(first.statistics.pe["useful"]) == 2
     assert len(second.statistics.pe["useful"]) == 3
     assert first.statistics.images == second.statistics.images == 4
 
 
-def test_progress_runs_over_all_parts(program, golden, inputs):
+def test_progress_runs_over_all_images(program, golden, inputs):
     seen = []
     run_program(program, golden, inputs, lambda *step: seen.append(step))
     assert seen == [(4, 8), (8, 8)]
 
 
-def test_verify_compares_all_parts(program, golden, inputs):
+def test_verify_compares_all_images(program, golden, inputs):
     verdict = verify(program, inputs, (golden, backends.rtl("python")))
     assert verdict.difference is None
     assert verdict.compared == 4 * (9 + 8 + 5)
 
 
-def test_verify_names_a_layer_of_the_second_part(program, golden, inputs):
+def test_verify_names_a_layer_of_the_second_image(program, golden, inputs):
     second = program.images[1]
     changed = replace(second, biases=second.biases + (1 << 20))
     broken = program.with_images(program.images[0], changed)
@@ -110,19 +112,18 @@ def core():
     weight = rng.integers(-128, 128, (6, 9)).astype(np.int8)
     bias = rng.integers(-999, 999, 6)
     common = {
-        "name": "core", "activation": "relu", "geometry": None, "inputs": 9, "outputs": 6,
-        "input_scale": 64.0, "input_zero_point": 5, "output_scale": 1.0,
-        "output_zero_point": -7, "raw": False,
+        "name": "core", "activation": "relu", "geometry": None,
+        "input": TensorType.of(9, np.int8, 64.0, 5), "output": TensorType.of(6, np.int8, 1.0, -7),
         "multiplier": rng.integers(1 << 24, 1 << 30, 6).astype(np.int32),
         "shift": np.full(6, 36, np.int32)}
     layer = Int8Layer(weight=weight, bias=bias, **common)
-    return TensorCorePart.packed(TensorCoreConfig(), (layer, "dense")), layer
+    return TensorCoreImage.packed(TensorCoreConfig(), (layer, "dense")), layer
 
 
 def test_int16_becomes_int8_between_the_machines(program, layers, core, inputs):
-    part, layer = core
+    image, layer = core
     integers = (*tuple(layers[:1]), layer)
-    both = Program.chain((program.images[0], part), integers)
+    both = Program.chain((program.images[0], image), integers)
     golden = GoldenBackend(both, integers)
     first, second = run_program(both, golden, inputs).results
     real = np.rint(first.outputs[0] / 64) + 5
@@ -134,18 +135,18 @@ def test_int16_becomes_int8_between_the_machines(program, layers, core, inputs):
 
 
 def test_difference_names_the_row_of_the_tile(core):
-    part, layer = core
+    image, layer = core
 
     class Wrong:
         """Gives an output of row 5 that is off by one."""
         name = "wrong"
 
-        def run(self, part, inputs, progress=None):
-            result = golden.run(part, inputs)
+        def run(self, image, inputs, progress=None):
+            result = golden.run(image, inputs)
             result.outputs[0][2, 5] += 1
             return result
 
-    program = Program.chain((part,), (layer,))
+    program = Program.chain((image,), (layer,))
     golden = GoldenBackend(program, (layer,))
     found = verify(program, np.ones((3, 9), np.int8), (golden, Wrong())).difference
     assert str(found).startswith("image 2, layer core, row 5 (tile row 1, cycle 0): ")

@@ -9,9 +9,9 @@ from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.verify import verify
 
 
-def compare(case, **images):
-    """The verdict on the case's program with these images replaced."""
-    program = case.program.with_images(replace(case.part, **images))
+def compare(case, **tensors):
+    """The verdict on the case's program with these tensors replaced."""
+    program = case.program.with_images(replace(case.image, **tensors))
     return verify(program, case.inputs, (case.golden, backends.rtl("python")))
 
 
@@ -29,13 +29,13 @@ def test_an_intact_program_is_equal(digits_like):
     ("biases", (0, 1), 9),
 ])
 def test_a_change_of_one_bit_is_found(digits_like, tensor, place, bit):
-    changed = getattr(digits_like.part, tensor).copy()
+    changed = getattr(digits_like.image, tensor).copy()
     changed[place] ^= 1 << bit
     verdict = compare(digits_like, **{tensor: changed})
     found = verdict.difference
     assert found is not None
-    number, layers = ["layer0", "layer1"].index(found.layer), digits_like.part.layers
-    order = digits_like.part.order[number * layers[0].slots:].tolist()
+    number, layers = ["layer0", "layer1"].index(found.layer), digits_like.image.layers
+    order = digits_like.image.order[number * layers[0].slots:].tolist()
     assert (found.unit, found.pe) == ("PE", order.index(found.row) % 4)
     assert found.cycle > 0
     assert found.values[0] != found.values[1]
@@ -44,7 +44,7 @@ def test_a_change_of_one_bit_is_found(digits_like, tensor, place, bit):
 
 
 def test_the_first_difference_is_the_earliest_image_and_layer(digits_like):
-    codebooks = digits_like.part.codebooks.copy()
+    codebooks = digits_like.image.codebooks.copy()
     codebooks[1] ^= 1
     found = compare(digits_like, codebooks=codebooks).difference
     assert (found.image, found.layer) == (0, "layer1")

@@ -33,9 +33,9 @@ def test_cycles_are_those_of_the_rtl_on_the_digits_network():
     one_shot = OneShot(digits.train_linear(train, 0), granularity("element"))
     cut, samples = one_shot(dict.fromkeys(one_shot.names, 0.12)), test.x[:4]
     config = CONFIGS["eie-4"]
-    (part,) = compile_network(cut, samples, config).program.images
-    inputs, _ = part.input.to_integer(samples)
-    run = backends.rtl("cxxrtl").run(part, inputs)
+    (image,) = compile_network(cut, samples, config).program.images
+    inputs, _ = image.input.to_integer(samples)
+    run = backends.rtl("cxxrtl").run(image, inputs)
     found = cost.cycles(config, samples)(cut)
     assert found == pytest.approx(run.statistics.cycles / len(samples), rel=0.01)
 
@@ -52,18 +52,18 @@ def test_layers_get_what_the_layer_before_gives(monkeypatch):
     """Rows are assigned to PEs; each layer's vector is in that order."""
     seen = []
 
-    def watched(_part, vector):
+    def watched(_image, vector):
         seen.append(vector)
         return 0
     monkeypatch.setattr(cost, "predict", watched)
     cut, config = network(0.3), zeroskip(4)
     cost.cycles(config, X)(cut)
     compiled = compile_network(cut, X, config)
-    (part,) = compiled.program.images
+    (image,) = compiled.program.images
     first = compiled.reference[0]
     sums = seen[0].astype(np.int64) @ first.weight.T + first.bias + (1 << first.shift >> 1)
     expected = np.clip(sums >> first.shift, 0, (1 << 15) - 1)
-    order = part.order[:part.layers[0].slots]
+    order = image.order[:image.layers[0].slots]
     assert not np.array_equal(order, np.arange(30))
     np.testing.assert_array_equal(seen[3], np.where(order >= 0, expected[order], 0))
     assert [len(vector) for vector in seen] == [20] * 3 + [len(order)] * 3

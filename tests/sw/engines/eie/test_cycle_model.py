@@ -50,7 +50,7 @@ def test_the_model_predicts_the_cycles_of_the_rtl(config, layer):
     np.testing.assert_array_equal(run.entries[:, 0], run.statistics.pe["useful"])
     np.testing.assert_array_equal(run.entries[:, 1], run.statistics.pe["padding"])
     cycles = run.statistics.cycles
-    assert abs(run.model_cycles - cycles) <= max(2 * len(run.part.segments), 0.01 * cycles)
+    assert abs(run.model_cycles - cycles) <= max(2 * len(run.image.segments), 0.01 * cycles)
 
 
 def work(config, columns):
@@ -58,8 +58,8 @@ def work(config, columns):
     indices = np.zeros((600, len(columns)), np.uint8)
     for column, rows in enumerate(columns):
         indices[rows, column] = 3
-    part = compile_layers((fixed_layer(indices),), config)
-    (found,) = cycle_model.work(part, np.arange(len(columns)))
+    image = compile_layers((fixed_layer(indices),), config)
+    (found,) = cycle_model.work(image, np.arange(len(columns)))
     return found
 
 
@@ -92,11 +92,11 @@ def test_a_row_with_an_escape_alone_is_walked_for_nothing(first, second, rows, l
 def test_a_grouped_layer_counts_a_column_in_its_group_only():
     config = zeroskip(8, groups=4)
     indices = random_indices("random", (64, 64), 0.05)
-    part = compile_layers((fixed_layer(indices),), config)
-    assert part.layers[0].grouped
+    image = compile_layers((fixed_layer(indices),), config)
+    assert image.layers[0].grouped
     vector = np.zeros(64, np.int16)
     vector[13] = 1      # cluster 1, slot 6: group 2
-    (found,) = cycle_model.work(part, vector)
+    (found,) = cycle_model.work(image, vector)
     entries = found.entries(config)
     assert entries[:, 0].sum() == np.count_nonzero(indices[:, 13])
     assert not entries[[0, 1, 2, 3, 6, 7]].any()

@@ -10,18 +10,22 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig, paper
 from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.lower import compile_layers, cut, deepened
 from zeroskip.sw.engines.eie.pack import Packed, unpack, width
-from zeroskip.sw.engines.eie.quantize import FixedLayer
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.types import TensorType
 
 
 def layer(indices, name="fc", codebook=None, bias=None, shift=4, activation="none"):
     indices = np.asarray(indices, np.uint8)
     codebook = [7 * v - 50 if v else 0 for v in range(16)] if codebook is None else codebook
     bias = np.arange(len(indices)) - 2 if bias is None else bias
-    return FixedLayer(name, indices, np.array(codebook, np.int16), np.array(bias, np.int64),
-                      shift, activation, 0.5, 0.25)
+    outputs, inputs = indices.shape
+    return FixedLayer(
+        name=name, activation=activation, indices=indices, codebook=np.array(codebook, np.int16),
+        bias=np.array(bias, np.int64), shift=shift, input=TensorType.of(inputs, np.int16, 0.25),
+        output=TensorType.of(outputs, np.int16, 0.25))
 
 
 def random_layer(outputs, inputs, seed, density=0.4, **fields):
@@ -81,13 +85,13 @@ def columns_of(config, segment, pe, begin):
             yield j, j % clusters + clusters * (slot // groups)
 
 
-def walk(part):
-    """Of every layer what the images say: weight at every physical row and column, bias of every
+def read_back(image):
+    """Of every layer what the memories say: weight at every physical row and column, bias of every
     physical row, and shift and ReLU."""
-    config, clusters = part.config, part.config.pes // part.config.groups
+    config, clusters = image.config, image.config.pes // image.config.groups
     layers, weight, begin, bias, passes = [], {}, 0, 0, []
-    pointers = part.pointers.tolist()
-    for s in part.segments:
+    pointers = image.pointers.tolist()
+    for s in image.segments:
         owners = clusters if s.grouped else config.pes
         assert bool(s.begin) == (s.destination not in passes)
         passes.append(s.destination)
@@ -95,42 +99,42 @@ def walk(part):
         for pe in range(config.pes):
             for j, column in columns_of(config, s, pe, begin):
                 start, stop = span(config, pointers[pe], s, column)
-                for row, value in decode(part.entries[pe, start:stop].tolist(), config.escapes):
+                for row, value in decode(image.entries[pe, start:stop].tolist(), config.escapes):
                     if value:
                         assert row < config.acc_depth
                         place = (s.destination + row) * owners + pe % owners, j
                         assert place not in weight
-                        weight[place] = int(part.codebooks[s.codebook, value])
+                        weight[place] = int(image.codebooks[s.codebook, value])
         begin = s.limit
         if not s.swap:
             assert (s.bias, s.shift, s.relu, s.outputs, s.last) == (0, 0, 0, 0, 0)
             continue
         assert s.bias == bias
-        slots = part.layers[len(layers)].slots
-        layers.append((weight, [int(part.biases[p % clusters, bias + p // clusters])
+        slots = image.layers[len(layers)].slots
+        layers.append((weight, [int(image.biases[p % clusters, bias + p // clusters])
                                 for p in range(slots)], (s.shift, s.relu)))
         bias += -(-slots // clusters)
-        assert [t.clear for t in part.segments if t.codebook == s.codebook] == [
+        assert [t.clear for t in image.segments if t.codebook == s.codebook] == [
             int(destination == passes[-1]) for destination in passes]
         weight, begin, passes = {}, 0, []
-    assert bias == part.biases.shape[1]
+    assert bias == image.biases.shape[1]
     return layers
 
 
-def orders(part):
+def orders(image):
     """The order of every layer."""
-    ends = np.cumsum([each.slots for each in part.layers])
-    assert len(part.order) == ends[-1]
-    return np.split(part.order, ends[:-1])
+    ends = np.cumsum([each.slots for each in image.layers])
+    assert len(image.order) == ends[-1]
+    return np.split(image.order, ends[:-1])
 
 
-def check(part, layers):
-    """The images hold these layers, and nothing else but zeros; the part checks itself."""
-    part.check()
-    found = walk(part)
+def check(image, layers):
+    """The images hold these layers, and nothing else but zeros; the image checks itself."""
+    image.check()
+    found = read_back(image)
     assert len(found) == len(layers)
     columns = np.arange(layers[0].indices.shape[1])
-    for (weight, bias, facts), order, expected in zip(found, orders(part), layers, strict=True):
+    for (weight, bias, facts), order, expected in zip(found, orders(image), layers, strict=True):
         dense = np.zeros(expected.weight.shape, np.int64)
         for (i, j), value in weight.items():
             assert order[i] >= 0
@@ -191,17 +195,17 @@ def test_images_of_any_array_give_the_layers(clusters, groups, escapes, counts, 
         pes=clusters * groups, groups=groups, escapes=escapes, counts=counts,
         acc_depth=acc_depth, block=block))
     layers = network(*widths, density=density)
-    part = compile_layers(layers, config, balance=balance)
-    check(cut(part), layers)
-    cut(part).traced().check()
+    image = compile_layers(layers, config, balance=balance)
+    check(cut(image), layers)
+    cut(image).traced().check()
 
 
 def test_all_zero_matrix():
     layers = (layer(np.zeros((7, 5)), bias=range(7)),)
-    part = compile_layers(layers, SMALL)
-    assert part.entries.shape == (3, 0)
-    assert part.layers[0].balanced == 0
-    check(part, layers)
+    image = compile_layers(layers, SMALL)
+    assert image.entries.shape == (3, 0)
+    assert image.layers[0].balanced == 0
+    check(image, layers)
 
 
 def test_all_zero_matrix_between_others():
@@ -224,10 +228,10 @@ def test_long_gaps(escapes, entries, padding):
     indices[[0, 16, 33, 69], 0] = 1, 2, 3, 4
     indices[69, 1] = 5
     layers = (layer(indices),)
-    part = compile_layers(layers, EIEConfig(pes=1, act_depth=70, acc_depth=70, bias_depth=70,
+    image = compile_layers(layers, EIEConfig(pes=1, act_depth=70, acc_depth=70, bias_depth=70,
                                             escapes=escapes))
-    assert (part.layers[0].entries, part.layers[0].padding) == (entries, padding)
-    check(part, layers)
+    assert (image.layers[0].entries, image.layers[0].padding) == (entries, padding)
+    check(image, layers)
 
 
 def test_escape_in_one_row_of_the_memory_behind_another_layer():
@@ -235,25 +239,25 @@ def test_escape_in_one_row_of_the_memory_behind_another_layer():
     first, second = np.zeros((4, 4)), np.zeros((40, 4))
     first[:3, 0] = second[:3, 0] = second[0, 1] = second[30, 2] = 1
     layers = (layer(first), layer(second))
-    part = compile_layers(layers, EIEConfig(pes=1), balance=False)
-    assert [(info.entries, info.padding) for info in part.layers] == [(3, 0), (7, 2)]
-    check(part, layers)
+    image = compile_layers(layers, EIEConfig(pes=1), balance=False)
+    assert [(info.entries, info.padding) for info in image.layers] == [(3, 0), (7, 2)]
+    check(image, layers)
 
 
-def unpacked(part, number):
+def unpacked(image, number):
     """Indices of a layer at their physical places, by the independent unpacker, pass by pass."""
-    config, info = part.config, part.layers[number]
+    config, info = image.config, image.layers[number]
     owners = config.clusters if info.grouped else config.pes
-    columns, found = part.columns(number), []
-    for s in part.segments:
+    columns, found = image.columns(number), []
+    for s in image.segments:
         if s.codebook != number or not s.begin:
             continue
-        starts, stops = part.spans(s)
+        starts, stops = image.spans(s)
         base = starts[:, :1]
         rows = min(config.acc_depth * owners, info.slots - s.destination * owners)
         packed = Packed(
             tuple(own[first:stop] for own, first, stop in zip(
-                part.entries, starts[:, 0], stops[:, -1], strict=True)),
+                image.entries, starts[:, 0], stops[:, -1], strict=True)),
             np.concatenate([starts - base, stops[:, -1:] - base], axis=1), rows, columns,
             config.groups if info.grouped else 1, config.escapes)
         found.append(unpack(packed))
@@ -265,9 +269,9 @@ def unpacked(part, number):
     replace(GROUPED, acc_depth=2), paper(3, acc_depth=2), EIEConfig(pes=3, act_depth=20)])
 def test_unpack_gives_the_indices(config):
     layers = network(12, 20, 13)
-    part, columns = compile_layers(layers, config), np.arange(12)
-    for number, (expected, order) in enumerate(zip(layers, orders(part), strict=True)):
-        found = unpacked(part, number)
+    image, columns = compile_layers(layers, config), np.arange(12)
+    for number, (expected, order) in enumerate(zip(layers, orders(image), strict=True)):
+        found = unpacked(image, number)
         held, live = np.flatnonzero(order >= 0), np.flatnonzero(columns >= 0)
         assert np.count_nonzero(found) == np.count_nonzero(expected.indices)
         assert np.array_equal(found[np.ix_(held, live)],
@@ -279,19 +283,19 @@ def test_unpack_gives_the_indices(config):
 
 def test_rows_in_turn():
     layers = network(20, 15, 9)
-    part = compile_layers(layers, SMALL, balance=False)
-    assert [order.tolist() for order in orders(part)] == [list(range(15)), list(range(9))]
+    image = compile_layers(layers, SMALL, balance=False)
+    assert [order.tolist() for order in orders(image)] == [list(range(15)), list(range(9))]
 
 
 def test_assigned_rows_fill_whole_words():
-    part = compile_layers(network(20, 14, 10), SMALL)
-    assert [each.slots for each in part.layers] == [15, 12]
-    assert [np.count_nonzero(order < 0) for order in orders(part)] == [1, 2]
+    image = compile_layers(network(20, 14, 10), SMALL)
+    assert [each.slots for each in image.layers] == [15, 12]
+    assert [np.count_nonzero(order < 0) for order in orders(image)] == [1, 2]
 
 
-def work(part):
-    """Bytes of each PE in the only pass of a part."""
-    starts, stops = part.spans(part.segments[0])
+def work(image):
+    """Bytes of each PE in the only pass of an image."""
+    starts, stops = image.spans(image.segments[0])
     return stops[:, -1] - starts[:, 0]
 
 
@@ -304,8 +308,8 @@ def test_assigned_rows_give_equal_work():
 
 def test_each_pass_is_assigned_for_itself():
     """The first four rows are the first pass, however heavy."""
-    part = compile_layers((layer(np.tri(8)),), EIEConfig(pes=2, acc_depth=2))
-    assert [sorted(part.order[at:at + 4].tolist()) for at in (0, 4)] == [
+    image = compile_layers((layer(np.tri(8)),), EIEConfig(pes=2, acc_depth=2))
+    assert [sorted(image.order[at:at + 4].tolist()) for at in (0, 4)] == [
         [0, 1, 2, 3], [4, 5, 6, 7]]
 
 
@@ -314,9 +318,9 @@ def test_grouped_below_two_entries_per_pe_and_column(weights, grouped):
     indices = np.zeros((64, 4))
     indices[:weights, 1] = 1
     config = EIEConfig(pes=8, groups=2)
-    part = compile_layers((layer(indices),), config, balance=False)
-    assert (part.layers[0].nonzeros, part.layers[0].grouped) == (weights, grouped)
-    assert part.segments[0].grouped == grouped
+    image = compile_layers((layer(indices),), config, balance=False)
+    assert (image.layers[0].nonzeros, image.layers[0].grouped) == (weights, grouped)
+    assert image.segments[0].grouped == grouped
     ungrouped = compile_layers((layer(indices),), replace(config, groups=1), balance=False)
     assert ungrouped.layers[0].grouped == 0
 
@@ -329,9 +333,9 @@ def test_rows_of_a_grouped_layer_are_assigned_by_groups():
         own = [j for j in range(64) if j // 2 % 2 == group]
         for row in range(4):
             indices[2 * row + group, own[8 * row:8 * row + 8]] = 1
-    part = compile_layers((layer(indices),), EIEConfig(pes=4, groups=2))
-    assert part.layers[0].grouped == 1
-    assert work(part).tolist() == [16, 16, 16, 16]
+    image = compile_layers((layer(indices),), EIEConfig(pes=4, groups=2))
+    assert image.layers[0].grouped == 1
+    assert work(image).tolist() == [16, 16, 16, 16]
 
 
 # --- bank-balanced layers ---
@@ -354,13 +358,14 @@ BANKS = EIEConfig(pes=4, act_depth=16)
 def test_bank_balanced_layer(counts):
     """Four rows of each column in every PE: no directory, no assignment."""
     layers = (layer(banked(64, 20, 4, 4)),)
-    part = compile_layers(layers, replace(BANKS, counts=counts, act_depth=64))
-    (info,) = part.layers
+    image = compile_layers(layers, replace(BANKS, counts=counts, act_depth=64))
+    (info,) = image.layers
     assert (info.balanced, info.stride, info.entries, info.padding) == (1, 4, 4 * 20 * 4, 0)
-    assert part.pointers.shape == (4, 0)
-    assert part.order.tolist() == list(range(64))
-    assert (part.segments[0].balanced, part.segments[0].stride, part.segments[0].first) == (1, 4, 0)
-    check(part, layers)
+    assert image.pointers.shape == (4, 0)
+    assert image.order.tolist() == list(range(64))
+    segment = image.segments[0]
+    assert (segment.balanced, segment.stride, segment.first) == (1, 4, 0)
+    check(image, layers)
 
 
 @pytest.mark.parametrize("counts", [True, False])
@@ -370,34 +375,34 @@ def test_bank_balanced_layers_come_behind_all_others(counts):
     layers = (layer(banked(16, 20, 4, 2), "a", activation="relu"),
               random_layer(12, 16, 1, name="b"), layer(banked(16, 12, 4, 3), "c"),
               random_layer(9, 16, 2, name="d"))
-    part = compile_layers(layers, replace(BANKS, counts=counts))
-    assert [each.balanced for each in part.layers] == [1, 0, 1, 0]
-    a, b, c, d = part.segments
-    ends = part.spans(d)[1][:, -1]
+    image = compile_layers(layers, replace(BANKS, counts=counts))
+    assert [each.balanced for each in image.layers] == [1, 0, 1, 0]
+    a, b, c, d = image.segments
+    ends = image.spans(d)[1][:, -1]
     assert len(set(ends.tolist())) > 1
     assert (a.first, c.first) == (ends.max(), ends.max() + 20 * a.stride)
     assert (b.first, d.first) == (0, 16)    # a word of counts, or sixteen pointers
-    assert not any(part.entries[pe, end:a.first].any() for pe, end in enumerate(ends))
-    check(part, layers)
+    assert not any(image.entries[pe, end:a.first].any() for pe, end in enumerate(ends))
+    check(image, layers)
 
 
 def test_bank_balanced_layer_behind_holes():
     """The columns of holes are stored too, as zero bytes."""
     layers = (random_layer(30, 16, 3), layer(banked(16, 30, 4, 2)))
-    part = compile_layers(layers, BANKS)
-    assert [each.slots for each in part.layers] == [32, 16]
-    assert [each.balanced for each in part.layers] == [0, 1]
-    assert part.layers[1].entries == 32 * 2 * 4
-    assert part.layers[1].padding == 2 * 2 * 4
-    check(part, layers)
+    image = compile_layers(layers, BANKS)
+    assert [each.slots for each in image.layers] == [32, 16]
+    assert [each.balanced for each in image.layers] == [0, 1]
+    assert image.layers[1].entries == 32 * 2 * 4
+    assert image.layers[1].padding == 2 * 2 * 4
+    check(image, layers)
 
 
 def test_bank_balanced_layer_in_passes():
     layers = (layer(np.full((16, 20), 5)),)
-    part = compile_layers(layers, replace(BANKS, acc_depth=2))
-    assert part.layers[0].balanced == 1
-    assert [s.first for s in part.segments] == [0, 40]
-    check(part, layers)
+    image = compile_layers(layers, replace(BANKS, acc_depth=2))
+    assert image.layers[0].balanced == 1
+    assert [s.first for s in image.segments] == [0, 40]
+    check(image, layers)
 
 
 def with_holes(holes):
@@ -413,32 +418,32 @@ def test_balanced_only_where_that_takes_no_more_bits(counts, holes, balanced):
     """A word of counts takes 64 bits and an address of 5. In two PEs that is more than 17 bytes
     and less than 18; twelve pointers of 5 bits each are as much as 15 bytes."""
     layers = (layer(with_holes(holes)),)
-    part = compile_layers(layers, EIEConfig(pes=2, counts=counts))
-    assert part.layers[0].balanced == balanced
-    assert part.layers[0].padding == holes * balanced
-    check(part, layers)
+    image = compile_layers(layers, EIEConfig(pes=2, counts=counts))
+    assert image.layers[0].balanced == balanced
+    assert image.layers[0].padding == holes * balanced
+    check(image, layers)
 
 
 def test_every_pass_of_a_layer_that_is_not_balanced_would_have_a_directory():
     layers = (layer(np.tile(with_holes(17), (3, 1))),)
-    part = compile_layers(layers, EIEConfig(pes=2, acc_depth=3))
-    assert (part.layers[0].balanced, len(part.segments)) == (1, 3)
-    check(part, layers)
+    image = compile_layers(layers, EIEConfig(pes=2, acc_depth=3))
+    assert (image.layers[0].balanced, len(image.segments)) == (1, 3)
+    check(image, layers)
 
 
 @pytest.mark.parametrize(("rows", "balanced"), [(63, 1), (64, 0)])
 def test_balanced_only_up_to_63_bytes(rows, balanced):
-    part = compile_layers((layer(np.full((rows, 3), 5)),), EIEConfig(pes=1, act_depth=64))
-    assert part.layers[0].balanced == balanced
-    assert part.layers[0].stride == (63 if balanced else 2)
+    image = compile_layers((layer(np.full((rows, 3), 5)),), EIEConfig(pes=1, act_depth=64))
+    assert image.layers[0].balanced == balanced
+    assert image.layers[0].stride == (63 if balanced else 2)
 
 
 def test_never_balanced_without_escapes():
     """Zero bytes would be entries."""
     for counts in (True, False):
-        part = compile_layers((layer(np.full((16, 20), 5)),),
+        image = compile_layers((layer(np.full((16, 20), 5)),),
                               replace(BANKS, escapes=False, counts=counts))
-        assert part.layers[0].balanced == 0
+        assert image.layers[0].balanced == 0
 
 
 def test_balanced_does_not_depend_on_the_memories():
@@ -455,9 +460,9 @@ def test_nibbles_of_a_layer(longest, stride):
     indices = np.zeros((longest + 9, 3))
     indices[9:, 1] = 3
     layers = (layer(indices, bias=np.zeros(longest + 9)),)
-    part = compile_layers(layers, EIEConfig(pes=1, act_depth=512, acc_depth=512, bias_depth=512))
-    assert part.layers[0].stride == stride
-    check(part, layers)
+    image = compile_layers(layers, EIEConfig(pes=1, act_depth=512, acc_depth=512, bias_depth=512))
+    assert image.layers[0].stride == stride
+    check(image, layers)
 
 
 def test_a_column_too_long_for_a_count():
@@ -470,11 +475,11 @@ def test_a_column_too_long_for_a_count():
 # --- segments and facts ---
 
 def test_segments_of_passes_and_blocks():
-    part = compile_layers((layer(np.eye(5), shift=3),),
+    image = compile_layers((layer(np.eye(5), shift=3),),
                           EIEConfig(pes=2, acc_depth=2, block=2), balance=False)
     common = {"stride": 1, "balanced": 0, "grouped": 0, "codebook": 0, "bias": 0, "shift": 0,
               "relu": 0, "swap": 0, "outputs": 0, "last": 0}
-    assert [vars(segment) for segment in part.segments] == [
+    assert [vars(segment) for segment in image.segments] == [
         common | {"first": 0, "begin": 1, "limit": 4, "clear": 0, "destination": 0},
         common | {"first": 0, "begin": 0, "limit": 5, "clear": 0, "destination": 0},
         common | {"first": 16, "begin": 1, "limit": 4, "clear": 1, "destination": 2},
@@ -485,11 +490,11 @@ def test_segments_of_passes_and_blocks():
 def test_segments_of_two_layers_in_groups():
     layers = (random_layer(9, 33, 0, density=0.2, name="a", activation="relu", shift=2),
               random_layer(6, 9, 1, density=0.2, name="b", shift=5))
-    part = compile_layers(layers, replace(GROUPED, acc_depth=2, block=3), balance=False)
+    image = compile_layers(layers, replace(GROUPED, acc_depth=2, block=3), balance=False)
     common = {"stride": 1, "balanced": 0, "grouped": 1, "bias": 0, "shift": 0, "relu": 0,
               "swap": 0, "outputs": 0, "last": 0}
     # Of 33 inputs, PEs 0 to 3 take 17: two words; rows 0 to 7 of the first layer are one pass.
-    assert [vars(segment) for segment in part.segments] == [
+    assert [vars(segment) for segment in image.segments] == [
         common | {"first": 0, "begin": 1, "limit": 24, "clear": 0, "destination": 0,
                   "codebook": 0},
         common | {"first": 0, "begin": 0, "limit": 33, "clear": 0, "destination": 0,
@@ -504,16 +509,16 @@ def test_segments_of_two_layers_in_groups():
 
 def test_each_layer_has_its_own_codebook():
     layers = network(6, 5, 4)
-    part = compile_layers(layers, SMALL)
-    assert np.array_equal(part.codebooks, [each.codebook for each in layers])
-    assert [segment.codebook for segment in part.segments] == [0, 1]
+    image = compile_layers(layers, SMALL)
+    assert np.array_equal(image.codebooks, [each.codebook for each in layers])
+    assert [segment.codebook for segment in image.segments] == [0, 1]
 
 
 def test_facts_of_the_layers():
     layers = network(20, 15, 9)
     first, second = compile_layers(layers, SMALL).layers
     assert (first.name, first.inputs, first.outputs, first.activation) == ("fc0", 20, 15, "relu")
-    assert (second.inputs, second.outputs, second.output_scale) == (15, 9, 0.25)
+    assert (second.inputs, second.outputs, second.output.scale) == (15, 9, 0.25)
     for found, expected in zip((first, second), layers, strict=True):
         assert found.nonzeros == np.count_nonzero(expected.indices)
         assert found.entries == found.nonzeros + found.padding
@@ -522,17 +527,17 @@ def test_facts_of_the_layers():
 def test_a_word_of_the_directory_starts_each_pass():
     """Seventeen columns take two words of counts, and so do the next ones."""
     layers = network(17, 12, density=0.5)
-    part = compile_layers(layers, EIEConfig(pes=2, acc_depth=3))
-    assert [s.first for s in part.segments] == [0, 32]
-    assert part.pointers.shape == (2, 3 * 4)
+    image = compile_layers(layers, EIEConfig(pes=2, acc_depth=3))
+    assert [s.first for s in image.segments] == [0, 32]
+    assert image.pointers.shape == (2, 3 * 4)
 
 
 @pytest.mark.parametrize("inputs", [1, 3, 8, 9, 13])
 def test_width_of_a_group_in_the_directory(inputs):
     layers = (random_layer(5, inputs, 0, density=0.2),)
-    part = compile_layers(layers, replace(GROUPED, counts=False))
-    assert part.pointers.shape == (8, width(inputs, 8, 2) + 1)
-    check(part, layers)
+    image = compile_layers(layers, replace(GROUPED, counts=False))
+    assert image.pointers.shape == (8, width(inputs, 8, 2) + 1)
+    check(image, layers)
 
 
 # --- memories ---
@@ -612,16 +617,16 @@ def test_deepened_keeps_what_the_mode_is():
     (deepened(replace(TIGHT, counts=False)), {"pointers": 34}),
 ])
 def test_cut_is_just_deep_enough(config, sizes):
-    part = cut(compile_layers(PAIR, config))
-    assert part.config == replace(TIGHT, counts=config.counts, **sizes)
-    check(part, PAIR)
+    image = cut(compile_layers(PAIR, config))
+    assert image.config == replace(TIGHT, counts=config.counts, **sizes)
+    check(image, PAIR)
 
 
 def test_cut_of_a_layer_without_a_directory():
-    part = cut(compile_layers((layer(np.ones((4, 4))),), EIEConfig(pes=4)))
-    assert part.pointers.shape == (4, 0)
-    assert (part.config.pointers, part.config.act_depth, part.config.descriptors) == (16, 2, 2)
-    part.check()
+    image = cut(compile_layers((layer(np.ones((4, 4))),), EIEConfig(pes=4)))
+    assert image.pointers.shape == (4, 0)
+    assert (image.config.pointers, image.config.act_depth, image.config.descriptors) == (16, 2, 2)
+    image.check()
 
 
 # --- overflow ---
@@ -673,9 +678,9 @@ def test_addresses_beyond_65535(tmp_path, counts):
     config = EIEConfig(pes=1, weight_rows=16384, act_depth=300, acc_depth=300, bias_depth=300,
                        block=300, counts=counts, pointers=2048)
     save(layers, config, tmp_path / "large.zsk")
-    (part,) = Program.load(tmp_path / "large.zsk").images
-    assert part.spans(part.segments[0])[1].max() == 90_000
-    check(part, layers)
+    (image,) = Program.load(tmp_path / "large.zsk").images
+    assert image.spans(image.segments[0])[1].max() == 90_000
+    check(image, layers)
 
 
 @pytest.mark.parametrize("counts", [True, False])
@@ -686,17 +691,17 @@ def test_columns_beyond_65535(tmp_path, counts):
     layers = (layer(indices),)
     config = EIEConfig(pes=1, pointers=70_016, act_depth=70_000, block=70_000, counts=counts)
     save(layers, config, tmp_path / "wide.zsk")
-    (part,) = Program.load(tmp_path / "wide.zsk").images
-    assert part.segments[0].limit == 70_000
-    assert part.spans(part.segments[0])[1][0, -2:].tolist() == [70, 71]
-    check(part, layers)
+    (image,) = Program.load(tmp_path / "wide.zsk").images
+    assert image.segments[0].limit == 70_000
+    assert image.spans(image.segments[0])[1][0, -2:].tolist() == [70, 71]
+    check(image, layers)
 
 
 @pytest.mark.parametrize("name", ["eie-64", "eie-paper-64"])
 def test_array_of_64_holds_32_layers(name):
     layers = (random_layer(70, 70, seed=0, activation="relu"),) * 33
-    part = compile_layers(layers[:32], CONFIGS[name])
-    assert part.codebooks.shape == (32, 16)
-    assert len(part.segments) >= 32
+    image = compile_layers(layers[:32], CONFIGS[name])
+    assert image.codebooks.shape == (32, 16)
+    assert len(image.segments) >= 32
     with pytest.raises(BadInput, match=r"33 codebooks \(it has 32\)"):
         compile_layers(layers, CONFIGS[name])

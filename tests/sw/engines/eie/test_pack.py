@@ -306,7 +306,7 @@ def test_unpack_refuses_starts_of_another_shape(escapes):
         unpack(dataclasses.replace(packed, starts=packed.starts[:, :3]))
 
 
-def walked(column, rows, escapes):
+def decoded(column, rows, escapes):
     """A column of one PE byte by byte, as the array does; None where it leaves its rows."""
     dense, row, escaped = [0] * rows, 0, False
     while escapes and column and not column[-1]:
@@ -330,7 +330,8 @@ def test_unpack_reads_any_bytes_as_the_machine_does(escapes):
         lengths = rng.integers(0, 7, 3)
         own = rng.choice([0x00, 0xF0, 0x10, 0x01, 0x23], lengths.sum()).astype(np.uint8)
         starts = np.append(0, np.cumsum(lengths))
-        expected = [walked(own[a:b].tolist(), rows, escapes) for a, b in itertools.pairwise(starts)]
+        expected = [decoded(own[a:b].tolist(), rows, escapes)
+                    for a, b in itertools.pairwise(starts)]
         packed = Packed((own,), starts[None].astype(np.uint32), rows, 3, 1, escapes)
         if None in expected:
             refused += 1

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.sw.engines.eie import golden as eie
-from zeroskip.sw.engines.eie.quantize import FixedLayer, bound, prove, quantize
+from zeroskip.sw.engines.eie.layer import FixedLayer
+from zeroskip.sw.engines.eie.quantize import bound, prove, quantize
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
 from zeroskip.sw.graph.types import TensorType
@@ -41,11 +42,11 @@ def with_shared_weights(network):
     return Network(tuple(map(layer, network.layers)))
 
 
-def run(fixed, x):
+def run(layers, x):
     """Integer outputs of every layer, and how many values saturated."""
-    x, saturated = fixed.layers[0].input.to_integer(x.reshape(len(x), -1))
+    x, saturated = layers[0].input.to_integer(x.reshape(len(x), -1))
     outputs = []
-    for layer in fixed.layers:
+    for layer in layers:
         x, count = eie.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
         outputs.append(x)
         saturated += count
@@ -130,53 +131,55 @@ def test_to_integer_refuses_nan():
 
 def test_weight_is_the_codebook_looked_up():
     codebook = np.arange(16, dtype=np.int16) * -7
-    layer = FixedLayer("fc", np.array([[0, 3], [15, 1]], np.uint8), codebook,
-                       np.zeros(2, np.int64), 0, "none", 1.0, 1.0)
+    layer = FixedLayer(
+        name="fc", activation="none", indices=np.array([[0, 3], [15, 1]], np.uint8),
+        codebook=codebook, bias=np.zeros(2, np.int64), shift=0,
+        input=TensorType.of(2, np.int16, 1.0), output=TensorType.of(2, np.int16, 1.0))
     assert layer.weight.tolist() == [[0, -21], [-105, -7]]
     assert layer.weight.dtype == np.int16
 
 
 def test_integers_follow_the_float_network_of_shared_weights(network, calibration):
-    fixed = quantize(network, calibration)
-    outputs, saturated = run(fixed, calibration)
+    layers, _ = quantize(network, calibration)
+    outputs, saturated = run(layers, calibration)
     assert saturated == 0
     floats = with_shared_weights(network).forward(calibration)
-    for y, layer, expected in zip(outputs, fixed.layers, floats, strict=True):
-        error = y * layer.output_scale - expected
+    for y, layer, expected in zip(outputs, layers, floats, strict=True):
+        error = y * layer.output.scale - expected
         assert np.abs(error).max() < 2e-3 * np.abs(expected).max()
 
 
 def test_scales_and_shapes(network, calibration):
-    fixed = quantize(network, calibration)
-    assert fixed.input_scale == pytest.approx(np.abs(calibration).max() / 32767)
-    scale = fixed.input_scale
-    for layer, source, report in zip(fixed.layers, network.layers, fixed.report, strict=True):
+    layers, reports = quantize(network, calibration)
+    assert layers[0].input.scale == pytest.approx(np.abs(calibration).max() / 32767)
+    scale = layers[0].input.scale
+    for layer, source, report in zip(layers, network.layers, reports, strict=True):
         assert (layer.name, layer.activation) == (source.name, source.activation)
         assert (layer.indices.dtype, layer.codebook.dtype, layer.bias.dtype) == (
             np.uint8, np.int16, np.int64)
         assert layer.indices.shape == source.weight.shape
         assert layer.codebook.shape == (16,)
         assert layer.codebook[0] == 0
-        assert layer.input_scale == scale
-        scale = layer.output_scale
-        unit = report.weight_scale * report.input_scale
-        assert layer.output_scale == pytest.approx(unit * 2**layer.shift)
+        assert layer.input.scale == scale
+        scale = layer.output.scale
+        unit = report.weight_scale * layer.input.scale
+        assert layer.output.scale == pytest.approx(unit * 2**layer.shift)
         assert np.abs(layer.bias * unit - source.bias).max() <= unit * 0.500001
 
 
 @pytest.mark.parametrize("width", [28, 32, 48])
 def test_output_range_is_fully_used(network, calibration, width):
     """The calibrated maximum lands within int16, less the headroom of 1.1."""
-    fixed = quantize(network, calibration, width)
-    for layer, y in zip(fixed.layers, network.forward(calibration), strict=True):
-        assert np.abs(y).max() / layer.output_scale == pytest.approx(32767 / 1.1, rel=1e-6)
+    layers, _ = quantize(network, calibration, width)
+    for layer, y in zip(layers, network.forward(calibration), strict=True):
+        assert np.abs(y).max() / layer.output.scale == pytest.approx(32767 / 1.1, rel=1e-6)
 
 
 @pytest.mark.parametrize("width", [24, 28, 32, 48])
 def test_every_layer_is_proven_and_uses_codebook_or_accumulator(network, calibration, width):
     """A scale twice as fine would leave the codebook's or the accumulator's range."""
-    fixed, low = quantize(network, calibration, width), -32768
-    for layer, report in zip(fixed.layers, fixed.report, strict=True):
+    (layers, reports), low = quantize(network, calibration, width), -32768
+    for layer, report in zip(layers, reports, strict=True):
         prove(layer.name, layer.weight, layer.bias, layer.shift, low, 32767, width)
         lowest, highest = bound(layer.weight, layer.bias, layer.shift, low, 32767)
         assert report.bound == max(int(highest.max()) / (2 ** (width - 1) - 1),
@@ -190,11 +193,11 @@ def test_what_a_negative_sum_takes_of_the_accumulator():
     layer = Linear("fc", -np.ones((1, 3), np.float32), np.zeros(1, np.float32), "relu")
     chain = Network((Linear("in", np.ones((3, 3), np.float32), np.zeros(3, np.float32), "relu"),
                      layer))
-    fixed = quantize(chain, np.ones((2, 3), np.float32), 24)
-    lowest, highest = bound(fixed.layers[1].weight, fixed.layers[1].bias, fixed.layers[1].shift,
+    layers, reports = quantize(chain, np.ones((2, 3), np.float32), 24)
+    lowest, highest = bound(layers[1].weight, layers[1].bias, layers[1].shift,
                             0, 32767)
     assert int(highest.max()) < -int(lowest.min())
-    assert fixed.report[1].bound == -int(lowest.min()) / 2**23
+    assert reports[1].bound == -int(lowest.min()) / 2**23
 
 
 def test_layer_after_relu_is_proven_for_its_own_range(calibration):
@@ -204,7 +207,7 @@ def test_layer_after_relu_is_proven_for_its_own_range(calibration):
     scales = []
     for activation in ("relu", "none"):
         chain = Network((linear("fc1", 40, 64, activation, 1), last))
-        entry = quantize(chain, calibration, 24).report[1]
+        entry = quantize(chain, calibration, 24)[1][1]
         scales.append(entry.weight_scale * entry.bound)
     assert scales[1] == pytest.approx(2 * scales[0], rel=0.02)
 
@@ -213,44 +216,44 @@ def test_weights_that_become_zero_are_counted_and_not_stored(calibration):
     weight = np.zeros((2, 64), np.float32)
     weight[0, :3] = 1, 1e-6, -1e-6
     network = Network((Linear("fc", weight, np.zeros(2, np.float32), "none"),))
-    fixed = quantize(network, calibration)
-    assert fixed.report[0].vanished == 2
-    assert np.count_nonzero(fixed.layers[0].indices) == 1
-    assert fixed.report[0].rms == 0
-    assert np.count_nonzero(fixed.layers[0].codebook) == 1
+    layers, reports = quantize(network, calibration)
+    assert reports[0].vanished == 2
+    assert np.count_nonzero(layers[0].indices) == 1
+    assert reports[0].rms == 0
+    assert np.count_nonzero(layers[0].codebook) == 1
 
 
 def test_report_of_shared_weights(network, calibration):
-    for layer, entry in zip(network.layers, quantize(network, calibration).report, strict=True):
+    for layer, entry in zip(network.layers, quantize(network, calibration)[1], strict=True):
         assert entry.rms == share(layer.weight).rms
         assert entry.vanished == 0
 
 
 def test_all_zero_calibration(network):
-    fixed = quantize(network, np.zeros((2, 64)))
+    layers, _ = quantize(network, np.zeros((2, 64)))
     greatest = network.layers[0].bias.max()
-    assert fixed.input_scale == pytest.approx(
+    assert layers[0].input.scale == pytest.approx(
         greatest / np.abs(network.layers[0].weight).sum(axis=1).max() / 32767)
-    outputs, _ = run(fixed, np.zeros((1, 64)))
+    outputs, _ = run(layers, np.zeros((1, 64)))
     expected = with_shared_weights(network).forward(np.zeros((1, 64)))[-1]
-    assert np.allclose(outputs[-1] * fixed.layers[-1].output_scale, expected, atol=1e-4)
+    assert np.allclose(outputs[-1] * layers[-1].output.scale, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("bias", [0.0, -0.75])
 def test_all_zero_weights(calibration, bias):
     layer = Linear("fc", np.zeros((3, 64), np.float32), np.full(3, bias, np.float32), "none")
-    fixed = quantize(Network((layer,)), calibration)
-    outputs, _ = run(fixed, calibration)
-    assert np.allclose(outputs[0] * fixed.layers[0].output_scale, bias, rtol=1e-3)
+    layers, _ = quantize(Network((layer,)), calibration)
+    outputs, _ = run(layers, calibration)
+    assert np.allclose(outputs[0] * layers[0].output.scale, bias, rtol=1e-3)
 
 
 def test_bias_far_above_the_products_fits(calibration):
     layer = Linear("fc", np.full((1, 64), 10, np.float32), np.array([1e5], np.float32), "none")
-    fixed = quantize(Network((layer,)), calibration)
-    outputs, saturated = run(fixed, calibration)
+    layers, _ = quantize(Network((layer,)), calibration)
+    outputs, saturated = run(layers, calibration)
     assert saturated == 0
     expected = layer.bias + 10 * calibration.reshape(100, 64).sum(axis=1, keepdims=True)
-    assert np.allclose(outputs[0] * fixed.layers[0].output_scale, expected, rtol=1e-4)
+    assert np.allclose(outputs[0] * layers[0].output.scale, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("bias", "activation"), [
@@ -258,9 +261,9 @@ def test_bias_far_above_the_products_fits(calibration):
 def test_bias_beside_which_weights_count_nothing(calibration, bias, activation):
     """They are far below half a step of the output."""
     layer = Linear("fc", np.ones((1, 64), np.float32), np.array([bias], np.float32), activation)
-    fixed = quantize(Network((layer,)), calibration)
-    assert fixed.report[0].vanished == 64
-    y = run(fixed, calibration)[0][0] * fixed.layers[0].output_scale
+    layers, reports = quantize(Network((layer,)), calibration)
+    assert reports[0].vanished == 64
+    y = run(layers, calibration)[0][0] * layers[0].output.scale
     assert np.allclose(y, max(bias, 0) if activation == "relu" else bias, rtol=1e-4)
 
 
@@ -307,8 +310,8 @@ def test_weights_that_vanish_may_move_an_output_by_half_a_step(calibration):
     def layer(weight):
         return Network((Linear("fc", np.full((1, 64), weight, np.float32), np.float32([1e6]),
                                "none"),))
-    fixed = quantize(layer(0.06), calibration, 24).layers[0]
-    lost = 64 * 0.06 * 32768 * fixed.input_scale / fixed.output_scale
+    (fixed,), _ = quantize(layer(0.06), calibration, 24)
+    lost = 64 * 0.06 * 32768 * fixed.input.scale / fixed.output.scale
     assert 0.4 < lost < 0.5
     with pytest.raises(BadInput, match="every weight becomes 0"):
         quantize(layer(0.06 * 0.6 / lost), calibration, 24)

@@ -146,8 +146,8 @@ def fully_connected(rng, raw=False, activation="none"):
     return SimpleNamespace(
         weight=random_int8(rng, 3, 10), bias=rng.integers(-5000, 5000, 3),
         multiplier=np.full(3, (1 << 30) + 12345, np.int32), shift=np.array([36, 38, 37], np.int32),
-        activation=activation, geometry=None, inputs=10, outputs=3, input_zero_point=0,
-        output_zero_point=-7, raw=raw, ties="even")
+        activation=activation, geometry=None, inputs=10, outputs=3, input=SimpleNamespace(
+            zero_point=0), output=SimpleNamespace(zero_point=-7), raw=raw, ties="even")
 
 
 @pytest.mark.parametrize("activation", ["none", "relu"])
@@ -182,7 +182,7 @@ def test_convolution_pads_with_the_zero_point():
     weight = random_int8(rng, *kernel)
     layer = fully_connected(rng, raw=True)
     layer.weight, layer.geometry, layer.inputs = weight.reshape(3, -1), own, 40
-    layer.input_zero_point = -9
+    layer.input.zero_point = -9
     layer.bias = 9 * layer.weight.sum(axis=1, dtype=np.int64) + [5, -6, 7]
     x = random_int8(rng, 3, 40)
     padded = torch.nn.functional.pad(torch.from_numpy(x.astype(np.int64) + 9).reshape(3, 2, 5, 4),
@@ -309,7 +309,7 @@ def test_requantise_refuses(change, message):
     ({"activation": "tanh"}, "activation must be 'none' or 'relu', not 'tanh'"),
     ({"ties": "away"}, "ties must be 'even', not 'away'; compile the model again"),
     ({"activation": "relu", "raw": True}, "an int32 output takes no activation"),
-    ({"input_zero_point": 128}, "the input's zero point must be"),
+    ({"input": SimpleNamespace(zero_point=128)}, "the input's zero point must be"),
 ])
 def test_layer_refuses(change, message):
     layer, x = fully_connected(np.random.default_rng(5)), np.zeros((1, 10), np.int8)

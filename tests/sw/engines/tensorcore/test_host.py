@@ -14,12 +14,14 @@ from zeroskip.sim.amaranth_model import AmaranthModel
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines.tensorcore import golden
 from zeroskip.sw.engines.tensorcore.host import collect, counters, multiply
-from zeroskip.sw.engines.tensorcore.part import TensorCorePart, kept_columns
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import kept_columns
 from zeroskip.sw.engines.tensorcore.product import ProductImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
 from zeroskip.sw.formats.nm import compress, mask
 from zeroskip.sw.graph.im2col import Geometry
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.verify import verify
@@ -190,9 +192,10 @@ def test_counters_by_hand(model):
         "steps", "wait_weights", "wait_activations", "wait_outputs"))
 
 
-# --- whole parts ---
+# --- whole images ---
 
-def layer(name="a", outputs=6, inputs=12, pattern="2:4", geometry=None, seed=0, **fields):
+def layer(name="a", outputs=6, inputs=12, pattern="2:4", geometry=None, seed=0, dtype=np.int8,
+          **fields):
     """A random layer, 12 columns where it is a convolution; and its pattern."""
     rng = np.random.default_rng(seed)
     columns, positions = (12, geometry.positions) if geometry else (inputs, 1)
@@ -201,13 +204,12 @@ def layer(name="a", outputs=6, inputs=12, pattern="2:4", geometry=None, seed=0, 
         "bias": rng.integers(-9999, 9999, outputs),
         "multiplier": rng.integers(1 << 30, 1 << 31, outputs, np.int32),
         "shift": np.full(outputs, 39, np.int32), "activation": "none", "geometry": geometry,
-        "inputs": 40 if geometry else inputs, "outputs": outputs * positions,
-        "input_scale": 1.0, "input_zero_point": 3, "output_scale": 1.0, "output_zero_point": 3,
-        "raw": False, **fields}), pattern
+        "input": TensorType.of(40 if geometry else inputs, np.int8, 1.0, 3),
+        "output": TensorType.of(outputs * positions, dtype, 1.0, 3), **fields}), pattern
 
 
-def part_of(*layers, config=CONFIG, batch=5):
-    return TensorCorePart.packed(config, *layers, batch=batch)
+def image_of(*layers, config=CONFIG, batch=5):
+    return TensorCoreImage.packed(config, *layers, batch=batch)
 
 
 def golden_of(layers, x):
@@ -222,7 +224,7 @@ def golden_of(layers, x):
 
 def run(layers, x, progress=None, batch=5):
     """The layers on a core of CONFIG; every output is the reference's."""
-    result = backends.rtl("python").run(part_of(*layers, batch=batch), x, progress)
+    result = backends.rtl("python").run(image_of(*layers, batch=batch), x, progress)
     expected, saturated = golden_of(layers, x)
     for found, wanted in zip(result.outputs, expected, strict=True):
         assert found.dtype == wanted.dtype
@@ -247,7 +249,7 @@ def inputs_of(layers, batch=5):
 
 
 @pytest.mark.parametrize("case", NETWORKS)
-def test_part(case):
+def test_image(case):
     layers = NETWORKS[case]
     result = run(layers, inputs_of(layers))
     assert [times.shape for times in result.times] == [y.shape for y in result.outputs]
@@ -262,14 +264,14 @@ def test_something_saturates():
 @pytest.mark.parametrize("geometry", [None, GEOMETRY])
 def test_raw_layer(geometry):
     bias = np.array([0, 1, -1, 1 << 20, (1 << 31) - 1, -1 << 31])
-    layers = [layer(geometry=geometry, raw=True, bias=bias)]
+    layers = [layer(geometry=geometry, dtype=np.int32, bias=bias)]
     (outputs,) = run(layers, inputs_of(layers)).outputs
     assert outputs.dtype == np.int32
     assert np.abs(outputs.astype(np.int64)).max() > 1 << 30
 
 
 def test_raw_layer_behind_another():
-    layers = [layer(), layer("b", 4, 6, raw=True)]
+    layers = [layer(), layer("b", 4, 6, dtype=np.int32)]
     assert [y.dtype for y in run(layers, inputs_of(layers)).outputs] == [np.int8, np.int32]
 
 
@@ -359,8 +361,8 @@ def test_what_fills_the_last_batch_does_not_count_as_saturated():
     weight = np.full((2, 4), 1, np.int8)
     own = Int8Layer(
         name="a", weight=weight, bias=np.full(2, 500), multiplier=np.full(2, 1 << 30, np.int32),
-        shift=np.full(2, 30, np.int32), activation="none", geometry=None, inputs=4, outputs=2,
-        input_scale=1.0, input_zero_point=0, output_scale=1.0, output_zero_point=0, raw=False)
+        shift=np.full(2, 30, np.int32), activation="none", geometry=None,
+        input=TensorType.of(4, np.int8, 1.0), output=TensorType.of(2, np.int8, 1.0))
     x = np.full((1, 4), -120, np.int8)
     assert golden.layer(x, own)[1] == 0
     assert golden.layer(0 * x, own)[1] == 2
@@ -369,7 +371,7 @@ def test_what_fills_the_last_batch_does_not_count_as_saturated():
 
 def test_an_image_for_another_batch_size():
     layers = NETWORKS["convolution and linear"]
-    image, other = part_of(*layers, batch=3), part_of(*layers, batch=40)
+    image, other = image_of(*layers, batch=3), image_of(*layers, batch=40)
     found = image.for_batch(40)
     assert found.batch == 40
     for own, wanted in zip(found.layers, other.layers, strict=True):
@@ -379,8 +381,8 @@ def test_an_image_for_another_batch_size():
 
 def test_compiled_simulation_gives_the_same_in_the_same_cycles():
     layers = [layer(outputs=9, geometry=GEOMETRY), layer("b", 5, 108, activation="relu")]
-    part, x = part_of(*layers, config=CONFIGS["tc-8"], batch=2), inputs_of(layers)
-    slow, fast = (backends.rtl(name).run(part, x) for name in ("python", "cxxrtl"))
+    image, x = image_of(*layers, config=CONFIGS["tc-8"], batch=2), inputs_of(layers)
+    slow, fast = (backends.rtl(name).run(image, x) for name in ("python", "cxxrtl"))
     for a, b, wanted in zip(slow.outputs, fast.outputs, golden_of(layers, x)[0], strict=True):
         np.testing.assert_array_equal(a, wanted)
         np.testing.assert_array_equal(b, wanted)
@@ -398,26 +400,26 @@ PLANT_LAYERS = [layer("first", outputs=5, geometry=GEOMETRY),
 def verdict_with(number, **arrays):
     """The verdict on PLANT_LAYERS with these arrays of one layer replaced."""
     integers = tuple(each for each, _ in PLANT_LAYERS)
-    part = part_of(*PLANT_LAYERS)
-    program = Program.chain((part,), integers)
+    image = image_of(*PLANT_LAYERS)
+    program = Program.chain((image,), integers)
     engine = GoldenBackend(program, integers)
-    broken = list(part.layers)
+    broken = list(image.layers)
     broken[number] = replace(broken[number], **arrays)
-    # The golden engine knows the part by its layers: its own goes in beside the broken one.
-    changed = replace(part, layers=tuple(broken))
+    # The golden engine knows the image by its layers: its own goes in beside the broken one.
+    changed = replace(image, layers=tuple(broken))
     return verify(program, inputs_of(PLANT_LAYERS), (engine, _Only(changed)))
 
 
 class _Only:
-    """The gateware, on a part of its own whatever it is given."""
+    """The gateware, on an image of its own whatever it is given."""
 
     name = "planted"
 
-    def __init__(self, part):
-        self._part = part
+    def __init__(self, image):
+        self._image = image
 
-    def run(self, part, inputs, progress=None):
-        return backends.rtl("python").run(self._part, inputs, progress)
+    def run(self, image, inputs, progress=None):
+        return backends.rtl("python").run(self._image, inputs, progress)
 
 
 def flipped(array, place, bit):
@@ -448,7 +450,7 @@ def test_an_intact_part_is_equal():
 ])
 def test_a_change_of_one_bit_is_found(number, array, place, bit):
     integer, pattern = PLANT_LAYERS[number]
-    own = part_of(*PLANT_LAYERS).layers[number]
+    own = image_of(*PLANT_LAYERS).layers[number]
     changed = flipped(getattr(own, array), place, bit)
     found = verdict_with(number, **{array: changed}).difference
 
@@ -478,7 +480,7 @@ def test_a_change_of_one_bit_is_found(number, array, place, bit):
 
 
 def test_cycle_is_when_the_output_left():
-    own = part_of(*PLANT_LAYERS).layers[1]
+    own = image_of(*PLANT_LAYERS).layers[1]
     verdict = verdict_with(1, channels=flipped(own.channels, (2, 0), 20))
     found = verdict.difference
     ((result,), times) = verdict.results[1], verdict.results[1][0].times

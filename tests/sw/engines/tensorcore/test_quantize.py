@@ -57,7 +57,7 @@ def run(layers, x):
 
 
 def real(layer, y):
-    return (y.astype(float) - layer.output_zero_point) * layer.output_scale
+    return (y.astype(float) - layer.output.zero_point) * layer.output.scale
 
 
 def test_integers_follow_the_float_network(network, calibration):
@@ -66,13 +66,13 @@ def test_integers_follow_the_float_network(network, calibration):
                                   strict=True):
         assert y.shape == expected.shape
         error = real(layer, y) - expected
-        assert np.abs(error).max() < 4 * layer.output_scale
-        assert np.sqrt(np.mean(error**2)) < layer.output_scale
+        assert np.abs(error).max() < 4 * layer.output.scale
+        assert np.sqrt(np.mean(error**2)) < layer.output.scale
 
 
 def test_fields(network, calibration):
     layers, report = quantize(network, calibration)
-    scale, zero_point = layers[0].input_scale, layers[0].input_zero_point
+    scale, zero_point = layers[0].input.scale, layers[0].input.zero_point
     for layer, source, entry in zip(layers, network.layers, report, strict=True):
         assert (layer.name, layer.activation, entry.name) == (
             source.name, source.activation, source.name)
@@ -81,9 +81,9 @@ def test_fields(network, calibration):
         assert layer.weight.shape == source.matrix.shape
         assert (layer.geometry, layer.inputs, layer.outputs) == (
             source.geometry, source.inputs, source.outputs)
-        assert (layer.input_scale, layer.input_zero_point) == (scale, zero_point)
+        assert (layer.input.scale, layer.input.zero_point) == (scale, zero_point)
         assert layer.raw is False
-        scale, zero_point = layer.output_scale, layer.output_zero_point
+        scale, zero_point = layer.output.scale, layer.output.zero_point
         assert (zero_point == -128) == (source.activation == "relu")
 
 
@@ -99,7 +99,7 @@ def test_weights_are_symmetric_per_channel(network, calibration):
 def test_zero_point_is_folded_into_the_bias():
     """A positive range: real zero is -128, and every weight's sum with it is taken back."""
     layers, _ = quantize(one_layer([[1, -0.5], [0.25, 0.25]], [3, -3]), np.array([[0.0, 51]]))
-    assert (layers[0].input_scale, layers[0].input_zero_point) == (0.2, -128)
+    assert (layers[0].input.scale, layers[0].input.zero_point) == (0.2, -128)
     assert layers[0].weight.tolist() == [[126, -63], [127, 127]]
     units = [round(3 / (0.2 / 126)), round(-3 / (0.2 * 0.25 / 127))]
     assert layers[0].bias.tolist() == [units[0] + 128 * 63, units[1] + 128 * 254]
@@ -109,7 +109,7 @@ def test_multiplier_and_shift_of_every_channel(network, calibration):
     layers, _ = quantize(network, calibration)
     for layer, source in zip(layers, network.layers, strict=True):
         peak = np.abs(source.matrix).max(axis=1).astype(float)
-        expected = layer.input_scale * peak / 127 / layer.output_scale
+        expected = layer.input.scale * peak / 127 / layer.output.scale
         np.testing.assert_allclose(layer.multiplier * 0.5**layer.shift, expected, rtol=2**-31)
 
 
@@ -119,7 +119,7 @@ def test_multiplier_and_shift_of_every_channel(network, calibration):
     (0.0, 0.0, (2 / 255, 0))])
 def test_range_of_the_input(low, high, grid):
     layers, _ = quantize(one_layer([[1]], [0]), np.array([[low], [high]]))
-    assert (layers[0].input_scale, layers[0].input_zero_point) == grid
+    assert (layers[0].input.scale, layers[0].input.zero_point) == grid
 
 
 def test_zeros_stay_zero(network, calibration):
@@ -159,7 +159,7 @@ def test_row_without_weights_keeps_its_bias(calibration, bias):
     network = one_layer(np.vstack([np.zeros(60), np.full(60, 1e-5)]), [bias, 0])
     layers, report = quantize(network, 1000 * calibration)
     y = real(layers[0], run(layers, 1000 * calibration)[0])[:, 0]
-    assert np.abs(y - bias).max() <= layers[0].output_scale / 2
+    assert np.abs(y - bias).max() <= layers[0].output.scale / 2
     assert report[0].rms < 1e-3
 
 
@@ -177,7 +177,7 @@ def test_bias_far_above_the_products_fits(calibration):
     assert abs(layers[0].bias[0]) == 1 << 30
     assert report[0].accumulator_bits == 32
     y = real(layers[0], run(layers, calibration)[0])[:, 0]
-    assert np.abs(y - 0.5).max() <= layers[0].output_scale / 2
+    assert np.abs(y - 0.5).max() <= layers[0].output.scale / 2
 
 
 def test_report(network, calibration):
@@ -256,8 +256,8 @@ def test_quantised_layer_keeps_its_numbers():
     assert layer.bias.tolist() == [70 + 9, -5 + 9]
     assert layer.multiplier.tolist() == [1 << 30] * 2
     assert layer.shift.tolist() == [33] * 2
-    assert (layer.input_scale, layer.input_zero_point) == (0.25, 9)
-    assert (layer.output_scale, layer.output_zero_point) == (1.0, -3)
+    assert (layer.input.scale, layer.input.zero_point) == (0.25, 9)
+    assert (layer.output.scale, layer.output.zero_point) == (1.0, -3)
     assert (report[0].rms, report[0].saturated) == (0, None)
 
 
@@ -282,8 +282,8 @@ def test_float_layers_around_a_quantised_one():
     middle = quantised([[3, -4], [1, 1]], [7, 7], 5, output_zero_point=-20).layers[0]
     network = Network((linear("first", 2, 3, "none", 1), middle, linear("last", 2, 2, "none", 2)))
     layers, _ = quantize(network, np.random.default_rng(0).normal(size=(9, 3)))
-    assert (layers[0].output_scale, layers[0].output_zero_point) == (0.25, 5)
-    assert (layers[2].input_scale, layers[2].input_zero_point) == (1.0, -20)
+    assert (layers[0].output.scale, layers[0].output.zero_point) == (0.25, 5)
+    assert (layers[2].input.scale, layers[2].input.zero_point) == (1.0, -20)
 
 
 def test_float_layer_without_calibration():

@@ -10,17 +10,14 @@ from safetensors.numpy import load_file, save_file
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler.program import Program
-from zeroskip.sw.engines.tensorcore.part import (
-    FILL,
-    Sample,
-    TensorCoreLayer,
-    TensorCorePart,
-    kept_columns,
-)
+from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
+from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer, kept_columns
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
+from zeroskip.sw.engines.tensorcore.sample import FILL, Sample
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.nm import mask
 from zeroskip.sw.graph.im2col import Geometry, columns
+from zeroskip.sw.graph.types import TensorType
 
 CONFIG = TensorCoreConfig(rows=4, patterns=("dense", "2:4", "1:4"))
 GEOMETRY = Geometry((2, 5, 4), (3, 2), (2, 1), (1, 0, 1, 1), (1, 1))
@@ -28,22 +25,32 @@ GEOMETRY = Geometry((2, 5, 4), (3, 2), (2, 1), (1, 0, 1, 1), (1, 1))
 BATCH = 3
 
 
-def integer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, **fields):
+def integer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, raw=False, **fields):
     """A random layer whose weights are of a pattern."""
     rng = np.random.default_rng(3)
     k = 12 if geometry else inputs
     weight = rng.integers(-128, 128, (rows, -(-k // 4) * 4)).astype(np.int8)
     if pattern != "dense":
         weight = np.where(mask(weight, pattern), weight, 0).astype(np.int8)
-    raw = fields.get("raw", False)
     return Int8Layer(**{
         "name": name, "weight": np.ascontiguousarray(weight[:, :k]),
         "bias": rng.integers(-9999, 9999, rows),
         "multiplier": np.where(raw, 0, rng.integers(0, 2**31, rows)).astype(np.int32),
         "shift": np.where(raw, 24, rng.integers(24, 56, rows)).astype(np.int32),
-        "activation": "relu", "geometry": geometry, "inputs": 40 if geometry else inputs,
-        "outputs": rows * (12 if geometry else 1), "input_scale": 0.25, "input_zero_point": -3,
-        "output_scale": 0.25, "output_zero_point": -3, "raw": False, **fields})
+        "activation": "relu", "geometry": geometry,
+        "input": TensorType.of(40 if geometry else inputs, np.int8, 0.25, -3),
+        "output": TensorType.of(rows * (12 if geometry else 1), np.int32 if raw else np.int8,
+                                0.25, -3), **fields})
+
+
+def typed(layer, name, **change):
+    """The layer with another input or output."""
+    return replace(layer, **{name: replace(getattr(layer, name), **change)})
+
+
+def sized(layer, inputs, outputs):
+    """The layer with other numbers of values."""
+    return typed(typed(layer, "input", shape=(inputs,)), "output", shape=(outputs,))
 
 
 def layer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, **fields):
@@ -52,7 +59,7 @@ def layer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, **fields
     return TensorCoreLayer.packed(own, pattern, CONFIG, BATCH)
 
 
-PARTS = {
+IMAGES = {
     "dense": (layer(),),
     "2:4": (layer(pattern="2:4"),),
     "1:4": (layer(pattern="1:4"),),
@@ -68,17 +75,17 @@ def path(tmp_path_factory):
     return tmp_path_factory.mktemp("file") / "model.zsk"    # messages must not name the test
 
 
-def reference_of(part):
+def reference_of(image):
     """Its layers, where they can be had."""
     try:
-        return tuple(part.unpacked())
+        return tuple(image.unpacked())
     except (ValueError, IndexError, TypeError, KeyError):
         return ()
 
 
 def save(path, *layers):
-    part = TensorCorePart(CONFIG, layers, BATCH)
-    Program.chain((part,), reference_of(part)).save(path)
+    image = TensorCoreImage(CONFIG, layers, BATCH)
+    Program.chain((image,), reference_of(image)).save(path)
 
 
 def refuse(path, message, *layers):
@@ -88,7 +95,7 @@ def refuse(path, message, *layers):
 
 
 def forge(path, change):
-    """Applies ``change(part of the header, tensors)`` and makes the CRC-32 good again."""
+    """Applies ``change(header of the step, tensors)`` and makes the CRC-32 good again."""
     content = path.read_bytes()
     header = json.loads(json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
                         ["__metadata__"]["zeroskip"])
@@ -106,12 +113,12 @@ def refuse_forged(path, message, change, *layers):
         Program.load(path)
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_round_trip(path, name):
-    save(path, *PARTS[name])
-    (part,) = Program.load(path).images
-    assert (part.config, part.batch) == (CONFIG, BATCH)
-    for found, expected in zip(part.layers, PARTS[name], strict=True):
+    save(path, *IMAGES[name])
+    (image,) = Program.load(path).images
+    assert (image.config, image.batch) == (CONFIG, BATCH)
+    for found, expected in zip(image.layers, IMAGES[name], strict=True):
         for field, value in vars(expected).items():
             loaded = getattr(found, field)
             if isinstance(value, np.ndarray):
@@ -122,25 +129,25 @@ def test_round_trip(path, name):
 
 
 def test_what_goes_in_and_out():
-    part = TensorCorePart(CONFIG, PARTS["convolution"], BATCH)
-    assert (part.inputs, part.outputs) == (40, 6)
-    assert (part.input.dtype, part.input.scale, part.input.zero_point) == (np.int8, 0.25, -3)
-    assert part.output.dtype == np.int8
-    assert TensorCorePart(CONFIG, PARTS["raw"], BATCH).output.dtype == np.int32
-    assert part.traced() is part
+    image = TensorCoreImage(CONFIG, IMAGES["convolution"], BATCH)
+    assert (image.inputs, image.outputs) == (40, 6)
+    assert (image.input.dtype, image.input.scale, image.input.zero_point) == (np.int8, 0.25, -3)
+    assert image.output.dtype == np.int8
+    assert TensorCoreImage(CONFIG, IMAGES["raw"], BATCH).output.dtype == np.int32
+    assert image.traced() is image
 
 
 def test_owner_of_an_output():
-    part = TensorCorePart(CONFIG, PARTS["convolution"], BATCH)
-    owners = [part.owner(part.layers[0], output) for output in range(72)]
+    image = TensorCoreImage(CONFIG, IMAGES["convolution"], BATCH)
+    owners = [image.owner(image.layers[0], output) for output in range(72)]
     assert owners == [channel % 4 for channel in range(6) for _ in range(12)]
-    assert [part.owner(part.layers[1], output) for output in range(6)] == [0, 1, 2, 3, 0, 1]
+    assert [image.owner(image.layers[1], output) for output in range(6)] == [0, 1, 2, 3, 0, 1]
 
 
 def test_storage_by_hand():
     """Four groups of six rows."""
-    part = TensorCorePart(CONFIG, (layer(pattern="2:4", inputs=13),), BATCH)
-    assert part.storage() == {"weights": 48, "indices": 12, "biases": 24, "multipliers": 24,
+    image = TensorCoreImage(CONFIG, (layer(pattern="2:4", inputs=13),), BATCH)
+    assert image.storage() == {"weights": 48, "indices": 12, "biases": 24, "multipliers": 24,
                               "shifts": 6, "float32": 4 * 6 * 14}
 
 
@@ -159,8 +166,8 @@ def test_kept_columns(columns, pattern, kept):
 def test_places_are_those_of_the_patches(geometry, pattern):
     """Every byte of every word, from im2col's patches; rows behind K are zeros."""
     k, batch = geometry.input_shape[0] * geometry.kernel[0] * geometry.kernel[1], 3
-    own = replace(integer(geometry=geometry, weight=np.zeros((2, k), np.int8), rows=2),
-                  inputs=int(np.prod(geometry.input_shape)), outputs=2 * geometry.positions)
+    own = sized(integer(geometry=geometry, weight=np.zeros((2, k), np.int8), rows=2),
+                int(np.prod(geometry.input_shape)), 2 * geometry.positions)
     packed = TensorCoreLayer.packed(own, pattern, CONFIG, batch)
     x = np.random.default_rng(4).integers(-128, 128, (batch, packed.inputs)).astype(np.int8)
     schedule, sample = packed.schedule(CONFIG, batch), Sample.of(geometry, packed.inputs)
@@ -173,23 +180,15 @@ def test_places_are_those_of_the_patches(geometry, pattern):
     np.testing.assert_array_equal(found, expected[:, schedule.order])
 
 
-def test_a_flat_sample_lies_as_it_is():
-    sample = Sample.of(None, 12)
-    assert sample.size == 12
-    assert sample.starts(np.arange(3)).tolist() == [0, 12, 24]
-    assert sample.padded(np.arange(24, dtype=np.int8).reshape(2, 12), 5).tolist() == [
-        *range(24), 0]
-
-
 def test_the_batch_of_an_image_that_is_given_none():
     def batch(*layers):
-        return TensorCorePart.packed(CONFIG, *((own, "dense") for own in layers)).batch
+        return TensorCoreImage.packed(CONFIG, *((own, "dense") for own in layers)).batch
     assert batch(integer()) == 8
     wide = Geometry((1, 32, 32), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    conv = integer(geometry=wide, weight=np.ones((1, 1), np.int8), rows=1, outputs=1024)
-    assert batch(replace(conv, inputs=1024)) == 4
+    conv = integer(geometry=wide, weight=np.ones((1, 1), np.int8), rows=1)
+    assert batch(sized(conv, 1024, 1024)) == 4
     large = replace(wide, input_shape=(1, 70, 70))
-    assert batch(replace(conv, geometry=large, inputs=4900, outputs=4900)) == 1
+    assert batch(replace(sized(conv, 4900, 4900), geometry=large)) == 1
 
 
 # --- what is refused ---
@@ -198,20 +197,31 @@ def test_the_batch_of_an_image_that_is_given_none():
     ({"pattern": "4:8"}, "pattern is '4:8', expected 'dense' or '2:4' or '1:4'"),
     ({"activation": "tanh"}, "activation is 'tanh'"),
     ({"ties": "away"}, "ties is 'away', expected 'even'; compile the model again"),
-    ({"raw": True}, "raw is True"),
-    ({"raw": 0}, "raw is 0"),
-    ({"inputs": 0}, "inputs is 0"),
-    ({"inputs": 11.0}, "inputs is 11.0"),
-    ({"outputs": -6}, "outputs is -6"),
-    ({"input_scale": 0.0}, "input_scale is 0.0"),
-    ({"output_scale": float("nan")}, "output_scale is nan"),
-    ({"output_scale": "1"}, "output_scale is '1'"),
-    ({"input_zero_point": 128}, "input_zero_point is 128, expected -128 to 127"),
-    ({"output_zero_point": -129}, "output_zero_point is -129"),
-    ({"output_zero_point": None}, "output_zero_point is None"),
 ])
 def test_field_out_of_range(path, fields, message):
     refuse(path, f"layer fc: {message}", replace(layer(), **fields))
+
+
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("output", {"dtype": np.dtype(np.int32)}, "raw is True, expected false with an activation"),
+    ("input", {"shape": (0,)}, "inputs is 0"),
+    ("input", {"shape": (11.0,)}, "inputs is 11.0"),
+    ("output", {"shape": (-6,)}, "outputs is -6"),
+    ("input", {"scale": 0.0}, "input_scale is 0.0"),
+    ("output", {"scale": float("nan")}, "output_scale is nan"),
+    ("output", {"scale": "1"}, "output_scale is '1'"),
+    ("input", {"zero_point": 128}, "input_zero_point is 128, expected -128 to 127"),
+    ("output", {"zero_point": -129}, "output_zero_point is -129"),
+    ("output", {"zero_point": None}, "output_zero_point is None"),
+])
+def test_type_out_of_range(path, name, change, message):
+    refuse(path, f"layer fc: {message}", typed(layer(), name, **change))
+
+
+@pytest.mark.parametrize("raw", [0, 1, None, "true"])
+def test_raw_that_is_neither_true_nor_false(path, raw):
+    refuse_forged(path, f"layer fc: raw is {raw!r}, expected true or false",
+                  lambda step, _: step["layers"][0].update(raw=raw))
 
 
 TENSORS = pytest.mark.parametrize("name", ["command", "weights", "channels", "places"])
@@ -244,8 +254,8 @@ def test_no_word_may_differ(path, name):
                 own = replace(layer(pattern=pattern, inputs=inputs), **{name: wrong})
                 save(path, layer(pattern=pattern, inputs=inputs))
                 good = Program.load(path)
-                part = TensorCorePart(CONFIG, (own,), BATCH)
-                good.with_images(part).save(path)
+                image = TensorCoreImage(CONFIG, (own,), BATCH)
+                good.with_images(image).save(path)
                 with pytest.raises(BadInput, match="layer fc|not those of the reference"):
                     Program.load(path)
 
@@ -266,22 +276,22 @@ def test_places_of_another_geometry(path):
 
 def test_another_batch(path):
     refuse_forged(path, "layer fc: item 0 of its command, word 0, is not that of its sizes",
-                  lambda part, _: part.update(batch=4))
+                  lambda step, _: step.update(batch=4))
 
 
 @pytest.mark.parametrize("batch", [0, -1, 1.0, "8", None, 1 << 40])
 def test_batch_that_is_none(path, batch):
-    refuse_forged(path, "batch is", lambda part, _: part.update(batch=batch))
+    refuse_forged(path, "batch is", lambda step, _: step.update(batch=batch))
 
 
 def test_batch_that_is_not_one_command(path):
     refuse_forged(path, "layer fc: a GEMM with 16777216 columns is not one command",
-                  lambda part, _: part.update(batch=1 << 24))
+                  lambda step, _: step.update(batch=1 << 24))
 
 
 def test_pattern_that_the_machine_does_not_have(path):
     config = TensorCoreConfig(patterns=("dense",))
-    Program.chain((TensorCorePart(config, (layer(pattern="2:4"),), BATCH),), ()).save(path)
+    Program.chain((TensorCoreImage(config, (layer(pattern="2:4"),), BATCH),), ()).save(path)
     with pytest.raises(BadInput, match="layer fc: pattern is '2:4', expected 'dense';"):
         Program.load(path)
 
@@ -310,7 +320,7 @@ def test_missing_tensor(path, name):
                                  "input_scale", "input_zero_point", "output_scale",
                                  "output_zero_point", "raw"])
 def test_missing_key(path, key):
-    refuse_forged(path, key, lambda part, _: part["layers"][0].pop(key))
+    refuse_forged(path, key, lambda step, _: step["layers"][0].pop(key))
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -327,27 +337,30 @@ def test_missing_key(path, key):
      r"layer conv: weights is uint32 \[4, 5\], expected uint32 \[2, 5\]"),
 ])
 def test_geometry_that_does_not_fit(path, change, message):
-    refuse_forged(path, message, lambda part, _: part["layers"][0]["geometry"].update(change),
+    refuse_forged(path, message, lambda step, _: step["layers"][0]["geometry"].update(change),
                   layer("conv", "2:4", geometry=GEOMETRY))
 
 
 @pytest.mark.parametrize("geometry", [7, [1], "text"])
 def test_geometry_that_is_no_object(path, geometry):
     refuse_forged(path, "does not hold together",
-                  lambda part, _: part["layers"][0].update(geometry=geometry))
+                  lambda step, _: step["layers"][0].update(geometry=geometry))
 
 
-def test_part_without_layers(path):
-    refuse_forged(path, "0 layers", lambda part, _: part["layers"].clear())
+def test_image_without_layers(path):
+    refuse_forged(path, "0 layers", lambda step, _: step["layers"].clear())
 
 
 def test_layers_that_do_not_follow_one_another(path):
     refuse(path, "layer b: inputs is 7, expected 6 to 6", layer(), layer("b", inputs=7))
 
 
-@pytest.mark.parametrize("fields", [{"input_scale": 0.5}, {"input_zero_point": 0}])
-def test_layers_of_other_scales(path, fields):
-    refuse(path, "layer b: takes zero point", layer(), layer("b", inputs=6, **fields))
+@pytest.mark.parametrize(("change", "taken"), [
+    ({"scale": 0.5}, "0.5 and zero point -3"), ({"zero_point": 0}, "0.25 and zero point 0")])
+def test_layers_of_other_scales(path, change, taken):
+    refuse(path, rf"layer b: takes int8 \[6\] of scale {taken}, but layer fc gives int8 \[6\] of "
+                 "scale 0.25 and zero point -3", layer(),
+           typed(layer("b", inputs=6), "input", **change))
 
 
 def test_raw_layer_that_is_not_the_last(path):
@@ -359,21 +372,20 @@ LARGE = Geometry((1, 4096, 4096), (4, 3), (1, 1), (2, 1, 1, 1), (1, 1))
 """K = 12; 2^24 positions."""
 
 
-@pytest.mark.parametrize(("fields", "said"), [
-    ({"outputs": 1 << 16}, "65536 rows"),
-    ({"inputs": 4 * 1024 * 255 + 1}, "256 chunks of K"),
-    ({"geometry": LARGE, "inputs": 1 << 24, "outputs": 1 << 24}, "50331648 columns"),
-], ids=["rows", "chunks", "positions"])
-def test_layer_that_is_not_one_command(path, fields, said):
-    refuse(path, f"layer fc: a GEMM with {said} is not one command", replace(layer(), **fields))
+@pytest.mark.parametrize(("inputs", "outputs", "geometry", "said"), [
+    (12, 1 << 16, None, "65536 rows"), (4 * 1024 * 255 + 1, 6, None, "256 chunks of K"),
+    (1 << 24, 1 << 24, LARGE, "50331648 columns")], ids=["rows", "chunks", "positions"])
+def test_layer_that_is_not_one_command(path, inputs, outputs, geometry, said):
+    refuse(path, f"layer fc: a GEMM with {said} is not one command",
+           replace(sized(layer(), inputs, outputs), geometry=geometry))
 
 
 def test_unknown_field_of_the_configuration(path):
-    refuse_forged(path, "colour", lambda part, _: part["config"].update(colour=1))
+    refuse_forged(path, "colour", lambda step, _: step["config"].update(colour=1))
 
 
 def test_configuration_changed_under_its_digest(path):
-    refuse_forged(path, "digest", lambda part, _: part["config"].update(columns=7))
+    refuse_forged(path, "digest", lambda step, _: step["config"].update(columns=7))
 
 
 # --- bound to the reference, and within memory ---
@@ -383,13 +395,13 @@ def test_configuration_changed_under_its_digest(path):
     ids=str)
 def test_what_the_reference_does_not_say(path, change):
     refuse_forged(path, "not those of the reference|but step 0 has int8",
-                  lambda part, _: part["layers"][0].update(change))
+                  lambda step, _: step["layers"][0].update(change))
 
 
 @pytest.mark.parametrize("change", [{"output_zero_point": 4}, {"activation": "none"}], ids=str)
 def test_what_the_command_does_not_say(path, change):
     refuse_forged(path, "item 0 of its command, word .*, is not that of its sizes",
-                  lambda part, _: part["layers"][0].update(change))
+                  lambda step, _: step["layers"][0].update(change))
 
 
 @pytest.mark.parametrize("name", ["weights", "channels"])
@@ -401,8 +413,8 @@ def test_tensor_that_the_reference_does_not_have(path, name):
 
 def test_type_of_the_input(path):
     """Integers of a model that are taken for real values would be scaled once more."""
-    part = TensorCorePart(CONFIG, (layer(),), BATCH)
-    Program.chain((part,), part.unpacked(), "uint8").save(path)
+    image = TensorCoreImage(CONFIG, (layer(),), BATCH)
+    Program.chain((image,), image.unpacked(), "uint8").save(path)
     assert Program.load(path).input_dtype == "uint8"
     content = path.read_bytes()
     for other in ("float32", "int8"):
@@ -449,14 +461,14 @@ def test_overflow_is_proved_again(path):
      "has about 65,536 multipliers, at most 4,096"),
 ])
 def test_core_that_takes_too_long_to_build(path, sizes, message):
-    Program.chain((TensorCorePart(replace(CONFIG, **sizes), (layer(),), BATCH),), ()).save(path)
+    Program.chain((TensorCoreImage(replace(CONFIG, **sizes), (layer(),), BATCH),), ()).save(path)
     with pytest.raises(BadInput, match=message):
         Program.load(path)
 
 
 def test_core_of_a_trillion_rows(path):
     refuse_forged(path, f"rows must be at most 256, not {1 << 40}",
-                  lambda part, _: part["config"].update(rows=1 << 40))
+                  lambda step, _: step["config"].update(rows=1 << 40))
 
 
 @pytest.mark.parametrize(("padding", "message"), [
@@ -464,29 +476,29 @@ def test_core_of_a_trillion_rows(path):
     ([1 << 62, 0, 0, 0], "padding must be at most 65536"),
 ])
 def test_padding_that_fills_the_memory(path, padding, message):
-    def change(part, _):
-        part["layers"][0]["geometry"].update(padding=padding, stride=[9999, 9999])
+    def change(step, _):
+        step["layers"][0]["geometry"].update(padding=padding, stride=[9999, 9999])
     refuse_forged(path, message, change, layer(geometry=GEOMETRY))
 
 
 def test_batch_that_fills_the_memory():
     image = Geometry((2, 2000, 2000), (3, 2), (1, 1), (0, 0, 0, 0), (1, 1))
-    many = replace(layer(), geometry=image, inputs=8_000_000, outputs=6 * image.positions)
+    many = sized(replace(layer(), geometry=image), 8_000_000, 6 * image.positions)
     many.check_size(CONFIG, 1)
     with pytest.raises(BadInput, match="a batch of 4 takes about .* bytes of memory, at most 4,29"):
         many.check_size(CONFIG, 4)
-    outputs = replace(many, outputs=600 * many.positions)
+    outputs = sized(many, 8_000_000, 600 * many.positions)
     with pytest.raises(BadInput, match="a batch of 1 takes about .* bytes of memory, at most 4,29"):
         outputs.check_size(CONFIG, 1)
     with pytest.raises(BadInput, match="a batch of 1 takes about .* multiplications, at most 68,7"):
-        replace(many, outputs=6000 * many.positions).check_size(CONFIG, 1)
+        sized(many, 8_000_000, 6000 * many.positions).check_size(CONFIG, 1)
 
 
 def test_bytes_of_a_batch_by_hand():
     """A column of tiles takes the whole buffer, so 899 positions make 225 blocks, each with all
     weights: 250 panels of 250 steps do not stay."""
     image = Geometry((1000, 29, 31), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    wide = replace(layer(), geometry=image, inputs=899_000, outputs=899_000)
+    wide = sized(replace(layer(), geometry=image), 899_000, 899_000)
     taken = 20 * (225 * 1000 * 1000 + 225 * 4 * 63 * 16) + 40 * 899_000 + 2 * 899_000
     with pytest.raises(BadInput, match=f"a batch of 1 takes about {taken:,} bytes of memory"):
         wide.check_size(replace(CONFIG, activation_words=63), 1)
@@ -495,7 +507,7 @@ def test_bytes_of_a_batch_by_hand():
 def test_bytes_of_a_batch_whose_weights_stay():
     """Two panels of one step: one load for 6 blocks of columns."""
     image = Geometry((1, 400, 400), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
-    own = replace(layer(), geometry=image, inputs=160_000, outputs=960_000)
+    own = sized(replace(layer(), geometry=image), 160_000, 960_000)
     schedule = own.schedule(replace(CONFIG, activation_words=16), 90)
     assert schedule.keep
     taken = 20 * (2 * 4 * 1 * 4 + 14_400_000 * 16) + 40 * 6 * 14_400_000 + 2 * 14_400_000
