@@ -404,7 +404,7 @@ class Builder:
         """The buffer of the last layer that ``image`` makes of one, whose layers' outputs are
         called ``names`` and have ``shape`` in the end."""
         own = self.convert(name, image.input, f"{name}:{image.engine}")
-        rows, writes = self.buffers[own].size // image.inputs, []
+        rows, writes = self.buffers[own].size // max(image.inputs, 1), []
         for called, kind, sent in zip(names, image.types, image.sent, strict=True):
             if sent:
                 writes.append(_new(called, self.buffers))

@@ -415,12 +415,12 @@ def test_type_of_the_input(path):
     """Integers of a model that are taken for real values would be scaled once more."""
     image = TensorCoreImage(CONFIG, (layer(),), BATCH)
     Program.chain((image,), image.unpacked(), "uint8").save(path)
-    assert Program.load(path).input_dtype == "uint8"
+    assert Program.load(path).inputs[0].dtype == "uint8"
     content = path.read_bytes()
     for other in ("float32", "int8"):
         path.write_bytes(content)
         header = json.loads(load_header(path))
-        header["input_dtype"] = other
+        header["inputs"][0]["dtype"] = other
         text = json.dumps(header)
         save_file(load_file(path), path, {"zeroskip": text,
                                           "crc32": str(zlib.crc32(text.encode()))})
