@@ -69,7 +69,7 @@ TESTS = {
     "sw/engines/eie/engine.py": ["sw/compiler/test_compile.py", "sw/runtime/test_float_model.py"],
     "sw/engines/eie/export.py": ["sw/runtime/test_export_c.py"],
     "sw/engines/eie/host.py": ["sw/runtime/test_board_backend.py", "sim/test_array.py"],
-    "sw/engines/eie/layer.py": ["sw/compiler/test_reference.py"],
+    "sw/engines/eie/layer.py": ["sw/compiler/test_reference.py", "sw/engines/eie/test_quantize.py"],
     "sw/engines/tensorcore/engine.py": ["sw/compiler/test_compile.py",
                                         "sw/runtime/test_float_model.py"],
     "sw/engines/tensorcore/export.py": ["sw/runtime/test_export_c.py"],

@@ -1,4 +1,4 @@
-"""Checks that the parts of a program share; all raise ``ValueError`` on a misfit."""
+"""Checks that the images of a program share; all raise ``ValueError`` on a misfit."""
 
 from collections.abc import Sequence
 from itertools import pairwise

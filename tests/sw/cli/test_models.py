@@ -79,7 +79,7 @@ def test_each_layer_goes_where_it_fits(cli, folder):
     assert [row["name"] for row in rows] == ["fc1", "fc2", "fc3"]
     assert [row["engine"] for row in rows] == ENGINES
     assert [row["target"] for row in rows] == ["tc-64", "eie-4", "tc-64"]
-    assert [part.engine for part in Program.load(folder / "model.zsk").images] == ENGINES
+    assert [image.engine for image in Program.load(folder / "model.zsk").images] == ENGINES
 
 
 def test_as_inspect_says(cli, folder):
@@ -103,7 +103,7 @@ def test_facts_of_each_layer(cli, folder):
     assert done["bytes"]["float32"] == 4 * (10 * 13 + 9 * 11 + 5 * 10)
 
 
-def test_a_table_for_each_part(cli, folder, monkeypatch):
+def test_a_table_for_each_image(cli, folder, monkeypatch):
     monkeypatch.chdir(folder)       # a title of one line
     done = cli("compile", "model.onnx", "--calibration", "x.npy", "-o", "model.zsk")
     assert (done.code, done.stderr) == (0, "")
@@ -117,8 +117,8 @@ def test_a_table_for_each_part(cli, folder, monkeypatch):
 def test_one_machine_for_all(cli, folder, engine):
     rows = cli(*compile_(folder, "--engine", engine, "--json")).json["layers"]
     assert [row["engine"] for row in rows] == [engine] * 3
-    (part,) = Program.load(folder / "model.zsk").images
-    assert len(part.layers) == 3
+    (image,) = Program.load(folder / "model.zsk").images
+    assert len(image.layers) == 3
     if engine == "tensorcore":
         assert [row["pattern"] for row in rows] == ["2:4", "dense", "2:4"]
 
@@ -127,7 +127,7 @@ def test_one_machine_for_all(cli, folder, engine):
 def test_a_target_of_each_machine(cli, folder, names):
     rows = cli(*compile_(folder, *targets(*names), "--json")).json["layers"]
     assert [row["target"] for row in rows] == ["tc-8", "eie-16", "tc-8"]
-    assert [part.config for part in Program.load(folder / "model.zsk").images] == [
+    assert [image.config for image in Program.load(folder / "model.zsk").images] == [
         tensorcore.CONFIGS["tc-8"], eie.CONFIGS["eie-16"], tensorcore.CONFIGS["tc-8"]]
 
 

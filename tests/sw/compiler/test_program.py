@@ -308,7 +308,7 @@ def test_wrong_dimensions(path, name):
     (lambda step: step["layers"][0].pop("slots"), "does not hold together .*slots"),
     (lambda step: step["segments"][0].update(rows=2), "does not hold together .*rows"),
 ])
-def test_every_part_checks_itself(path, change, message):
+def test_every_image_checks_itself(path, change, message):
     check_forged(path, lambda header, _: change(step_of(header)), message)
 
 

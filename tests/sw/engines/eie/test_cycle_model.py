@@ -83,7 +83,7 @@ def test_an_escape_costs_nothing_and_a_padding_entry_a_cycle():
     (6, [20], 1, 0),            # escape, entry |
     (5, [300], 2, 0),           # half of a bridge, its other half, escape | entry
 ])
-def test_a_row_with_an_escape_alone_is_walked_for_nothing(first, second, rows, late):
+def test_a_row_with_an_escape_alone_is_read_for_nothing(first, second, rows, late):
     config = zeroskip(1, act_depth=700, bias_depth=700)
     found = work(config, [list(range(first)), second, *[[]] * 20])
     assert (found.rows[0, 1], found.late[0, 1], found.late.sum()) == (rows, late, late)

@@ -45,7 +45,7 @@ def counted():
     return compile_layers(LAYERS, CONFIG)
 
 
-def test_the_parts_of_these_tests():
+def test_the_images_of_these_tests():
     images = {name: compile_layers(LAYERS, config) for name, config in ARRAYS.items()}
     assert {name: [(each.grouped, each.balanced) for each in image.layers]
             for name, image in images.items()} == {

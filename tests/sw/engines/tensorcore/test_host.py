@@ -429,7 +429,7 @@ def flipped(array, place, bit):
     return changed
 
 
-def test_an_intact_part_is_equal():
+def test_an_intact_image_is_equal():
     verdict = verdict_with(0)
     assert verdict.difference is None
     assert verdict.compared == 5 * (60 + 4)
