@@ -81,8 +81,8 @@ def run(model, part: EIEPart, inputs: np.ndarray, progress: Progress | None = No
     """Runs ``inputs`` (int16 [batch, in]) on a fresh array.
 
     ``model`` is the array in any simulator, with the interface of
-    :class:`zeroskip.sim.cxxrtl.Model`. ``EngineError`` where not every output of every image came
-    just once.
+    :class:`zeroskip.sw.engines.base.Device`. ``EngineError`` where not every output of every image
+    came just once.
     """
     exchange(model, [Write("load", load_items(part))])
     shapes = [(len(inputs), segment.outputs) for segment in part.segments if segment.outputs]
