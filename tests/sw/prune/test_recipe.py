@@ -58,7 +58,8 @@ def test_densities_of_many_layers_on_one_line(recipe):
 
 def test_criteria_are_those_of_the_registry():
     assert set(CRITERION_NEEDS_DATA) == set(CRITERIA) - {"scale"} | {"lasso"}
-    assert [name for name, needs in CRITERION_NEEDS_DATA.items() if not needs] == ["l1", "l2"]
+    assert [name for name, needs in CRITERION_NEEDS_DATA.items() if not needs] == [
+        name for name, each in CRITERIA.items() if each.needs == "nothing"]
 
 
 @pytest.mark.parametrize("given", [
