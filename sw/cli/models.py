@@ -43,8 +43,9 @@ def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:
     pipeline.save(pruned, steps, stages, out)
 
     before, after = placement.inspect(network), placement.inspect(pruned)
-    screen.table(f"{model} -> {out}", ["layer", "shape", "density before", "density after"], [
-        [a["name"], a["shape"], a["density"], b["density"]]
+    screen.table(f"{model} -> {out}", ["layer", "shape before", "shape after", "density before",
+                                           "density after"], [
+        [a["name"], a["shape"], b["shape"], a["density"], b["density"]]
         for a, b in zip(before, after, strict=True)])
     screen.table("stages", ["stage", "density", "accuracy on the recipe's data"], [
         [stage.name, stage.density, stage.accuracy] for stage in stages])
