@@ -54,7 +54,7 @@ class EIEEngine(Engine):
         return fixed.layers, fixed.report
 
     def lower(self, layers: Sequence[FixedLayer], config: EIEConfig,
-              batch: int | None = None) -> EIEPart:     # noqa: ARG002 - samples come one by one
+              batch: int | None = None) -> EIEPart:
         """See :func:`zeroskip.sw.engines.eie.lower.compile_layers`."""
         from zeroskip.sw.engines.eie.lower import compile_layers
         return compile_layers(tuple(layers), config)
