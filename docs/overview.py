@@ -9,8 +9,8 @@ from matplotlib.patches import FancyBboxPatch
 BLUE, GREEN, ORANGE, GREY = "#dbe7f5", "#dff0dc", "#fbe6cf", "#eeeeee"
 BOXES = {   # left, bottom, width, height, colour, text
     "model": (0, 5.2, 2.1, 1.2, GREY, "your model\nONNX, torch"),
-    "prune": (2.8, 5.2, 2.1, 1.2, BLUE, "prune\nquantise"),
-    "compile": (5.6, 5.2, 2.1, 1.2, BLUE, "compile\nfor engines"),
+    "prune": (2.8, 5.2, 2.1, 1.2, BLUE, "prune"),
+    "compile": (5.6, 5.2, 2.1, 1.2, BLUE, "compile,\nquantise"),
     "program": (8.4, 5.2, 2.1, 1.2, GREY, "model.zsk\nand reference"),
     "golden": (11.2, 5.9, 2.6, 0.5, ORANGE, "golden (integers)"),
     "rtl": (11.2, 5.2, 2.6, 0.5, ORANGE, "RTL, or a board"),

@@ -1,10 +1,13 @@
+# amaranth: UnusedElaboratable=no
+# A host makes a core for its ports alone.
 """What every core is: an engine's hardware with a configuration, control ports and streams."""
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import ClassVar
 
 from amaranth.lib import stream, wiring
@@ -48,9 +51,19 @@ class CoreConfig(ABC):
         text = json.dumps([self.kind, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def memory_bits(self) -> Mapping[str, int]:
+        """Bits of each memory; of those that nobody needs to know, nothing."""
+        return {}
+
     @abstractmethod
+    def gateware(self) -> Callable[..., wiring.Component]:
+        """The class of the hardware, which takes this configuration, and whose signature is a
+        :class:`CoreSignature`; only this imports it."""
+
     def component(self) -> wiring.Component:
-        """The hardware, whose signature is a :class:`CoreSignature`; only this imports it."""
+        """The hardware."""
+        return self.gateware()(self)
 
 
 class CoreSignature(wiring.Signature):
@@ -65,9 +78,12 @@ class CoreSignature(wiring.Signature):
         Signals that are set and read at any time; ``busy``, an output of one bit, is one of them.
     streams : dict of str to Member
         Streams of items, into the core or out of it.
+    latency : dict of str to int
+        Of control ports that are asked and answer: cycles from a question to its answer.
     """
 
-    def __init__(self, *, control: Mapping[str, Member], streams: Mapping[str, Member]):
+    def __init__(self, *, control: Mapping[str, Member], streams: Mapping[str, Member],
+                 latency: Mapping[str, int] = MappingProxyType({})):
         if control.get("busy") != Out(1):
             raise ValueError("control ports of a core must have 'busy', an output of one bit")
         if both := control.keys() & streams.keys():
@@ -77,5 +93,5 @@ class CoreSignature(wiring.Signature):
                                      and isinstance(member.signature, stream.Signature)):
                 raise ValueError(f"'{name}' must be a stream if and only if it is one of the "
                                  "streams of a core")
-        self.control, self.streams = tuple(control), tuple(streams)
+        self.control, self.streams, self.latency = tuple(control), tuple(streams), dict(latency)
         super().__init__({**control, **streams})

@@ -72,7 +72,7 @@ class AmaranthModel(Simulated):
     def run(self, send: dict[str, np.ndarray], receive: dict[str, int],
             patience: int = PATIENCE) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Sends and receives over streams until all is done; see
-        :meth:`zeroskip.sim.cxxrtl.Model.run`."""
+        :meth:`zeroskip.sw.engines.base.Device.run`."""
         senders = [_Sender(self._stream(name), name, items) for name, items in send.items()]
         receivers = [_Receiver(self._stream(name), name, count)
                      for name, count in receive.items()]

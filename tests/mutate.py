@@ -57,7 +57,7 @@ TESTS = {
     "hw/core.py": ["hw/eie/test_config.py"],
     **{f"hw/fronts/{name}.py": ["hw/fronts/test_endpoint.py"]
        for name in ("frame", "receiver", "executor", "sender")},
-    "hw/system/core.py": ["hw/system/test_accelerator.py"],
+    "hw/system/corepage.py": ["hw/system/test_accelerator.py"],
     "hw/tensorcore/layouts.py": ["hw/tensorcore/test_windows.py", "hw/tensorcore/test_tile.py",
                                  "sw/engines/tensorcore/test_schedule.py",
                                  "hw/tensorcore/test_core.py"],

@@ -32,17 +32,13 @@ class EIE(wiring.Component):
     busy : Out(1)
         A network is being computed or its outputs leave; loads and inputs wait.
     stats : In(pe, select) and Out(count)
-        A performance counter, ``stats_latency`` cycles after its address: ``PECounter`` of PE
-        ``pe``, or ``ControlCounter`` where ``pe`` is the number of PEs. Zero when built
+        A performance counter, ``config.stats_latency`` cycles after its address: ``PECounter`` of
+        PE ``pe``, or ``ControlCounter`` where ``pe`` is the number of PEs. Zero when built
         without counters.
-
-    Attributes
-    ----------
-    stats_latency : int
     """
 
     def __init__(self, config: EIEConfig):
-        self.config, self.stats_latency = config, config.stats_latency
+        self.config = config
         super().__init__(CoreSignature(
             control={
                 "busy": Out(1),
@@ -53,7 +49,8 @@ class EIE(wiring.Component):
                 "load": In(stream.Signature(load_word_layout(config))),
                 "inputs": In(stream.Signature(INPUT)),
                 "outputs": Out(stream.Signature(output_layout(config))),
-            }))
+            },
+            latency={"stats": config.stats_latency}))
 
     def elaborate(self, platform):
         m = Module()

@@ -1,5 +1,3 @@
-# amaranth: UnusedElaboratable=no
-# A host makes a core for its ports alone.
 """The one configuration of an EIE array, its two modes, and the named instances of it."""
 
 from dataclasses import dataclass
@@ -175,10 +173,10 @@ class EIEConfig(CoreConfig):
             "codebooks": self.pes * self.codebooks * 16 * 16,
         }
 
-    def component(self) -> wiring.Component:
+    def gateware(self) -> type[wiring.Component]:
         """See :class:`CoreConfig`."""
         from zeroskip.hw.eie.array import EIE
-        return EIE(self)
+        return EIE
 
 
 PLACE_LATENCY = 3

@@ -1,4 +1,5 @@
-"""Leading-non-zero detection: finds the next activation to broadcast (paper, section IV)."""
+"""The LNZD tree (paper, section IV): passes on the leading activation of those that the activation
+units found not to be zero."""
 
 from amaranth.hdl import *
 from amaranth.lib import stream, wiring

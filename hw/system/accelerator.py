@@ -5,9 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.bus import BUS
+from zeroskip.hw.system.address import PAGE, Decoder
 from zeroskip.hw.system.config import MAGIC, VERSION, SystemConfig
-from zeroskip.hw.system.core import CorePage, core_items
-from zeroskip.hw.system.decoder import PAGE, Decoder
+from zeroskip.hw.system.corepage import CorePage, core_items
 from zeroskip.hw.system.registers import Access, Field, Item, Page, Register, RegisterFile
 
 

@@ -1,5 +1,3 @@
-# amaranth: UnusedElaboratable=no
-# A host makes a core for its ports alone.
 """The one configuration of a tensor core, and the named instances of it."""
 
 from dataclasses import dataclass
@@ -118,10 +116,10 @@ class TensorCoreConfig(CoreConfig):
         bits = {name: 8 * count for name, count in words.items()}
         return bits | {"metadata": 2 * words["weights"] if self.sparse else 0}
 
-    def component(self) -> wiring.Component:
+    def gateware(self) -> type[wiring.Component]:
         """See :class:`CoreConfig`."""
         from zeroskip.hw.tensorcore.core import TensorCore
-        return TensorCore(self)
+        return TensorCore
 
 
 CONFIGS = {

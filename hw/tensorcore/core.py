@@ -73,7 +73,8 @@ class TensorCore(wiring.Component):
                 "channels": In(stream.Signature(CHANNEL)),
                 "activations": In(stream.Signature(strip_layout(config))),
                 "outputs": Out(stream.Signature(output_layout(config))),
-            }))
+            },
+            latency={"stats": self.stats_latency}))
 
     def elaborate(self, platform):
         m = Module()

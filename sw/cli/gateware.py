@@ -58,7 +58,7 @@ def verilog(core: str, out: Path, config: str | None, screen: Screen) -> None:
         made = configuration(config, core)
         dut = made.component()
         facts = {"config": name_of(made), "digest": made.digest(),
-                 "memory_bits": made.memory_bits, "latency": {"stats": dut.stats_latency}}
+                 "memory_bits": made.memory_bits, "latency": dut.signature.latency}
     ports = emit.ports(dut)
     with screen.progress("Amaranth, Yosys"):
         text = emit.verilog(dut, core)

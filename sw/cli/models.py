@@ -44,10 +44,10 @@ def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:
         pruned, stages = pipeline.prune(network, steps, data, start=start, progress=update)
     pipeline.save(pruned, steps, stages, out)
 
-    before, after = (
-        placement.inspect(Graph.of(each)) for each in (network, pruned))
-    screen.table(f"{model} -> {out}", ["layer", "shape", "density before", "density after"], [
-        [a["name"], a["shape"], a["density"], b["density"]]
+    before, after = (placement.inspect(Graph.of(each)) for each in (network, pruned))
+    screen.table(f"{model} -> {out}", ["layer", "shape before", "shape after", "density before",
+                                           "density after"], [
+        [a["name"], a["shape"], b["shape"], a["density"], b["density"]]
         for a, b in zip(before, after, strict=True)])
     screen.table("stages", ["stage", "density", "accuracy on the recipe's data"], [
         [stage.name, stage.density, stage.accuracy] for stage in stages])

@@ -300,7 +300,7 @@ class Engine(ABC):
         """The image of quantised layers, for a batch size where the engine's images have one;
         ``BadInput`` where they do not fit the core."""
 
-    def c_source(self, image: Image, name: str, addresses: dict[str, int]) -> str:   # noqa: ARG002
+    def c_source(self, image: Image, name: str, addresses: dict[str, int]) -> str:
         """An image as C definitions of ``name``, for a core whose ports are at ``addresses``, in
         bytes from its page; ``BadInput`` where the engine has none."""
         raise BadInput(f"images of the engine {self.name} are not written as C; compile the model "
@@ -321,8 +321,8 @@ class Engine(ABC):
     def describe(self, layer, report) -> dict:
         """Facts of one layer of an image and its report, for tables."""
 
-    def deviation(self, layer: ReferenceLayer, own: Layer  # noqa: ARG002 - of those that know
-                  ) -> Callable[[slice], "Deviation"]:
+    def deviation(self, layer: ReferenceLayer,
+                  own: Layer) -> Callable[[slice], "Deviation"]:
         """By rows: what a layer computes in real numbers, and how far quantisation may have moved
         it from the float layer ``own``."""
         raise BadInput(f"layer {layer.name}: no bound is known between the engine {self.name} and "

@@ -56,7 +56,7 @@ def exchange(device, records: Iterable[Record]) -> dict[str, tuple[np.ndarray, n
     """Does what records say, those that poll at the end; the items of each stream that is read, and
     their times.
 
-    ``device`` has the interface of :class:`zeroskip.sim.compiled.Model`.
+    ``device`` is a :class:`zeroskip.sw.engines.base.Device`.
     """
     records = list(records)
     found = device.run(*streams(records))

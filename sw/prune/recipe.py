@@ -11,8 +11,8 @@
                                 # tensor core. Or channel, neuron, as in prune/structure.py: filters
                                 # and outputs leave the network, those of its last layer excepted
     size = 4                    # of a vector, of a block's side; of banks: the PEs of the array
-    criterion = "l1"            # which weights go first, as in prune/criteria.py: also l2, apoz,
-                                # wanda, obd; of channels and neurons also lasso
+    criterion = "l1"            # which weights go first: any of prune/criteria.py that needs no
+                                # batch norm; of channels and neurons also lasso
     reconstruct = "sparsegpt"   # how the weights that stay make up for those that go, as in
                                 # prune/reconstruct.py: also least_squares. One cut
     rounds = 5                  # cuts, each followed by training; left out: bit by bit while

@@ -9,7 +9,7 @@ import numpy as np
 from zeroskip.hw.fronts.frame import WORDS
 from zeroskip.hw.system.accelerator import register_map
 from zeroskip.hw.system.config import VERSION, SystemConfig
-from zeroskip.hw.system.core import item_words
+from zeroskip.hw.system.corepage import item_words
 from zeroskip.sw.runtime.link import Link, Refused
 
 PATTERNS = (0b0101, 0b1010)
@@ -31,7 +31,7 @@ class Patience:
 class Board:
     """A board that holds one of ``systems``; identifies it.
 
-    For ``patience`` see :meth:`Device.run`. Raises LinkError where no board answers, or another
+    For ``patience`` see :meth:`BoardCore.run`. Raises LinkError where no board answers, or another
     one, which is compared with the first system.
 
     Attributes
@@ -54,7 +54,7 @@ class Board:
         self.system = known[found.digest]
         self._pages = register_map(self.system)
 
-    def device(self, name: str) -> "Device":
+    def device(self, name: str) -> "BoardCore":
         """The core called ``name`` in the system, just after a reset.
 
         Raises LinkError where its registers do not hold what is written to them.
@@ -62,13 +62,13 @@ class Board:
         number = self.system.names.index(name)
         self.link.write(self._pages["system"].addresses["reset"], np.array([1 << number]))
         words = item_words(self.system.cores[number].component())
-        device = Device(self.link, self._pages[name].addresses, words, self._patience)
+        device = BoardCore(self.link, self._pages[name].addresses, words, self._patience)
         device.check()
         return device
 
 
-class Device:
-    """A core of a board; see :class:`zeroskip.sim.compiled.Model` for the methods.
+class BoardCore:
+    """A core of a board; see :class:`zeroskip.sw.engines.base.Device` for the methods.
 
     ``addresses`` has those of its ports, by the names of the Verilog, and ``words`` those of an
     item of each of its streams.

@@ -1,6 +1,6 @@
 """A program as a C header: what a host without Python sends to a core, as constants."""
 
-from zeroskip.hw.system.core import core_items
+from zeroskip.hw.system.corepage import core_items
 from zeroskip.hw.system.registers import Page
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines import registry

@@ -1,12 +1,14 @@
-# amaranth: UnusedElaboratable=no
 """What every core is: checks of its configuration, the digest, and which ports are for what."""
 
+import gc
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,9 +20,20 @@ HW = Path(__file__).parents[2] / "hw"
 STREAM = stream.Signature(8)
 
 
+class Core(wiring.Component):
+    """Without any hardware."""
+
+    def __init__(self, config):
+        self.config = config
+        super().__init__(CoreSignature(control={"busy": Out(1)}, streams={}))
+
+    def elaborate(self, platform):
+        return Module()
+
+
 @dataclass(frozen=True)
 class Config(CoreConfig):
-    """Of a core that is not built; it has fields of every type."""
+    """It has fields of every type."""
 
     kind: ClassVar[str] = "toy"
     least: ClassVar[dict[str, int]] = {"deep": 0}
@@ -31,8 +44,8 @@ class Config(CoreConfig):
     fast: bool = True
     modes: tuple[str, ...] = ()
 
-    def component(self):
-        raise NotImplementedError
+    def gateware(self):
+        return Core
 
 
 class Other(Config):
@@ -71,13 +84,23 @@ def test_component_of_an_engine(config):
     assert made.config is config
     assert isinstance(made.signature, CoreSignature)
     assert made.signature.control == ("busy", "stats")
+    assert made.signature.latency.keys() == {"stats"}
     assert {*made.signature.control, *made.signature.streams} == {*made.signature.members}
+
+
+def test_a_component_made_for_its_ports_alone_is_no_warning():
+    Fragment.get(Config().component(), None)    # Amaranth warns once there is any hardware
+    with warnings.catch_warnings(record=True) as found:
+        Config().component()
+        gc.collect()
+    assert found == []
 
 
 def test_control_ports_and_streams_are_told_apart():
     signature = CoreSignature(control={"busy": Out(1), "mode": In(2)},
                               streams={"items": In(STREAM)})
     assert (signature.control, signature.streams) == (("busy", "mode"), ("items",))
+    assert signature.latency == {}
     assert list(signature.members) == ["busy", "mode", "items"]
 
 

@@ -53,7 +53,7 @@ class EIEEngine(Engine):
         return quantize.quantize(section, x, config.acc_width, ranges)
 
     def lower(self, layers: Sequence[FixedLayer], config: EIEConfig,
-              batch: int | None = None) -> EIEImage:     # noqa: ARG002 - samples come one by one
+              batch: int | None = None) -> EIEImage:
         """See :func:`zeroskip.sw.engines.eie.lower.compile_layers`."""
         from zeroskip.sw.engines.eie.lower import compile_layers
         return compile_layers(tuple(layers), config)

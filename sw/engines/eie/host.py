@@ -81,8 +81,8 @@ def run(model, image: EIEImage, inputs: np.ndarray, progress: Progress | None = 
     """Runs ``inputs`` (int16 [batch, in]) on a fresh array.
 
     ``model`` is the array in any simulator, with the interface of
-    :class:`zeroskip.sim.cxxrtl.Model`. ``EngineError`` where not every output of every image came
-    just once.
+    :class:`zeroskip.sw.engines.base.Device`. ``EngineError`` where not every output of every image
+    came just once.
     """
     exchange(model, [Write("load", load_items(image))])
     shapes = [(len(inputs), segment.outputs) for segment in image.segments if segment.outputs]

@@ -56,7 +56,7 @@ class TensorCoreEngine(Engine):
                      "them only in a pattern; prune it to 2:4.")
 
     def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,
-                 config: TensorCoreConfig   # noqa: ARG002 - the same for all
+                 config: TensorCoreConfig
                  ) -> tuple[tuple[Int8Layer, ...], tuple[LayerReport8, ...]]:
         """See :func:`zeroskip.sw.engines.tensorcore.quantize.quantize`."""
         return quantize.quantize(section, x, ranges)

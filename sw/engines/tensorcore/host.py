@@ -81,7 +81,7 @@ def collect(model, schedule: Schedule, records: Iterable[Record]) -> Outputs:
     """Runs one GEMM; ``EngineError`` if the core sends more outputs than it has.
 
     ``model`` is the core in any simulator, with the interface of
-    :class:`zeroskip.sim.cxxrtl.Model`; ``records`` are those of the schedule.
+    :class:`zeroskip.sw.engines.base.Device`; ``records`` are those of the schedule.
     """
     payload, cycles = exchange(model, records)["outputs"]
     if model.pending("outputs"):

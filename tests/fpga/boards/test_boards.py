@@ -42,7 +42,7 @@ def test_clock_and_bit_rate_of_a_design(made):
 
 
 def test_designs_that_the_boards_are_for():
-    assert set(BOARDS) == {"ulx3s-85f", "ulx3s-25f", "icebreaker", "tangnano9k"}
+    assert set(BOARDS) >= {"ulx3s-85f", "ulx3s-25f", "icebreaker", "tangnano9k"}
     assert systems() == [made.system for made in EVERY]
     assert [design(board).name for board in BOARDS] == [*map(next, map(iter, (
         board.configs for board in BOARDS.values())))]
@@ -54,7 +54,7 @@ def test_designs_that_the_boards_are_for():
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("arty",), "there is no board 'arty'; choose one of icebreaker, "),
+    (("arty",), "there is no board 'arty'; choose one of .*icebreaker"),
     (("icebreaker", "eie-64"), "icebreaker has no configuration 'eie-64'; choose one of "),
 ])
 def test_unknown(arguments, message):

@@ -9,7 +9,7 @@ from zeroskip.hw.bus import Status
 from zeroskip.hw.eie.config import zeroskip
 from zeroskip.hw.system.accelerator import Accelerator, register_map
 from zeroskip.hw.system.config import VERSION, SystemConfig
-from zeroskip.hw.system.core import item_words
+from zeroskip.hw.system.corepage import item_words
 from zeroskip.hw.system.registers import Access, Window
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.bench import checker, receive, send, simulate

@@ -40,7 +40,7 @@ def test_kinds_that_are_called_like_a_further_core_or_the_system():
     class Config(CoreConfig):
         kind = "eie_1"
 
-        def component(self):
+        def gateware(self):
             raise NotImplementedError
 
     with pytest.raises(ValueError, match="'system', must differ, and not be eie, eie_1, eie_1; "):

@@ -179,6 +179,16 @@ def recipe(folder):
     return folder / "recipe.toml"
 
 
+def test_prune_shows_what_left_the_network(cli, folder):
+    pytest.importorskip("torch")
+    (folder / "recipe.toml").write_text('density = 0.5\ngranularity = "neuron"\n')
+    done = cli("prune", folder / "model.onnx", "--recipe", folder / "recipe.toml",
+               "-o", folder / "small.onnx")
+    assert (done.code, done.stderr) == (0, "")
+    shapes = [re.findall(r"\[\d+,\d+\]", line) for line in done.stdout.splitlines()]
+    assert [each for each in shapes if each] == [["[9,12]", "[4,12]"], ["[5,9]", "[5,4]"]]
+
+
 def test_prune_for_torch_with_rounds_and_rewinding(cli, folder):
     pytest.importorskip("torch")
     rng = np.random.default_rng(0)

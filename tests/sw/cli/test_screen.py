@@ -27,8 +27,8 @@ TABLES = {
         ["conv", "conv2d", [512, 512, 3, 3], 1.0, "dense", "tensorcore", REASON],
         ["top", "Softmax", None, None, None, None, "leave it out: it does not change which "
          "output is the largest"]]),
-    "prune": (["layer", "shape", "density before", "density after"], [
-        [LAYER, [25088, 4096], 0.9999, 0.01234]]),
+    "prune": (["layer", "shape before", "shape after", "density before", "density after"], [
+        [LAYER, [25088, 4096], [12544, 4096], 0.9999, 0.01234]]),
     "compile": (["layer", "in", "out", "weights", "entries", "padding", "codebook error (RMS)",
                  "weights lost", "accumulator used", "shift"], [
         ["fc6", 25088, 4096, 102_760_448, 112_345_678, 12_345_678, 0.001234, 123_456, 0.98765,

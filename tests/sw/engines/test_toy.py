@@ -1,7 +1,9 @@
 """An engine that only this file knows: it is registered at run time, and everything that takes an
 engine takes it."""
 
+import json
 import re
+import sys
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -17,6 +19,7 @@ from zeroskip.hw.netlist import emit
 from zeroskip.hw.system.config import SystemConfig
 from zeroskip.hw.system.top import Top
 from zeroskip.hw.tensorcore.config import CONFIGS as CORE
+from zeroskip.sw.cli.main import main
 from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.placement import inspect
@@ -39,8 +42,8 @@ class ScalerConfig(CoreConfig):
 
     shift_bits: int = 3
 
-    def component(self):
-        return Scaler(self)
+    def gateware(self):
+        return Scaler
 
 
 class Scaler(wiring.Component):
@@ -341,6 +344,17 @@ def test_a_top_with_it():
     text = emit.verilog(top, "top")
     assert re.search(r"module .*scaler_1", text)
     assert [port["name"] for port in emit.ports(top)] == ["clk", "rst", "rx", "tx", "irq"]
+
+
+def test_verilog_of_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["zeroskip", "verilog", "scaler", "--json", "-o",
+                                      str(tmp_path / "scaler.v")])
+    with pytest.raises(SystemExit, match="^0$"):
+        main()
+    described = json.loads(capsys.readouterr().out)
+    assert (described["config"], described["memory_bits"], described["latency"]) == (
+        "scaler", {}, {})
+    assert "module scaler" in (tmp_path / "scaler.v").read_text()
 
 
 def test_a_name_is_taken_once():

@@ -57,8 +57,12 @@ def test_densities_of_many_layers_on_one_line(recipe):
 
 
 def test_criteria_are_those_of_the_registry():
-    assert set(CRITERION_NEEDS_DATA) == set(CRITERIA) - {"scale"} | {"lasso"}
-    assert [name for name, needs in CRITERION_NEEDS_DATA.items() if not needs] == ["l1", "l2"]
+    needs = {name: each.needs for name, each in CRITERIA.items()}
+    assert set(CRITERION_NEEDS_DATA) == {
+        name for name in needs if needs[name] != "norm"} | {"lasso"}
+    assert {name for name, data in CRITERION_NEEDS_DATA.items() if not data} == {
+        name for name in needs if needs[name] == "nothing"}
+    assert (needs["l1"], needs["scale"], needs["obd"]) == ("nothing", "norm", "curvature")
 
 
 @pytest.mark.parametrize("given", [

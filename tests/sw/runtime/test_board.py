@@ -18,7 +18,7 @@ from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.errors import LinkError
 from zeroskip.sw.graph.types import TensorType
-from zeroskip.sw.runtime.board import Board, Device, Patience
+from zeroskip.sw.runtime.board import Board, BoardCore, Patience
 from zeroskip.sw.runtime.link import Identity, OutOfRange
 
 REGRESSION = "ZEROSKIP_REGRESSION" in os.environ
@@ -113,7 +113,7 @@ def test_after_a_reset_in_any_cycle_the_next_job_is_exact(case, link, run_seed):
 
 def test_a_core_without_counters_is_not_checked():
     """It has no register that could be written without a consequence; none is touched."""
-    Device(None, {"busy": 0}, {}, Patience()).check()
+    BoardCore(None, {"busy": 0}, {}, Patience()).check()
 
 
 def test_a_core_that_stalls(case, link):

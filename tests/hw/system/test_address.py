@@ -8,7 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.bus import Status
-from zeroskip.hw.system.decoder import PAGE, Decoder
+from zeroskip.hw.system.address import PAGE, Decoder
 from zeroskip.sim.bench import checker, receive, send, simulate
 
 

@@ -10,7 +10,7 @@ from zeroskip.hw.bus import BUS
 from zeroskip.hw.core import CoreConfig
 from zeroskip.hw.netlist.share import resettable
 from zeroskip.hw.stream import Downsizer, Upsizer
-from zeroskip.hw.system.decoder import PAGE
+from zeroskip.hw.system.address import PAGE
 from zeroskip.hw.system.registers import (
     WIDTH,
     Access,
