@@ -9,7 +9,7 @@ from zeroskip.hw.core import CoreConfig
 MAGIC = b"ZSK1"
 """The first word of every system's registers, in the order of the bytes."""
 
-VERSION = 2
+VERSION = 3
 """Of the registers and windows, as the host is told."""
 
 MOST = 15

@@ -14,7 +14,7 @@ from zeroskip.sw.compiler import placement, reference
 from zeroskip.sw.compiler.linking import chains, link
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.engines import registry
-from zeroskip.sw.engines.base import ReferenceLayer
+from zeroskip.sw.engines.base import Image, ReferenceLayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.tensorfile import read_safetensors
 from zeroskip.sw.graph.graph import Graph, LayerNode
@@ -102,7 +102,9 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
         raise BadInput(f"{graph.source} holds no layer that an engine computes; give a model with "
                        "a linear layer or a convolution")
     sections = _sections(graph, configs)
-    images, layers, reports = {}, [], []
+    images: dict[int, Image] = {}
+    layers: list[ReferenceLayer] = []
+    reports: list = []
     for section, quantised, report in _quantised(graph, sections, given):
         images[id(section.nodes[0])] = registry.of(section.config).lower(
             quantised, section.config, batch)

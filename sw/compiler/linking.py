@@ -27,7 +27,7 @@ def chains(graph: Graph) -> list[tuple[LayerNode, ...]]:
     ends: dict[str, list[LayerNode]] = {}
     for node in graph.layers:
         before = graph.source_of(node.reads[0])
-        chain = ends.pop(before, None) if read.get(before) == 1 else None
+        chain = ends.get(before, []) if read[before] == 1 else []
         last = chain[-1].layer if chain else None
         if last is None or last.outputs != node.layer.inputs \
                 or (last.quantised and last.quantised.raw):

@@ -184,7 +184,8 @@ class Program:
     def with_images(self, *images: Image) -> "Program":
         """The same program with other images for the same layers, in order."""
         buffers = {port.buffer: self.buffers[port.buffer] for port in self.inputs}
-        steps, left = [], iter(images)
+        steps: list[Step] = []
+        left = iter(images)
         for step in self.steps:
             if not isinstance(step, EngineStep):
                 buffers |= {name: self.buffers[name] for name in step.writes}
@@ -255,7 +256,8 @@ class Program:
             program = cls(
                 {each["name"]: _type(each) for each in header["buffers"]},
                 tuple(_step(i, described, tensors) for i, described in enumerate(header["steps"])),
-                *(tuple(Port(**port) for port in header[which]) for which in ("inputs", "outputs")),
+                tuple(Port(**port) for port in header["inputs"]),
+                tuple(Port(**port) for port in header["outputs"]),
                 header["reference"], header["batch"])
             if len(program.buffers) < len(header["buffers"]):
                 raise ValueError("two buffers have one name")
@@ -387,7 +389,8 @@ class Builder:
     """
 
     def __init__(self, inputs: dict[str, TensorType]):
-        self.buffers, self.steps = dict(inputs), []
+        self.buffers = dict(inputs)
+        self.steps: list[Step] = []
 
     def convert(self, name: str, wanted: TensorType, called: str) -> str:
         """A buffer with the values of another as ``wanted`` has them; its shape does not count."""

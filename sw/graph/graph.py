@@ -179,7 +179,7 @@ class Graph:
     def groups(self) -> tuple[tuple[LayerNode, ...] | tuple[OperatorNode, ...], ...]:
         """The nodes in an order of execution: each layer alone, and all operators together that
         need no layer between them."""
-        stage = dict.fromkeys(self.inputs, (0, OperatorNode))
+        stage: dict[str, tuple[int, type]] = dict.fromkeys(self.inputs, (0, OperatorNode))
         levels: list[tuple[int, bool, int, LayerNode | OperatorNode]] = []
         for number, node in enumerate(self.nodes):
             kind = OperatorNode if isinstance(node, OperatorNode) else LayerNode
@@ -252,7 +252,8 @@ class Graph:
     def host_model(self, group: Sequence[OperatorNode]) -> tuple[bytes, list[str], list[str]]:
         """Operators as an ONNX model, and the names of its inputs and outputs."""
         inside = {name for node in group for name in node.writes}
-        members, reads, views = set(map(id, group)), {}, {}
+        members, reads = set(map(id, group)), {}
+        views: dict[str, set[str]] = {}
         for name in (name for node in group for name in node.reads):
             if self.source_of(name) not in inside:
                 reads[name] = self._info(name)

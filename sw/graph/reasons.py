@@ -8,20 +8,19 @@ NAME = 100
 
 
 class Refused(Protocol):
-    """A node of a model.
-
-    Attributes
-    ----------
-    name, operator, reason : str
-    """
-
-    name: str
+    """A node of a model."""
 
     @property
-    def operator(self) -> str: ...
+    def name(self) -> str:
+        """As messages call it."""
 
     @property
-    def reason(self) -> str: ...
+    def operator(self) -> str:
+        """As the model calls it."""
+
+    @property
+    def reason(self) -> str:
+        """Why no engine takes it, or nothing."""
 
 
 def table(nodes: Sequence[Refused]) -> str:

@@ -76,11 +76,12 @@ class Session:
         for name in (name for node in graph.node for name in node.output if name):
             if kinds.get(name) is None:
                 raise ValueError(f"{where}: the size of {name!r} is not known")
-        size = sum(count * dtype.itemsize for count, dtype in filter(None, kinds.values()))
+        sizes = {name: kind for name, kind in kinds.items() if kind is not None}
+        size = sum(count * dtype.itemsize for count, dtype in sizes.values())
         if size > BYTES:
             raise ValueError(f"{where} takes {size:,} bytes, at most {BYTES:,} are possible")
-        return [kinds[value.name] for value in graph.input], \
-            [kinds[value.name] for value in graph.output]
+        return [sizes[value.name] for value in graph.input], \
+            [sizes[value.name] for value in graph.output]
 
     def run(self, inputs: Sequence[np.ndarray], runs: int) -> list[np.ndarray]:
         """Outputs [runs, values], from inputs [runs, values] in the order of the model's."""

@@ -123,7 +123,7 @@ def test_a_core_that_stalls(case, link):
 
 
 @pytest.mark.parametrize(("identity", "message"), [
-    (Identity(VERSION + 1, 0), "is of version 3, and this program speaks 2; build the bitstream"),
+    (Identity(VERSION + 1, 0), "is of version 4, and this program speaks 3; build the bitstream"),
     (Identity(VERSION, 0xABC), "with digest 0000000000000abc, and the program for [0-9a-f]{16};"),
 ])
 def test_another_board(case, identity, message):
