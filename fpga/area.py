@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from amaranth.lib import wiring
 
-from zeroskip.fpga.blocks import CLUSTERS
+from zeroskip.fpga.blocks import BORDERS
 from zeroskip.fpga.family import Family, count
 from zeroskip.hw import tools
 from zeroskip.hw.netlist.emit import rtlil, yosys
@@ -27,10 +27,9 @@ def synthesise(component: wiring.Component, family: type[Family], *, soft: bool)
     with tools.scratch() as folder:
         source, found = folder / "design.il", folder / "cells.json"
         source.write_text(rtlil(component, "design"))
-        # As for a board: Yosys 0.70 stops at an assertion in abc9 where these borders are gone.
-        yosys(f"read_rtlil {source}", f"setattr -mod -set keep_hierarchy 1 {CLUSTERS}",
+        yosys(f"read_rtlil {source}", f"setattr -mod -set keep_hierarchy 1 {BORDERS}",
               f"{family.soft if soft else family.synthesis} -top design",
-              f"setattr -mod -unset keep_hierarchy {CLUSTERS}", "flatten", "clean",
+              f"setattr -mod -unset keep_hierarchy {BORDERS}", "flatten", "clean",
               f"tee -q -o {found} stat -json")
         cells = json.loads(found.read_text())["design"]["num_cells_by_type"]
     return Cells(*(count(family.mapped[what], cells) for what in ("lut", "ff", "dsp", "bram")))

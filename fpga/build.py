@@ -11,7 +11,7 @@ from pathlib import Path
 
 from amaranth.lib import wiring
 
-from zeroskip.fpga.blocks import CLUSTERS, CORES
+from zeroskip.fpga.blocks import BORDERS, CORES
 from zeroskip.fpga.board import Design
 from zeroskip.fpga.boardtop import BoardTop
 from zeroskip.fpga.flow import BuildError, critical_path, fmax, netlist, route, synthesise
@@ -65,7 +65,7 @@ def build(
     step(0, SEEDS + 2, "synthesis")
     top = component or Top(design.system, divisor=design.divisor)
     synthesise(BoardTop(board, top, design.mhz), chip, folder, top="board",
-               borders=f"{CORES} {CLUSTERS}")
+               borders=f"{CORES} {BORDERS}")
     write(folder / chip.constraints, board.constraints())
 
     reached = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from amaranth.lib import wiring
 
-from zeroskip.fpga.blocks import CLUSTERS
+from zeroskip.fpga.blocks import BORDERS
 from zeroskip.fpga.family import Family
 from zeroskip.fpga.flow import CriticalPath, critical_path, fmax, netlist, route, synthesise
 from zeroskip.fpga.shell import Shell
@@ -75,7 +75,7 @@ def place(
     step = progress or (lambda *_: None)
     with tools.scratch() as folder:
         step(0, len(seeds) + 1, "synthesis")
-        synthesise(shell, chip, folder, top="shell", borders=f"shell.component {CLUSTERS}")
+        synthesise(shell, chip, folder, top="shell", borders=f"shell.component {BORDERS}")
         cells = Counter(cell["type"] for cell in netlist(folder).values())
         write(folder / chip.constraints, "")
         for seed in seeds:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from zeroskip.fpga import floor
-from zeroskip.fpga.blocks import CLUSTERS, CORES, WEIGHTS
+from zeroskip.fpga.blocks import BORDERS, CORES, WEIGHTS
 from zeroskip.fpga.boards import BOARDS
 from zeroskip.fpga.boardtop import BoardTop
 from zeroskip.fpga.families.ecp5 import ECP5
@@ -38,9 +38,9 @@ def found(tmp_path, component, name, *selections):
 def test_modules_that_keep_their_borders(tmp_path):
     system = SystemConfig((ARRAY, CORE, replace(ARRAY, queue_depth=3)))
     found(tmp_path, BoardTop(BOARDS["ulx3s-85f"], Top(system, divisor=8), 50), "board",
-          ("mod-count", 3, CORES), *(("mod-count", 1, each) for each in CLUSTERS.split()))
+          ("mod-count", 3, CORES), *(("mod-count", 1, each) for each in BORDERS.split()))
     found(tmp_path, Shell(EIE(ARRAY)), "shell", ("mod-count", 1, "shell.component"),
-          ("mod-count", 1, CLUSTERS))
+          ("mod-count", 1, BORDERS))
 
 
 def test_weight_memories_of_the_ice40(tmp_path):
@@ -58,7 +58,7 @@ def flow(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ECP5, "resets", replace(ECP5.resets, least=100))    # the array is small
         synthesise(BoardTop(board, Top(system, divisor=8), 50), board.chip, folder, top="board",
-                   borders=f"{CORES} {CLUSTERS}")
+                   borders=f"{CORES} {BORDERS}")
     return json.loads((folder / "design.json").read_text())["modules"]["board"]
 
 

@@ -10,20 +10,20 @@ from zeroskip.hw.eie.counters import PECounter
 from zeroskip.hw.eie.layouts import LoadTarget, Phase
 from zeroskip.sim.bench import Stalls, checker, receive, simulate
 
-CLUSTERS, IDENTITY = 3, 1
+BORDERS, IDENTITY = 3, 1
 GROUPS = pytest.mark.parametrize("groups", [1, 2, 4])
 BOOK = [0, *range(1, 16)]
 
 
 def sized(groups, **sizes):
-    return EIEConfig(**{"pes": CLUSTERS * groups, "groups": groups, "queue_depth": 2,
+    return EIEConfig(**{"pes": BORDERS * groups, "groups": groups, "queue_depth": 2,
                         "runahead": 4, "weight_rows": 8, "pointers": 16, "act_depth": 4,
                         "bias_depth": 16, "codebooks": 1, **sizes})
 
 
 def number(group):
     """The PE's number, c + K * g."""
-    return IDENTITY + CLUSTERS * group
+    return IDENTITY + BORDERS * group
 
 
 class Bench:
@@ -59,7 +59,7 @@ class Bench:
                 sum(v << 8 * k for k, v in enumerate(column)) for column in columns[group]])
         await self.load(LoadTarget.BIASES, IDENTITY, biases)
         inside = {number(group) for group in range(groups)}
-        for pe in range(CLUSTERS * groups):
+        for pe in range(BORDERS * groups):
             if pe not in inside:
                 await self.load(LoadTarget.WEIGHTS, pe, [0x05050505] * 8)
                 await self.load(LoadTarget.ACTIVATIONS, pe, [99] * 4)
@@ -81,7 +81,7 @@ class Bench:
 
     async def outputs(self, count, **reading):
         """Emits slots 0 to ``count`` - 1 of the sums."""
-        limit = IDENTITY + CLUSTERS * (count - 1) + 1
+        limit = IDENTITY + BORDERS * (count - 1) + 1
         self.ctx.set(self.dut.command.reading, reading)
         self.order(role=1, scan=1, begin=1, emit=1, clear=1, limit=limit)
         await self.ctx.tick()
@@ -90,7 +90,7 @@ class Bench:
         out = []
         for slot in range(count):
             out += await receive(self.ctx, self.dut.found[slot % groups], 1, Stalls(slot, 0.3))
-        assert [item["index"] for item in out] == [IDENTITY + CLUSTERS * t for t in range(count)]
+        assert [item["index"] for item in out] == [IDENTITY + BORDERS * t for t in range(count)]
         return [item["value"] for item in out]
 
     async def counts(self, which):
@@ -232,7 +232,7 @@ def test_a_search_that_stalls_finds_the_same(monkeypatch, groups):
         for group in range(groups):
             await bench.load(LoadTarget.ACTIVATIONS, number(group), words[group])
         bench.ctx.set(bench.dut.command.reading, {"raw": 1})
-        bench.order(scan=1, begin=1, limit=CLUSTERS * 32 * groups)
+        bench.order(scan=1, begin=1, limit=BORDERS * 32 * groups)
         await bench.ctx.tick()
         bench.order(scan=0)
         for k in range(32):

@@ -10,7 +10,7 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.lnzd import FAN_IN, LNZDNode, LNZDTree
 from zeroskip.sim.bench import receive, send, simulate
 
-CLUSTERS = [*range(2, 18), 64]
+BORDERS = [*range(2, 18), 64]
 
 
 def levels(clusters):
@@ -55,7 +55,7 @@ def test_a_node_takes_its_lowest_child_first(transfer, children):
     assert out == [item for k in range(children) for item in own(k, 3)]
 
 
-@pytest.mark.parametrize("clusters", CLUSTERS)
+@pytest.mark.parametrize("clusters", BORDERS)
 def test_clusters_that_wait_together_are_served_lowest_first(transfer, clusters):
     assert gather(transfer, clusters, [2] * clusters) == [
         item for k in range(clusters) for item in own(k, 2)]
@@ -78,7 +78,7 @@ def test_nothing_is_lost_doubled_or_overtaken(transfer, stalls, clusters, data):
         own(k, count) for k, count in enumerate(counts)]
 
 
-@pytest.mark.parametrize("clusters", CLUSTERS)
+@pytest.mark.parametrize("clusters", BORDERS)
 def test_latency_is_one_cycle_a_level(record, clusters):
     dut, entered, left = LNZDTree(sized(clusters)), [], []
 

@@ -7,9 +7,9 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.lnzd import FAN_IN, LNZDNode, LNZDTree
 from zeroskip.sim.proof import Claims, Refuted, Vacuous, edited, prove
 
-CLUSTERS = 5
+BORDERS = 5
 """One more than a node takes, so that a tree has two levels."""
-CONFIG = EIEConfig(pes=CLUSTERS, act_depth=2)
+CONFIG = EIEConfig(pes=BORDERS, act_depth=2)
 
 
 def ends(activation):
@@ -63,7 +63,7 @@ def test_node_with_a_fault(old, new):
         prove(node(edited(LNZDNode, (old, new)), 1))
 
 
-@pytest.mark.parametrize("leaf", range(CLUSTERS))
+@pytest.mark.parametrize("leaf", range(BORDERS))
 def test_tree(leaf):
     prove(tree(LNZDTree, leaf))
 
@@ -74,4 +74,4 @@ def test_tree(leaf):
 ])
 def test_tree_with_a_fault(old, new, message):
     with pytest.raises((Refuted, Vacuous), match=message):
-        prove(tree(edited(LNZDTree, (old, new)), CLUSTERS - 1))
+        prove(tree(edited(LNZDTree, (old, new)), BORDERS - 1))
