@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats import zipped
@@ -48,15 +48,15 @@ TREES = {"builtins.tuple": None, "builtins.list": None, "builtins.dict": list}
 """Kinds of tree specs and what their context is."""
 
 
-def rebuild(content: bytes, source: str, into: BinaryIO) -> None:
-    """Writes the ``.pt2`` file ``content`` anew, as ``model``, without what torch would run;
-    ``source`` is its name in messages.
+def rebuild(content: bytes, source: str) -> bytes:
+    """The ``.pt2`` file ``content`` without what torch would run; ``source`` is its name in
+    messages.
 
     Sample inputs, stack traces and guards on inputs are left out unread: nothing depends on them.
     Raises BadInput where the model needs what is not known here, or where this is no such file.
     """
     try:
-        _rebuild(content, source, into)
+        return _rebuild(content, source)
     except BadInput:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
@@ -68,7 +68,7 @@ def rebuild(content: bytes, source: str, into: BinaryIO) -> None:
                        "writes it; write it again, or export to ONNX.") from error
 
 
-def _rebuild(content: bytes, source: str, into: BinaryIO) -> None:
+def _rebuild(content: bytes, source: str) -> bytes:
     archive = zipped.opened(io.BytesIO(content))
     names = archive.namelist()
     library = next((name for name in names if "/data/aotinductor/" in name), None)
@@ -88,17 +88,18 @@ def _rebuild(content: bytes, source: str, into: BinaryIO) -> None:
         program = PROGRAM(program)
     except Refused as refused:
         raise BadInput(f"{source} {refused}.") from None
-    with zipfile.ZipFile(into, "w") as new:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as new:
         # torch takes the name of the first for that of the archive
-        for name, text in (("archive_format", "pt2"), ("archive_version", "0"),
-                           ("byteorder", "little"), (".data/version", "3\n"),
-                           ("data/sample_inputs/model.pt", ""),
-                           ("models/model.json", json.dumps(program))):
-            new.writestr(f"model/{name}", text)
-        for folder, config, member in (("weights", "weights", r"weight_\d+"),
-                                       ("constants", "constants", r"tensor_\d+")):
-            text = archive.read(f"{root}/data/{folder}/{model}_{config}_config.json").decode()
-            entries = parse_json(text)["config"]
+        for member, text in (("archive_format", "pt2"), ("archive_version", "0"),
+                             ("byteorder", "little"), (".data/version", "3\n"),
+                             ("data/sample_inputs/model.pt", ""),
+                             ("models/model.json", json.dumps(program))):
+            new.writestr(f"model/{member}", text)
+        for folder, member in (("weights", r"weight_\d+"), ("constants", r"tensor_\d+")):
+            config = f"data/{folder}/{{}}_{folder}_config.json"
+            entries = parse_json(archive.read(
+                f"{root}/{config.format(model)}").decode())["config"]
             _refuse_objects(entries, source)
             entries = mapped(PATH, _payload(member))(entries)
             for own in sorted({entry["path_name"] for entry in entries.values()}):
@@ -107,8 +108,8 @@ def _rebuild(content: bytes, source: str, into: BinaryIO) -> None:
                     if entry["path_name"] == own:
                         _check_inside(entry["tensor_meta"], len(data))
                 new.writestr(f"model/data/{folder}/{own}", data)
-            new.writestr(f"model/data/{folder}/model_{config}_config.json",
-                         json.dumps({"config": entries}))
+            new.writestr(f"model/{config.format('model')}", json.dumps({"config": entries}))
+    return file.getvalue()
 
 
 def _refuse_objects(entries: Mapping[str, Any], source: str) -> None:
@@ -188,9 +189,10 @@ def optional(rule: Rule) -> Rule:
     return lambda value: None if value is None else rule(value)
 
 
-def record(**fields: Rule) -> Rule:
-    """An object of which only these fields stay."""
-    return lambda value: {name: rule(value[name]) for name, rule in fields.items()}
+def record(newer: tuple[str, ...] = (), **fields: Rule) -> Rule:
+    """An object of which only these fields stay; ``newer`` are those that older files lack."""
+    return lambda value: {name: rule(value[name]) for name, rule in fields.items()
+                          if name in value or name not in newer}
 
 
 def union(**kinds: Rule) -> Rule:
@@ -223,7 +225,7 @@ def expression(value):
         if len(value) > LONGEST:
             raise ValueError("it is too long")
         _check_expression(ast.parse(value, mode="eval").body)
-    except (SyntaxError, ValueError, MemoryError) as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise Refused(f"holds the size {value!r:.99}, which is more than arithmetic; export the "
                       "model with inputs of fixed sizes") from error
     return value
@@ -232,7 +234,7 @@ def expression(value):
 def _check_expression(node: ast.expr) -> None:
     operands: list[ast.expr] = []
     match node:
-        case ast.Constant(value=int() as value) if abs(value) <= LARGEST:
+        case ast.Constant(value=int() as value) if type(value) is int and value <= LARGEST:
             pass
         case ast.Name(id=symbol) if SYMBOL.fullmatch(symbol):
             pass
@@ -315,12 +317,12 @@ boolean = one_of(False, True)
 natural = integer(0)
 name = text(NAME)
 named = record(name=name)
-string = text(re.compile(r"[\w .,:/+-]{0,999}", re.ASCII))
+string = text(re.compile(r"[\w .,:>/+-]{0,999}", re.ASCII))
 dtype = one_of(*ITEM_SIZES)
 
 HINT = optional(union(as_int=natural, as_float=number))
-SIZE = union(as_int=natural, as_expr=record(expr_str=expression, hint=HINT))
-REAL = union(as_float=number, as_expr=record(expr_str=expression, hint=HINT))
+SIZE = union(as_int=natural, as_expr=record(("hint",), expr_str=expression, hint=HINT))
+REAL = union(as_float=number, as_expr=record(("hint",), expr_str=expression, hint=HINT))
 
 
 def _tensor(size: Rule) -> Rule:
@@ -347,10 +349,12 @@ ARGUMENT = union(
     as_custom_obj=refused("an object of its own"), as_sym_bool=refused("a size that is compared"))
 
 NODE = record(
-    target=operator, inputs=listed(record(name=name, arg=ARGUMENT, kind=optional(integer(1, 2)))),
+    ("name", "is_hop_single_tensor_return"), target=operator,
+    inputs=listed(record(("kind",), name=name, arg=ARGUMENT, kind=optional(integer(1, 2)))),
     outputs=listed(ARGUMENT), metadata=lambda _value: {}, name=optional(name),
     is_hop_single_tensor_return=one_of(None))
 GRAPH = record(
+    ("sym_float_values", "is_single_tensor_return", "custom_obj_values"),
     inputs=listed(ARGUMENT), outputs=listed(ARGUMENT), nodes=listed(NODE),
     tensor_values=mapped(NAME, _tensor(SIZE)), sym_int_values=mapped(NAME, SIZE),
     sym_bool_values=empty("sizes that are compared"), sym_float_values=mapped(NAME, REAL),
@@ -370,6 +374,7 @@ OUTPUT = union(
         "loss_output", "gradient_to_parameter", "gradient_to_user_input", "user_input_mutation",
         "token", "parameter_mutation")})
 CALL = record(
+    ("forward_arg_names",),
     inputs=listed(ARGUMENT), outputs=listed(ARGUMENT), in_spec=tree, out_spec=tree,
     forward_arg_names=optional(listed(name)))
 
@@ -381,7 +386,9 @@ def _calls(value):
 
 
 PROGRAM = record(
+    ("verifiers", "torch_version", "guards_code"),
     graph_module=record(
+        ("metadata", "treespec_namedtuple_fields"),
         graph=GRAPH, signature=record(input_specs=listed(INPUT), output_specs=listed(OUTPUT)),
         module_call_graph=_calls, metadata=lambda _value: {},
         treespec_namedtuple_fields=lambda _value: {}),

@@ -15,6 +15,7 @@ import torch.onnx
 from torch.export import ExportedProgram
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import write
 from zeroskip.sw.frontends.torch_frontend import reason, to_onnx
 
 ROOM = 4 << 30
@@ -23,20 +24,28 @@ TIMES = 8
 SIZES = ("_operator", "builtins", "math", "torch")
 """Modules of the functions that work out sizes."""
 
+MEMORY = "torch cannot read it (it takes too much memory); export the model to ONNX."
+
 
 def main(folder: Path) -> int:
     """The exit code."""
     _bound(ROOM + TIMES * (folder / "model.pt2").stat().st_size)
     try:
-        content = to_onnx(_loaded(folder / "model.pt2"), ())
+        content = to_onnx(load(folder / "model.pt2"), ())
     except BadInput as error:
         print(error)
         return 1
+    except MemoryError:
+        print(MEMORY)
+        return 1
     except Exception as error:
+        if "can't allocate memory" in str(error):   # as torch says it
+            print(MEMORY)
+            return 1
         print(f"torch cannot read it ({reason(error)}); write it again with torch.export.save, or "
               "export to ONNX.")
         return 1
-    (folder / "model.onnx").write_bytes(content)
+    write(folder / "model.onnx", content)
     return 0
 
 
@@ -50,7 +59,8 @@ def _bound(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def _loaded(path: Path) -> ExportedProgram:
+def load(path: Path) -> ExportedProgram:
+    """The program in a file; ``ValueError`` where it calls anything but operators."""
     program = torch.export.load(path)
     for node in program.graph.nodes:
         if node.op == "call_function" and not isinstance(node.target, torch._ops.OpOverload) \

@@ -6,13 +6,20 @@ of its own, whose memory and time have bounds.
 """
 
 import sys
+from pathlib import Path
 
 from zeroskip.hw import tools
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.files import write
 from zeroskip.sw.frontends.pt2_archive import rebuild
 
 SECONDS = 600
 """Time for torch to read and translate a model."""
+
+
+def command(folder: Path) -> list[str]:
+    """What reads the ``model.pt2`` in a folder; nothing that lies where the user is is imported."""
+    return [sys.executable, "-P", "-m", "zeroskip.sw.frontends.pt2_child", str(folder)]
 
 
 def to_onnx(content: bytes, source: str) -> bytes:
@@ -23,14 +30,11 @@ def to_onnx(content: bytes, source: str) -> bytes:
     too much memory or time.
     """
     with tools.scratch() as folder:
-        with (folder / "model.pt2").open("wb") as file:
-            rebuild(content, source, file)
-        # -P: nothing in the folder that the user is in is imported
-        command = [sys.executable, "-P", "-m", "zeroskip.sw.frontends.pt2_child", str(folder)]
+        write(folder / "model.pt2", rebuild(content, source))
         try:
-            done = tools.run(command, folder=folder, seconds=SECONDS)
+            done = tools.run(command(folder), folder=folder, seconds=SECONDS)
         except TimeoutError:
-            raise BadInput(f"{source}: torch did not read it in {SECONDS} s; export the model to "
+            raise BadInput(f"{source}: torch did not read it in {SECONDS:g} s; export the model to "
                            "ONNX.") from None
         if done.returncode == 0:
             return (folder / "model.onnx").read_bytes()

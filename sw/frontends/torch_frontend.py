@@ -58,9 +58,8 @@ def _exported(module: nn.Module, inputs: Sequence[torch.Tensor]) -> ExportedProg
                        "(torch.zeros(1, 3, 32, 32),).")
     with _evaluating(module), torch.no_grad():
         if len({each.shape[:1] for each in inputs}) == 1 and inputs[0].ndim and len(inputs[0]):
-            # torch takes a size of 1 for one that never changes
-            wide = tuple(torch.cat([each, each]) for each in inputs) if len(inputs[0]) == 1 \
-                else inputs
+            # copies, because torch marks what it gets; a size of 1 is for it one that stays 1
+            wide = tuple(torch.cat([each] * (2 if len(each) == 1 else 1)) for each in inputs)
             try:
                 return torch.export.export(module, wide, dynamic_shapes=tuple(
                     {0: torch.export.Dim.DYNAMIC} for _ in inputs))
