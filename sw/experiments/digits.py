@@ -91,14 +91,14 @@ def _train(layers, training, data, seed, progress) -> Network:
     import torch
     from torch import nn
 
-    from zeroskip.sw.frontends.torch_frontend import from_torch
+    from zeroskip.sw.frontends.load import from_torch
     from zeroskip.sw.prune.train import fit
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = nn.Sequential(*layers())
     fit(module, module.parameters(), data, seed=seed, progress=progress, **training)
-    return from_torch(module)
+    return from_torch(module, (torch.zeros(1, data.x.shape[1]),)).network()
 
 
 def run_linear(

@@ -1,40 +1,119 @@
-"""PyTorch modules as networks, and networks as PyTorch modules."""
+"""PyTorch modules as ONNX, by torch's own exporter, and networks as PyTorch modules."""
 
 import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.files import write
-from zeroskip.sw.frontends import pt2_frontend
-from zeroskip.sw.frontends.chain import Chain, Reject, float32, unknown
-from zeroskip.sw.frontends.pt2_frontend import NORM, PADDINGS
 from zeroskip.sw.graph.network import Conv2d, Network
 
+TRAINING = {"batch_norm": "training", "dropout": "train", "feature_dropout": "train",
+            "alpha_dropout": "train", "feature_alpha_dropout": "train"}
+"""By operator of ATen: its argument that says that the module was exported in training mode."""
 
-def from_torch(module: nn.Module | torch.export.ExportedProgram) -> Network:
-    """Network of an ``nn.Sequential`` of Linear, Conv2d, BatchNorm, ReLU, Flatten, Unflatten,
-    Dropout and Identity.
 
-    A Conv2d needs an ``nn.Unflatten`` before it, which says how large its image is. Any other
-    module must come as what ``torch.export.export`` makes of it. Raises BadInput with a table of
-    all the modules that cannot run.
+def to_onnx(module: nn.Module | ExportedProgram, inputs: Sequence[torch.Tensor]) -> bytes:
+    """An ONNX file of what ``module`` computes of ``inputs``, as inference does: a module in
+    training mode is in evaluation mode meanwhile.
+
+    The first dimension of all inputs is the batch; it stays open where the module takes any.
+    ``inputs`` do not matter for an ExportedProgram, which has its own. Raises BadInput where torch
+    cannot export the module, and where a program was exported in training mode.
     """
-    if isinstance(module, torch.export.ExportedProgram):
-        file = io.BytesIO()
-        torch.export.save(module, file)
-        return pt2_frontend.survey(file.getvalue(), "the exported program").network()
-    if type(module) not in (nn.Sequential, nn.Linear):
-        raise BadInput(f"{type(module).__name__} is no nn.Sequential; give "
-                       "torch.export.export(module.eval(), (example_input,)).")
-    chain = Chain("the module", "input", {})
-    for name, leaf in _leaves(module):
-        chain.node(name, type(leaf).__name__, [chain.current], name,
-                   lambda name=name, leaf=leaf: _translate(chain, name, leaf))
-    return chain.network()
+    with _quietly():
+        if not isinstance(module, ExportedProgram):
+            module = _exported(module, inputs)
+        return _translated(module)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No warnings and no log while torch exports; and attention as the operators that it is made
+    of, not as one."""
+    level, fast = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
+    logging.disable(logging.CRITICAL)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        logging.disable(level)
+
+
+def _exported(module: nn.Module, inputs: Sequence[torch.Tensor]) -> ExportedProgram:
+    inputs = tuple(inputs) if isinstance(inputs, Sequence) else None
+    if not inputs or not all(isinstance(each, torch.Tensor) for each in inputs):
+        raise BadInput("the inputs of a module must be a tuple of tensors, such as "
+                       "(torch.zeros(1, 3, 32, 32),).")
+    with _evaluating(module), torch.no_grad():
+        if len({each.shape[:1] for each in inputs}) == 1 and inputs[0].ndim and len(inputs[0]):
+            # copies, because torch marks what it gets; a size of 1 is for it one that stays 1
+            wide = tuple(torch.cat([each] * (2 if len(each) == 1 else 1)) for each in inputs)
+            try:
+                return torch.export.export(module, wide, dynamic_shapes=tuple(
+                    {0: torch.export.Dim.DYNAMIC} for _ in inputs))
+            except Exception:   # the module wants this batch, or is none that torch exports
+                pass
+        try:
+            return torch.export.export(module, inputs)
+        except Exception as error:
+            raise BadInput(
+                f"torch cannot export {type(module).__name__} ({reason(error)}); change it so "
+                "that torch.export.export(module, inputs) accepts it.") from error
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """``module`` in evaluation mode, and each part of it as before afterwards."""
+    training = [each for each in module.modules() if each.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True
+
+
+def _translated(program: ExportedProgram) -> bytes:
+    _refuse_training(program)
+    try:
+        exported = torch.onnx.export(program, (), dynamo=True, verbose=False)
+        return exported.model_proto.SerializeToString()
+    except Exception as error:
+        raise BadInput(f"torch cannot write the module as ONNX ({reason(error)}); take what it "
+                       "names out of the module, or write it in other operators.") from error
+
+
+def _refuse_training(program: ExportedProgram) -> None:
+    for node in program.graph.nodes:
+        operator = str(node.target).removeprefix("aten.").split(".")[0]
+        if operator not in TRAINING:
+            continue
+        names = [each.name for each in node.target._schema.arguments]
+        given = dict(zip(names, node.args, strict=False)) | node.kwargs
+        if given.get(TRAINING[operator]) is True:
+            raise BadInput(f"the program was exported in training mode ({operator} in "
+                           f"{node.name}); call eval() on the module before "
+                           "torch.export.export.")
+
+
+def reason(error: BaseException) -> str:
+    """What torch says, in a line: of the first error, which is the cause of the others."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = str(error).strip().split("\n")[0].rstrip(".")
+    return said or type(error).__name__
 
 
 def to_torch(network: Network) -> nn.Sequential:
@@ -107,70 +186,6 @@ def _modules(layer):
         product.weight.copy_(torch.from_numpy(layer.weight.copy()))
         product.bias.copy_(torch.from_numpy(layer.bias.copy()))
     return [*before, product, *[nn.ReLU()] * (layer.activation == "relu")]
-
-
-def _leaves(module, prefix=""):
-    """Names and modules in the order of the data; a module that occurs twice comes twice."""
-    if type(module) is not nn.Sequential:
-        yield prefix or "linear", module
-        return
-    for name, child in module.named_modules(remove_duplicate=False):
-        if name and "." not in name:
-            yield from _leaves(child, f"{prefix}.{name}" if prefix else name)
-
-
-def _translate(chain, name, module):
-    kind = type(module)     # exactly: a subclass may compute something else
-    if kind is nn.Linear:
-        weight = _parameter(module.weight, f"{name}.weight")
-        bias = None if module.bias is None else _parameter(module.bias, f"{name}.bias")
-        chain.linear(name, weight, bias)
-    elif kind is nn.Conv2d:
-        _conv(chain, name, module)
-    elif kind in (nn.BatchNorm1d, nn.BatchNorm2d):
-        _batch_norm(chain, name, module)
-    elif kind is nn.Unflatten:
-        if module.dim != 1 or len(chain.shape or (0, 0)) != 2:
-            raise Reject("it must unflatten everything behind the batch dimension")
-        chain.reshape([0, *module.unflattened_size])
-    elif kind is nn.ReLU:
-        chain.relu()
-    elif kind is nn.Flatten:
-        chain.flatten(module.start_dim, module.end_dim)
-    elif kind is nn.Dropout:
-        if module.training:
-            raise Reject("it drops in training mode: call eval() on the module first")
-    elif kind is not nn.Identity:
-        raise unknown(kind.__name__)
-
-
-def _conv(chain, name, module):
-    if module.padding_mode != "zeros":
-        raise Reject(f"its padding_mode is {module.padding_mode!r}: only zeros can run")
-    if chain.shape is None:
-        raise Reject("the height and width of its input are not known: put nn.Unflatten(1, "
-                     "(channels, height, width)) first, or give torch.export.export(...)")
-    weight = _parameter(module.weight, f"{name}.weight")
-    bias = None if module.bias is None else _parameter(module.bias, f"{name}.bias")
-    padding = module.padding
-    padding = PADDINGS[padding] if isinstance(padding, str) else padding * 2
-    chain.conv(name, weight, bias, stride=module.stride, padding=padding,
-               dilation=module.dilation, groups=module.groups)
-
-
-def _batch_norm(chain, name, module):
-    if module.training:
-        raise Reject("it normalises by the batch: call eval() on the module first")
-    if any(getattr(module, parameter) is None for parameter in NORM):
-        raise Reject("it has no parameters or no running statistics: use it as it is by default")
-    chain.batch_norm(*(_parameter(getattr(module, parameter), f"{name}.{parameter}")
-                       for parameter in NORM), module.eps)
-
-
-def _parameter(tensor, name):
-    if tensor.dtype not in (torch.float16, torch.float32, torch.float64):
-        raise Reject(f"{name!r} is {tensor.dtype}: call float() on the module first")
-    return float32(_array(tensor), name)
 
 
 def _array(tensor):

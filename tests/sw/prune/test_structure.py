@@ -14,7 +14,7 @@ from torch import nn
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.frontends.torch_frontend import from_torch
+from zeroskip.sw.frontends.load import from_torch
 from zeroskip.sw.graph.network import Conv2d
 from zeroskip.sw.prune.scores import scores
 from zeroskip.sw.prune.structure import Change, equivalent, masked, plan, remove
@@ -170,7 +170,7 @@ def test_channels_and_neurons_of_a_chain_by_hand():
     # weights, biases, scales and shifts, layer by layer
     assert parameters(module) == (108 + 6 + 12) + (216 + 8) + (288 + 8 + 16) + (24 + 3)
     assert parameters(second.module) == (54 + 3 + 6) + (54 + 4) + (36 + 2 + 4) + (6 + 3)
-    before, after = from_torch(module), from_torch(second.module)
+    before, after = (from_torch(each, (x[:1],)).network() for each in (module, second.module))
     assert macs(before) == 36 * 108 + 9 * 216 + 288 + 24
     assert macs(after) == 36 * 54 + 9 * 54 + 36 + 6
     y = second.module(x).detach().numpy()
@@ -194,7 +194,6 @@ def test_any_units_of_a_chain(data, seed):
         module, masks = result.module, masks | keep
     assert [len(layer.weight) for layer in layers(module).values()][:3] == [
         int(mask.sum()) for mask in masks.values()]
-    from_torch(module)
 
 
 def test_residual_layers_shrink_together():
@@ -316,7 +315,8 @@ def test_depth_of_a_chain():
     assert [bool(stays) for stays in result.kept.values()] == [True, False, True, True]
     expected = nn.Sequential(module[0], nn.ReLU(), *module[4:])
     assert equivalent(expected, result.module, [x]) == 0
-    assert macs(from_torch(module)) - macs(from_torch(result.module)) == 64
+    before, after = (from_torch(each, (x[:1],)).network() for each in (module, result.module))
+    assert macs(before) - macs(after) == 64
     assert plan(module, x, "depth", {"": 0.25}) == [Change(
         ("",), 4, 1, "'6' maps [4, 8] to [4, 3]")]
     with pytest.raises(BadInput, match=re.escape("'0' maps [4, 5] to [4, 8] and '6' maps")):
