@@ -115,8 +115,8 @@ def test_a_pruned_model_takes_the_same_arrays(cli, compiled_models, tmp_path, na
     (tmp_path / "recipe.toml").write_text("density = 0.5\n")
     assert cli("prune", compiled_models / f"{name}.onnx", "--recipe", tmp_path / "recipe.toml",
                "-o", tmp_path / "new.onnx", "-q") == (0, "", "")
-    before, after = (frontend.read(path) for path in (compiled_models / f"{name}.onnx",
-                                                      tmp_path / "new.onnx"))
+    before, after = (frontend.read(path).network() for path in (
+        compiled_models / f"{name}.onnx", tmp_path / "new.onnx"))
     assert (after.input_shape, after.output_shape) == (before.input_shape, before.output_shape)
     assert (after.input_shape, after.output_shape) == (SHAPE, models()[name][1])
 

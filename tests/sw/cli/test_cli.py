@@ -112,7 +112,7 @@ def test_run_is_near_the_float_model(cli, folder):
     x = np.load(folder / "x.npy")
     cli("run", folder / "model.zsk", "--input", folder / "x.npy", "--output", folder / "y.npy",
         "--backend", "golden")
-    expected = frontend.read(folder / "model.onnx").forward(x)[-1]
+    expected = frontend.read(folder / "model.onnx").network().forward(x)[-1]
     assert np.abs(np.load(folder / "y.npy") - expected).max() < 0.2 * np.abs(expected).max()
 
 
@@ -168,7 +168,7 @@ def test_prune_without_data(cli, folder):
     done = cli("prune", folder / "model.onnx", "--recipe", recipe(folder),
                "-o", folder / "pruned.onnx", "--json")
     assert (done.code, done.stderr) == (0, "")
-    pruned = frontend.read(folder / "pruned.onnx")
+    pruned = frontend.read(folder / "pruned.onnx").network()
     assert [np.count_nonzero(layer.weight) for layer in pruned.layers] == [27, 11]
     assert all(len(np.unique(layer.weight)) <= 16 for layer in pruned.layers)
     assert [layer["density"] for layer in done.json["after"]] == [27 / 108, 11 / 45]
@@ -199,7 +199,7 @@ def test_prune_for_torch_with_rounds_and_rewinding(cli, folder):
                "-o", folder / "pruned.pt2", "--json")
     assert (done.code, done.stderr) == (0, "")
     assert [stage["name"] for stage in done.json["stages"]] == ["dense", "pruned"]
-    pruned = frontend.read(folder / "pruned.pt2")
+    pruned = frontend.read(folder / "pruned.pt2").network()
     assert [np.count_nonzero(layer.weight) for layer in pruned.layers] == [27, 11]
     weights = load_file(folder / "pruned.safetensors")
     np.testing.assert_array_equal(weights["fc1.weight"], pruned.layers[0].weight)

@@ -299,7 +299,7 @@ def test_one_artefact(tmp_path, suffix):
         assert (tmp_path / f"a{kind}").read_bytes() == (tmp_path / f"b{kind}").read_bytes()
     notes, tensors = read_safetensors(tmp_path / "a.safetensors")
     assert sorted(tensors) == ["conv.bias", "conv.weight", "fc.bias", "fc.weight"]
-    again = frontend.read(tmp_path / f"a{suffix}")
+    again = frontend.read(tmp_path / f"a{suffix}").network()
     for layer, read in zip(result.layers, again.layers, strict=True):
         np.testing.assert_array_equal(tensors[f"{layer.name}.weight"], layer.weight)
         np.testing.assert_array_equal(read.weight, layer.weight)
