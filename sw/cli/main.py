@@ -223,6 +223,15 @@ def bench_tensorcore(config: Config = None, backend: Backend = None,
     run(config, backend, Screen(json, quiet))
 
 
+@bench.command("models")
+def bench_models(net: Annotated[list[str] | None, typer.Option(
+                     help="One of the nets; repeat for several; all.")] = None,
+                 backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Everyday torch nets in three exports: read, compiled, run in RTL, compared."""
+    from zeroskip.sw.cli.bench_models import models as run
+    run(net, backend, Screen(json, quiet))
+
+
 @bench.command("area")
 def bench_area(config: Config = None, json: Json = False, quiet: Quiet = False) -> None:
     """Logic cells of a tensor core, and of the same array without its operand select."""
