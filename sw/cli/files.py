@@ -64,6 +64,20 @@ def arrays(path: Path) -> Samples:
     return found
 
 
+def shapes(given: list[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by the names of inputs, from ``name:1,3,64,64``."""
+    found = {}
+    for text in given:
+        name, _, sizes = text.rpartition(":")
+        numbers = sizes.split(",")
+        if not name or not all(size.isascii() and size.isdigit() and 0 < len(size) < 10
+                               and int(size) for size in numbers):
+            raise BadInput(f"--input-shape takes a name and sizes, such as image:1,3,64,64, not "
+                           f"'{text}'")
+        found[name] = tuple(map(int, numbers))
+    return found
+
+
 def make_folder(path: Path) -> None:
     """Makes a folder for what a command writes, before any work is done for it."""
     try:

@@ -26,11 +26,15 @@ app.add_typer(bench, name="bench")
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No table and no progress.")]
 Model = Annotated[Path, typer.Argument(help="An ONNX or .pt2 file.")]
+Shapes = Annotated[list[str] | None, typer.Option(
+    "--input-shape", help="The shape of an input that the file leaves open, with its batch, such "
+    "as image:1,3,64,64; repeat for several.")]
 RecipeFile = Annotated[Path, typer.Option("--recipe", help="A recipe in TOML.")]
 Plot = Annotated[Path | None, typer.Option(help="A .svg or .html file.")]
 ProgramFile = Annotated[Path, typer.Argument(help="A compiled program, model.zsk.")]
 Input = Annotated[Path, typer.Option(
-    "--input", help="A .npy array, batch first, flat or in the model's shape.")]
+    "--input", help="A .npy array, batch first, flat or in the model's shape; or an .npz file with "
+    "an array for each input.")]
 Raw = Annotated[bool, typer.Option(
     "--raw", help="Integers in and out, of the types that the program has.")]
 Backend = Annotated[str | None, typer.Option(
@@ -67,10 +71,11 @@ def demo(out: Annotated[Path, output("Folder of the report.")] = Path("demo"),
 
 
 @app.command()
-def inspect(model: Model, json: Json = False, quiet: Quiet = False) -> None:
-    """Show a model's layers, the sparsity found, and which engine takes each."""
+def inspect(model: Model, input_shape: Shapes = None,
+            json: Json = False, quiet: Quiet = False) -> None:
+    """Show a model's layers and operators, the sparsity found, and what computes each."""
     from zeroskip.sw.cli.models import inspect as run
-    run(model, Screen(json, quiet))
+    run(model, input_shape or [], Screen(json, quiet))
 
 
 @app.command()
@@ -114,8 +119,8 @@ def compile_(model: Model,
              out: Annotated[Path, output(
                  "The program, model.zsk; beside it lies model.reference.safetensors.")],
              calibration: Annotated[Path | None, typer.Option(
-                 help="Inputs, .npy, batch first, flat or in the model's shape; not for a model "
-                 "that is quantised.")] = None,
+                 help="Inputs, .npy, batch first, flat or in the model's shape, or an .npz file "
+                 "with an array for each input; not for a model that is quantised.")] = None,
              engine: Annotated[str | None, typer.Option(
                  help=f"{' or '.join(registry.names())}; by default each layer on the one that "
                  "suits it.")] = None,
@@ -124,10 +129,12 @@ def compile_(model: Model,
              batch: Annotated[int | None, typer.Option(
                  help="Samples that a tensor core takes together, by default 8; 1 for the "
                  "quickest answer, more for fewer cycles a sample.")] = None,
+             input_shape: Shapes = None,
              json: Json = False, quiet: Quiet = False) -> None:
     """Quantise, pack and prove a model for the engines of some configurations."""
     from zeroskip.sw.cli.models import compile_model as run
-    run(model, calibration, out, engine, target or [], batch, Screen(json, quiet))
+    run(model, calibration, out, engine, target or [], batch, input_shape or [],
+        Screen(json, quiet))
 
 
 @app.command("export-c")
@@ -141,7 +148,7 @@ def export_c(program: ProgramFile,
 
 @app.command()
 def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called --input
-        out: Annotated[Path, output("The outputs, .npy.")],
+        out: Annotated[Path, output("The outputs, .npy, or .npz of each by its name.")],
         backend: Backend = None,
         device: Annotated[str | None, typer.Option(
             help="The serial port of a board, or virtual: a board that is simulated down to its "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from zeroskip.sw.cli.files import arrays, check_writable, name_of, targets
+from zeroskip.sw.cli.files import arrays, check_writable, name_of, shapes, targets
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler import placement, reference
 from zeroskip.sw.engines import registry
@@ -12,10 +12,10 @@ from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.graph.graph import Graph
 
 
-def inspect(model: Path, screen: Screen) -> None:
+def inspect(model: Path, given: list[str], screen: Screen) -> None:
     """See ``zeroskip inspect --help``."""
-    rows = placement.inspect(frontend.read(model))
-    columns = ["name", "kind", "shape", "density", "pattern", "engine", "reason"]
+    rows = placement.inspect(frontend.read(model, shapes(given)))
+    columns = ["name", "kind", "shape", "density", "pattern", "engine", "macs", "reason"]
     screen.table(str(model), columns, [[row[column] for column in columns] for row in rows])
     screen.result({"layers": rows})
 
@@ -67,14 +67,16 @@ def _dry_run(model: Path, rows: list[dict], screen: Screen) -> None:
 
 
 def compile_model(model: Path, calibration: Path | None, out: Path, engine: str | None,
-                  names: list[str], batch: int | None, screen: Screen) -> None:
+                  names: list[str], batch: int | None, given: list[str],
+                  screen: Screen) -> None:
     """See ``zeroskip compile --help``."""
     from zeroskip.sw.compiler.compile import check_name, compile_network, storage
 
     check_name(out)
     for path in (out, reference.beside(out)):
         check_writable(path)
-    compiled = compile_network(frontend.read(model), calibration and arrays(calibration),
+    graph = frontend.read(model, shapes(given))
+    compiled = compile_network(graph, calibration and arrays(calibration),
                                *targets(engine, names), batch=batch)
     compiled.save(out)
 

@@ -1,7 +1,6 @@
 """The everyday nets as people export them: each read, compiled and run in RTL, output by output."""
 
 import io
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from zeroskip.sw.compiler.placement import inspect
 from zeroskip.sw.experiments.everyday import Net
 from zeroskip.sw.files import write
 from zeroskip.sw.frontends.load import read
+from zeroskip.sw.frontends.torch_frontend import quietly
 from zeroskip.sw.runtime.arrays import inputs, outputs
 from zeroskip.sw.runtime.backend import Backend
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -86,8 +86,7 @@ class ModelRun:
 
 def export(net: Net, kind: str, folder: Path) -> Path:
     """A file of a net."""
-    with warnings.catch_warnings():     # torch has some to say of masks and recurrent layers
-        warnings.simplefilter("ignore")
+    with quietly():
         return EXPORTS[kind](net, folder / f"{net.name}-{kind}")
 
 

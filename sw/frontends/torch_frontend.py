@@ -29,14 +29,14 @@ def to_onnx(module: nn.Module | ExportedProgram, inputs: Sequence[torch.Tensor])
     ``inputs`` do not matter for an ExportedProgram, which has its own. Raises BadInput where torch
     cannot export the module, and where a program was exported in training mode.
     """
-    with _quietly():
+    with quietly():
         if not isinstance(module, ExportedProgram):
             module = _exported(module, inputs)
         return _translated(module)
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """No warnings and no log while torch exports; and attention as the operators that it is made
     of, not as one."""
     level, fast = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
