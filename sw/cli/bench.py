@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 import scipy.sparse
 import typer
 
-from zeroskip.sw.cli.files import configuration
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.compiler.targets import configuration
 from zeroskip.sw.engines.eie.pack import pack as pack_matrix
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.experiments import benchmarks, gemm_benchmarks

@@ -10,10 +10,11 @@ import typer
 
 from zeroskip.sw.cli import report
 from zeroskip.sw.cli.backend import chosen
-from zeroskip.sw.cli.files import make_folder, targets
+from zeroskip.sw.cli.files import make_folder
 from zeroskip.sw.cli.report import comparison, write_report
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import Compiled, compile_network, storage
+from zeroskip.sw.compiler.targets import targets
 from zeroskip.sw.engines.base import Image
 from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.experiments import digits

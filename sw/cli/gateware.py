@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from zeroskip.hw import tools as programs
-from zeroskip.sw.cli.files import check_writable, configuration, name_of, targets
+from zeroskip.sw.cli.files import check_writable
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.compiler.targets import configuration, name_of, targets
 from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.files import write_all

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import typer
 
-from zeroskip.sw.cli.files import arrays, check_writable, name_of, shapes, targets
+from zeroskip.sw.cli.files import arrays, check_writable, shapes
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler import placement, reference
+from zeroskip.sw.compiler.targets import name_of, targets
 from zeroskip.sw.engines import registry
 from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.graph.graph import Graph

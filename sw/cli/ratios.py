@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from zeroskip.sw.cli import plots
-from zeroskip.sw.cli.files import check_writable, targets
+from zeroskip.sw.cli.files import check_writable
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.compiler.targets import targets
 from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.files import write

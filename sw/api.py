@@ -1,0 +1,154 @@
+"""What ``import zeroskip`` gives: a model compiled, run and verified in a few lines."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zeroskip.sw.compiler import compile as compiler
+from zeroskip.sw.compiler import program as programs
+from zeroskip.sw.compiler import reference as references
+from zeroskip.sw.compiler.targets import name_of, targets
+from zeroskip.sw.engines import registry
+from zeroskip.sw.engines.base import ReferenceLayer
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.frontends.load import from_torch, read
+from zeroskip.sw.graph.graph import Graph
+from zeroskip.sw.runtime import arrays, backends
+from zeroskip.sw.runtime.run import run_program
+from zeroskip.sw.runtime.verify import Verdict
+from zeroskip.sw.runtime.verify import verify as compare
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A compiled model; :func:`compile` and :func:`load` make one.
+
+    Attributes
+    ----------
+    program : zeroskip.sw.compiler.program.Program
+        Its steps, and what is put into the cores.
+    reference : tuple
+        The integer reference of its layers.
+    facts : tuple
+        What quantisation did to each layer; empty of a program that was loaded.
+    """
+
+    program: programs.Program
+    reference: tuple[ReferenceLayer, ...]
+    facts: tuple = ()
+
+    def __call__(self, *inputs: Any, backend: str = "golden") -> Any:
+        """Outputs of samples, batch first, flat or in the model's shape: an array, or a dict of
+        arrays of a model with several outputs.
+
+        ``inputs`` are arrays or tensors, one for each of the model's inputs, or one dict by name.
+        ``backend`` runs it: ``"golden"``, the integer reference, or a simulation of the gateware.
+        """
+        given = self._inputs(inputs)
+        done = run_program(self.program, self._backend(backend), given.buffers)
+        found = arrays.outputs(self.program, done.buffers, given.samples)
+        return found if len(found) > 1 else next(iter(found.values()))
+
+    def verify(self, *inputs: Any, backend: str | None = None) -> Verdict:
+        """The integer reference against the gateware, buffer by buffer; the verdict's
+        ``difference`` is None where all are equal. ``backend`` is the fastest simulator that is
+        found."""
+        pair = (self._backend("golden"), self._backend(backend or backends.default()))
+        return compare(self.program, self._inputs(inputs).buffers, pair)
+
+    def report(self) -> list[dict]:
+        """One row a step: its ``step`` (an engine, or ``"host"``), ``target`` and ``layers``, and
+        of an engine what is known of each layer."""
+        rows, facts = [], iter(self.facts)
+        for step in self.program.steps:
+            if isinstance(step, programs.EngineStep):
+                own = registry.engine(step.image.engine)
+                rows += [{"step": own.name, "target": name_of(step.image.config),
+                          "layer": layer.name,
+                          **(own.describe(layer, next(facts)) if self.facts else {})}
+                         for layer in step.image.layers]
+            else:
+                rows.append({"step": "host", "target": None, "layer": ", ".join(step.writes)})
+        return rows
+
+    def save(self, path: str | Path) -> None:
+        """Writes the program, ``.zsk``, and its reference beside it."""
+        compiler.Compiled(self.program, self.reference, self.facts).save(Path(path))
+
+    def _backend(self, name: str) -> backends.Backend:
+        return backends.create(name, self.program, lambda: self.reference)
+
+    def _inputs(self, inputs: Sequence) -> arrays.Inputs:
+        names = [port.name for port in self.program.inputs]
+        return arrays.inputs(self.program, "the input", _by_name(names, inputs))
+
+    def _repr_html_(self) -> str:
+        """The report, for a notebook."""
+        rows = "".join(f"<tr><td>{escape(str(row['step']))}</td><td>{escape(str(row['target']))}"
+                       f"</td><td>{escape(row['layer'])}</td></tr>" for row in self.report())
+        return f"<table><tr><th>step</th><th>target</th><th>layer</th></tr>{rows}</table>"
+
+
+def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # noqa: A001 - as torch
+            engine: str | None = None, batch: int | None = None) -> Program:
+    """A model for the engines.
+
+    Parameters
+    ----------
+    model : path, nn.Module, ExportedProgram or Graph
+        An ``.onnx`` or ``.pt2`` file, or what torch has in memory.
+    inputs : arrays or tensors
+        Samples for each input, batch first, or one dict by name: they set the scales, and a module
+        is exported with the first of them. None for a model that is quantised.
+    target : name, or several, of each engine one
+        Configurations; the first of each engine by default.
+    engine : str, optional
+        All layers go to this one; by default each to the one that suits it.
+    batch : int, optional
+        Samples that a tensor core takes together.
+
+    Raises
+    ------
+    BadInput
+        With one sentence that says what is wrong, and what to do.
+    """
+    graph = _graph(model, inputs)
+    names = [target] if isinstance(target, str) else list(target)
+    given = _by_name(graph.inputs, inputs) if inputs else None
+    compiled = compiler.compile_network(graph, given, *targets(engine, names), batch=batch)
+    return Program(compiled.program, compiled.reference, compiled.report)
+
+
+def load(path: str | Path) -> Program:
+    """A program that was saved, with the reference beside it."""
+    path = Path(path)
+    return Program(programs.Program.load(path), references.load(references.beside(path)))
+
+
+def _graph(model: Any, inputs: Sequence) -> Graph:
+    if isinstance(model, Graph):
+        return model
+    if isinstance(model, str | Path):
+        return read(model)
+    first = [value for each in inputs for value in
+             (each.values() if isinstance(each, Mapping) else [each])]
+    return from_torch(model, tuple(_tensor(value)[:1] for value in first))
+
+
+def _tensor(value: Any) -> Any:
+    import torch
+    return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.asarray(value))
+
+
+def _by_name(names: Sequence[str], inputs: Sequence) -> dict[str, np.ndarray]:
+    """Arrays by the names of a model's inputs."""
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        return {name: np.asarray(value) for name, value in inputs[0].items()}
+    if len(inputs) != len(names):
+        raise BadInput(f"{len(inputs)} inputs are given, but the model takes {len(names)}: "
+                       f"{', '.join(names)}; give an array for each")
+    return {name: np.asarray(value) for name, value in zip(names, inputs, strict=True)}
