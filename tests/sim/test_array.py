@@ -93,7 +93,7 @@ def test_counts_of_one_two_and_four_nibbles(nonzeros):
     assert_exact(case)
 
 
-@pytest.mark.parametrize(("pes", "groups"), [(2, 2), (4, 2), (4, 4), (8, 4)])
+@pytest.mark.parametrize(("pes", "groups"), [(2, 2), (4, 2), (4, 4)])
 def test_column_groups(pes, groups):
     """Plain and grouped layers in turn: the sums of a cluster are added when they are read."""
     rng = np.random.default_rng(pes)
@@ -207,7 +207,7 @@ def test_the_largest_sums_an_accumulator_holds():
     assert_exact(make_case([layer], [[32767, 32767], [-32768, -32768]]))
 
 
-@pytest.mark.parametrize("latency", [0, 1, 2, 3])
+@pytest.mark.parametrize("latency", [0, 3])
 def test_any_broadcast_latency(latency):
     rng = np.random.default_rng(4)
     case = make_case(random_layers(rng, (20, 13, 7), 0.5), rng.integers(-9, 9, (2, 20)), pes=3,
@@ -327,7 +327,7 @@ def machines(draw):
     return make_case(layers, inputs, draw(st.booleans()), **config), stalls
 
 
-@settings(max_examples=200 if REGRESSION else 8, deadline=None, derandomize=True,
+@settings(max_examples=200 if REGRESSION else 4, deadline=None, derandomize=True,
           phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @pytest.mark.timeout(7200)
 @given(machines())

@@ -127,7 +127,7 @@ def gemms(draw):
     return arguments, draw(st.lists(kinds, min_size=5, max_size=5))
 
 
-@settings(max_examples=200 if REGRESSION else 25, deadline=None, derandomize=True,
+@settings(max_examples=200 if REGRESSION else 12, deadline=None, derandomize=True,
           phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @pytest.mark.timeout(7200)
 @given(case=gemms())

@@ -100,7 +100,7 @@ def test_compile_for_a_named_target(cli, folder):
 
 def test_run_gives_what_numpy_gives(cli, folder):
     done = cli("run", folder / "model.zsk", "--input", folder / "x.npy",
-               "--output", folder / "y.npy", "--backend", "python")
+               "--output", folder / "y.npy", "--backend", "cxxrtl")
     assert (done.code, done.stderr) == (0, "")
     outputs, scale = by_hand(folder / "model.reference.safetensors", np.load(folder / "x.npy"))
     y = np.load(folder / "y.npy")
@@ -130,7 +130,7 @@ def test_run_raw_gives_integers(cli, folder, backend):
 def test_run_needs_no_reference(cli, folder):
     (folder / "model.reference.safetensors").unlink()
     done = cli("run", folder / "model.zsk", "--input", folder / "x.npy",
-               "--output", folder / "y.npy", "--backend", "python")
+               "--output", folder / "y.npy", "--backend", "cxxrtl")
     assert done.code == 0
 
 
@@ -145,13 +145,13 @@ def test_run_reports_saturated_inputs(cli, folder):
 
 def test_verify_equal_backends(cli, compiled):
     done = cli("verify", compiled / "model.zsk", "--input", compiled / "x.npy",
-               "--backend", "golden,python")
+               "--backend", "golden,cxxrtl")
     assert done == (0, "golden,python: 42 outputs of 2 layers and 3 images are equal\n", "")
 
 
 def test_verify_raw(cli, folder):
     done = cli("verify", folder / "model.zsk", "--input", save_raw(folder), "--raw",
-               "--backend", "golden,python")
+               "--backend", "golden,cxxrtl")
     assert done.code == 0
 
 
@@ -228,10 +228,10 @@ COMMANDS = {
               {"before", "after", "stages"}),
     "compile": (["model.onnx", "--calibration", "x.npy", "-o", "model.zsk"],
                 {"layers", "bytes"}),
-    "run": (["model.zsk", "--input", "x.npy", "--output", "y.npy", "--backend", "python"],
+    "run": (["model.zsk", "--input", "x.npy", "--output", "y.npy", "--backend", "cxxrtl"],
             {"backend", "images", "inputs_saturated", "inputs_far_outside", "input_range",
              "outputs_saturated", "cycles_per_image", "utilisation", "statistics"}),
-    "verify": (["model.zsk", "--input", "x.npy", "--backend", "golden,python"],
+    "verify": (["model.zsk", "--input", "x.npy", "--backend", "golden,cxxrtl"],
                {"backends", "equal", "compared", "inputs_saturated", "inputs_far_outside",
                 "input_range", "outputs_saturated", "difference", "model"}),
     "doctor": ([], {"tools", "default_backend"}),
@@ -277,7 +277,7 @@ def slow(cli, compiled, monkeypatch):
     """``slow(*options)``: a ``verify`` that shows its progress from the start."""
     monkeypatch.setattr(screen, "DELAY", 0)
     args = ("verify", compiled / "model.zsk", "--input", compiled / "x.npy",
-            "--backend", "golden,python")
+            "--backend", "golden,cxxrtl")
     return lambda *options: cli(*args, *options)
 
 
@@ -346,7 +346,7 @@ def used_entry(folder):
 def verify_unchecked(cli, folder, *options):
     """``verify`` refuses the program; this is what it says without the checks of a file."""
     args = ("verify", folder / "model.zsk", "--input", folder / "x.npy",
-            "--backend", "golden,python", *options)
+            "--backend", "golden,cxxrtl", *options)
     assert cli(*args).code == 2
     with mock.patch.object(Program, "_check"):
         return cli(*args)
@@ -732,7 +732,7 @@ def test_many_programs_live_in_one_folder(cli, folder):
     model, x = save_model(folder / "other.onnx")
     for name in ("other.zsk", "model.v2.zsk"):
         assert cli("compile", model, "--calibration", x, "-o", folder / name, "-q").code == 0
-        assert cli("verify", folder / name, "--input", x, "--backend", "golden,python").code == 0
+        assert cli("verify", folder / name, "--input", x, "--backend", "golden,cxxrtl").code == 0
     assert sorted(path.name for path in folder.glob("*.reference.safetensors")) == [
         "model.reference.safetensors", "model.v2.reference.safetensors",
         "other.reference.safetensors"]
