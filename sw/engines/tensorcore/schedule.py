@@ -84,17 +84,17 @@ class Schedule:
     @property
     def keep(self) -> bool:
         """Whether the weights are loaded once, not in each block again."""
-        return len(self.blocks) > 1 and self.turns * self.steps <= self.config.weight_words
+        return self.n > self.block and self.turns * self.steps <= self.config.weight_words
 
     @property
     def loads(self) -> int:
         """How many times the weights are loaded."""
-        return 1 if self.keep else len(self.blocks)
+        return 1 if self.keep else -(-self.n // self.block)
 
     @property
     def turns(self) -> int:
         """Chunks of all panels: each is ``steps`` items of weights."""
-        return len(self.panels) * self.chunks
+        return -(-self.m // self.config.rows) * self.chunks
 
     @property
     def output_rows(self) -> int:
