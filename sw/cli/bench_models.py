@@ -1,11 +1,10 @@
 """Command ``bench models``."""
 
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 
 import typer
 
+from zeroskip.hw import tools
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import require_torch
@@ -25,11 +24,11 @@ def models(names: list[str] | None, backend: str | None, screen: Screen) -> None
     rtl = backends.rtl(backend or backends.default())
     runs, total = [], len(nets) * len(model_benchmarks.EXPORTS)
     with screen.progress(f"everyday nets ({rtl.name})") as update, \
-            tempfile.TemporaryDirectory() as folder:
+            tools.scratch() as folder:
         for net in nets:
             for kind in model_benchmarks.EXPORTS:
                 update(len(runs), total, f"{net.name}, {kind}")
-                runs.append(model_benchmarks.run(net, kind, Path(folder), rtl))
+                runs.append(model_benchmarks.run(net, kind, folder, rtl))
     rows = [asdict(run) for run in runs]
     screen.table(f"everyday nets on tc-8, golden against {rtl.name}", list(rows[0]), [
         [f"{value:.3f}" if isinstance(value, float) and key == "error" else value

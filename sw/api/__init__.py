@@ -1,0 +1,1 @@
+"""What Python gets: models compiled, called and verified."""
