@@ -100,7 +100,7 @@ ALLOWED = {
     "sw/graph": {"sw"},
     "sw/formats": {"sw"},
     "sw/quantize": COMMON,
-    "sw/frontends": {*COMMON, "sw/formats"},
+    "sw/frontends": {*COMMON, "sw/formats", "hw"},
     "sw/prune": {*COMMON, "sw/formats", "sw/frontends", "sw/quantize"},
     "sw/prune/search": {*COMMON, "sw/formats", "sw/frontends", "sw/quantize", "sw/prune"},
     "sw/engines": {*COMMON, "sw/quantize", "hw"},

@@ -61,7 +61,10 @@ def _bound(more: int) -> None:
 
 def load(path: Path) -> ExportedProgram:
     """The program in a file; ``ValueError`` where it calls anything but operators."""
-    program = torch.export.load(path)
+    try:
+        program = torch.export.load(path)
+    except RuntimeError as error:   # torch's says nothing, and what it is about is its context
+        raise error.__context__ or error
     for node in program.graph.nodes:
         if node.op == "call_function" and not isinstance(node.target, torch._ops.OpOverload) \
                 and getattr(node.target, "__module__", None) not in SIZES:
