@@ -88,6 +88,8 @@ TESTS = {
     "sw/frontends/products.py": ["sw/frontends/test_onnx.py",
                                  "sw/frontends/test_onnx_quantised.py"],
     "sw/frontends/pt2_frontend.py": ["sw/frontends/test_pt2.py"],
+    "sw/frontends/pt2_archive.py": ["sw/frontends/test_pt2.py"],
+    "sw/frontends/pt2_child.py": ["sw/frontends/test_pt2.py"],
     "sw/compiler/linking.py": ["sw/compiler/test_compile.py"],
     "sw/engines/tensorcore/lower.py": ["sw/compiler/test_compile.py"],
     "sw/frontends/torch_frontend.py": ["sw/frontends/test_torch.py"],

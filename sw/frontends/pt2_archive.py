@@ -273,8 +273,9 @@ def operator(value):
     if not isinstance(value, str):
         raise ValueError("no name")
     if not OPERATOR.fullmatch(value) and not ON_SIZES.fullmatch(value):
-        kind = "control flow" if value.startswith("torch.ops.higher_order") else "no operator of " \
-            "torch's own"
+        kind = "no operator of torch's own"
+        if value.startswith("torch.ops.higher_order"):
+            kind = "control flow or a change of mode, as by torch.no_grad"
         raise Refused(f"calls {value[:99]!r}, which is {kind}; export the model without it")
     return value
 

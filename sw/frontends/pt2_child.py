@@ -13,6 +13,7 @@ import onnxscript  # noqa: F401  what torch imports later, so that it counts bef
 import torch
 import torch.onnx
 from torch.export import ExportedProgram
+from torch.export.pt2_archive._package import load_pt2
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.files import write
@@ -61,7 +62,8 @@ def _bound(more: int) -> None:
 
 def load(path: Path) -> ExportedProgram:
     """The program in a file; ``ValueError`` where it calls anything but operators."""
-    program = torch.export.load(path)
+    # torch.export.load tries older layouts where this fails, and forgets why
+    program = load_pt2(str(path)).exported_programs["model"]
     for node in program.graph.nodes:
         if node.op == "call_function" and not isinstance(node.target, torch._ops.OpOverload) \
                 and getattr(node.target, "__module__", None) not in SIZES:

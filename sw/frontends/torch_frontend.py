@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,11 +110,10 @@ def _refuse_training(program: ExportedProgram) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """What torch says, in a line: of the first error, which is the cause of the others."""
+    """The first sentence of what torch says, of the error that is the cause of the others."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = str(error).strip().split("\n")[0].rstrip(".")
-    return said or type(error).__name__
+    return re.split(r"[.!]\s|\n", str(error).strip())[0].rstrip(".") or type(error).__name__
 
 
 def to_torch(network: Network) -> nn.Sequential:

@@ -27,6 +27,7 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats import tensors
 from zeroskip.sw.formats.convert import convert
 from zeroskip.sw.frontends import load as frontend
+from zeroskip.sw.frontends.pt2_archive import rebuild
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.data import read_data
 from zeroskip.sw.prune.recipe import read_recipe
@@ -46,7 +47,7 @@ READERS = {
     "reference": ("r.safetensors", reference.load),
     "tensors": ("t.safetensors", lambda path: convert(*tensors.read(path), "bitmask")),
     "onnx": ("m.onnx", placement.inspect),
-    "pt2": ("m.pt2", placement.inspect),
+    "pt2": ("m.pt2", lambda path: rebuild(path.read_bytes(), str(path))),
 }
 """By kind: a name for a file, and what reads it."""
 
@@ -73,25 +74,46 @@ def int_(value):
 
 def pt2(sizes=(3, 4), strides=(4, 1), method=zipfile.ZIP_STORED, weight=None):
     """A linear layer as ``torch.export.save`` lays it out."""
-    def shape(*sizes):
-        return {"sizes": [int_(size) for size in sizes]}
-    meta = {"dtype": 7, **shape(*sizes), "strides": [int_(stride) for stride in strides],
-            "storage_offset": int_(0)}
+    def meta(sizes, strides):
+        return {"dtype": 7, "sizes": [int_(size) for size in sizes], "requires_grad": False,
+                "device": {"type": "cpu", "index": None},
+                "strides": [int_(stride) for stride in strides], "storage_offset": int_(0),
+                "layout": 7}
+
+    def tensor(name):
+        return {"as_tensor": {"name": name}}
+
+    def tree(kind, context, *children):
+        return {"type": kind, "context": context, "children_spec": list(children)}
+
+    leaf = tree(None, None)
+    arguments = tree("builtins.tuple", "null", tree("builtins.tuple", "null", leaf),
+                     tree("builtins.dict", "[]"))
     graph = {
-        "inputs": [], "outputs": [{"as_tensor": {"name": "y"}}],
-        "tensor_values": {"x": shape(1, 4), "w": shape(*sizes), "y": shape(1, 3)},
-        "nodes": [{"name": "y", "target": "torch.ops.aten.linear.default", "inputs": [
-            {"name": "input", "arg": {"as_tensor": {"name": "x"}}},
-            {"name": "weight", "arg": {"as_tensor": {"name": "w"}}}],
-            "outputs": [{"as_tensor": {"name": "y"}}]}]}
-    specs = [{"parameter": {"arg": {"name": "w"}, "parameter_name": "fc.weight"}},
-             {"user_input": {"arg": {"as_tensor": {"name": "x"}}}}]
+        "inputs": [tensor("w"), tensor("x")], "outputs": [tensor("y")],
+        "tensor_values": {"x": meta((1, 4), (4, 1)), "w": meta((3, 4), (4, 1)),
+                          "y": meta((1, 3), (3, 1))},
+        "sym_int_values": {}, "sym_bool_values": {},
+        "nodes": [{"target": "torch.ops.aten.linear.default", "metadata": {}, "inputs": [
+            {"name": "input", "arg": tensor("x")}, {"name": "weight", "arg": tensor("w")}],
+            "outputs": [tensor("y")]}]}
+    signature = {
+        "input_specs": [{"parameter": {"arg": {"name": "w"}, "parameter_name": "fc.weight"}},
+                        {"user_input": {"arg": tensor("x")}}],
+        "output_specs": [{"user_output": {"arg": tensor("y")}}]}
+    call = {"inputs": [], "outputs": [], "in_spec": json.dumps([1, arguments]),
+            "out_spec": json.dumps([1, leaf])}
     return archive({
-        "m/models/model.json": json.dumps({"schema_version": {"major": 8}, "graph_module": {
-            "graph": graph, "signature": {"input_specs": specs}}}),
+        "m/models/model.json": json.dumps({
+            "schema_version": {"major": 8, "minor": 1}, "opset_version": {"aten": 10},
+            "range_constraints": {}, "graph_module": {
+                "graph": graph, "signature": signature,
+                "module_call_graph": [{"fqn": "", "signature": call}]}}),
         "m/byteorder": "little",
+        "m/data/constants/model_constants_config.json": json.dumps({"config": {}}),
         "m/data/weights/model_weights_config.json": json.dumps({"config": {"fc.weight": {
-            "use_pickle": False, "path_name": "weight_0", "tensor_meta": meta}}}),
+            "use_pickle": False, "is_param": True, "path_name": "weight_0",
+            "tensor_meta": meta(sizes, strides)}}}),
         "m/data/weights/weight_0": np.arange(12, dtype=np.float32).tobytes()
         if weight is None else weight}, method)
 

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import re
 import sys
 import zipfile
 from contextlib import suppress
@@ -191,7 +192,7 @@ ATTACKS = {
     "name": (in_program(name), "not laid out as torch.export.save"),
     "parameter": (in_program(parameter), "not laid out as torch.export.save"),
     "target": (in_program(target), "calls 'torch.os.system', which is no operator of torch's own"),
-    "control flow": (in_program(control), "cond', which is control flow; export the model without"),
+    "control flow": (in_program(control), "cond', which is control flow or a change of"),
     "operator on files": (in_program(file_operator), "calls 'torch.ops.aten.from_file.default'"),
     "library": (library, "holds a compiled library (archive/data/aotinductor/model/a.so)"),
 }
@@ -331,17 +332,17 @@ def test_a_model_from_another_computer_is_read_on_this_one():
             program["graph_module"]["graph"]["tensor_values"].values()} == {"cpu"}
 
 
-def test_what_torch_cannot_read_is_one_sentence(tmp_path):
-    """Well-formed, but no program: torch says so in the process of its own."""
+def test_what_torch_cannot_read_is_one_sentence(tmp_path, monkeypatch, capsys):
+    """Well-formed, but no program: the process of its own ends with what torch says."""
     def edit(program):
         program["graph_module"]["graph"]["nodes"][-1]["target"] = "torch.ops.aten.nothing.default"
 
-    path = tmp_path / "m.pt2"
-    path.write_bytes(edited("models/model.json", edit))
-    with pytest.raises(BadInput, match=r"m\.pt2: torch cannot read it \(.*\); write it again") as \
-            refused:
-        read(path)
-    assert "\n" not in str(refused.value)
+    monkeypatch.setattr(pt2_child, "_bound", lambda more: None)
+    (tmp_path / "model.pt2").write_bytes(rebuild(edited("models/model.json", edit), "m.pt2"))
+    assert pt2_child.main(tmp_path) == 1
+    assert re.fullmatch(r"torch cannot read it \(.*nothing.*\); write it again with "
+                        r"torch\.export\.save, or export to ONNX\.\n", capsys.readouterr().out)
+    assert in_child(monkeypatch, "print('torch says so.'); exit(1)") == "m.pt2: torch says so."
 
 
 def test_target_that_is_no_operator(tmp_path):
