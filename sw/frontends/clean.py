@@ -1,17 +1,20 @@
 """An ONNX file as a model of one operator set whose shapes are all known, without what only hides
 what it computes: constants that are worked out, nodes that do nothing, functions.
 
-onnx checks and converts, onnxscript folds and infers.
+onnx checks and converts, onnxscript folds and infers. They take copies of a model, so that large
+weights are set aside for them.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.frontends import contrib
 from zeroskip.sw.frontends.external import load_external
 from zeroskip.sw.graph import session
 
@@ -21,8 +24,25 @@ OPSET = 21
 OLDEST = 7
 DOMAINS = ("", "ai.onnx")
 
+LARGE = 1 << 14
+"""Bytes from which on a weight is set aside."""
 
-def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+GROWING = ("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample")
+"""Operators that make much of little; what they make of constants is worked out up to
+:data:`FOLDED` values."""
+
+FOLDED = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Clean:
+    """A model, and its weights that were set aside, by name."""
+
+    model: onnx.ModelProto
+    weights: Mapping[str, onnx.TensorProto]
+
+
+def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> Clean:
     """The model in a file's ``content``; ``source`` is its path, for messages and for the tensors
     that it keeps in files of its own folder, ``shapes`` are those of inputs that the file leaves
     open beyond the batch.
@@ -30,31 +50,73 @@ def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> 
     Raises BadInput where the file is no valid ONNX model, or cannot run here.
     """
     model = _parse(content, source)
-    _fix_shapes(model, source, shapes)
-    model = _converted(model, source)
-    model = _folded(model)
-    _refuse(model, source)
-    return model
+    del content     # as large as the model
+    light, weights = _without_weights(model)
+    _check(light, source)
+    _fix_shapes(light, weights, source, shapes)
+    light = _folded(_converted(light, source), source)
+    _refuse(light, source)
+    kept = [value for value in light.graph.input if value.name not in weights]
+    del light.graph.input[:]
+    light.graph.input.extend(kept)
+    return Clean(light, weights)
 
 
 def _parse(content: bytes, source: str) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(content)
         load_external(model, Path(source))
-        onnx.checker.check_model(model)
-    except (DecodeError, ValueError, onnx.checker.ValidationError) as error:
-        detail = str(error).strip().split("\n")[0].rstrip(".")
-        raise BadInput(f"{source} is not a valid ONNX model ({detail}); "
-                       "export it again.") from error
-    except EncodeError:     # the checker gets a copy, for which there was no room
-        raise MemoryError from None
+    except (DecodeError, ValueError) as error:
+        raise _invalid(error, source) from error
+    if model.graph.sparse_initializer:
+        name = model.graph.sparse_initializer[0].values.name
+        raise BadInput(f"{source} keeps the tensor {name!r} sparsely; export it with dense "
+                       "weights.")
+    contrib.standardise(model)
     return model
 
 
-def _fix_shapes(model: onnx.ModelProto, source: str,
+def _without_weights(model: onnx.ModelProto
+                     ) -> tuple[onnx.ModelProto, dict[str, onnx.TensorProto]]:
+    """The model with its large weights as inputs, and those weights.
+
+    ``model`` is emptied.
+    """
+    tensors = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    weights = {tensor.name: tensor for tensor in tensors if tensor.ByteSize() >= LARGE}
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    light.graph.initializer.extend(tensor for tensor in tensors if tensor.name not in weights)
+    # once every constant was an input too
+    names = {tensor.name for tensor in tensors}
+    inputs = [value for value in model.graph.input if value.name not in names]
+    light.ir_version = max(light.ir_version, 4)
+    del light.graph.input[:]
+    light.graph.input.extend([*inputs, *(
+        onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+        for name, tensor in weights.items())])
+    return light, weights
+
+
+def _check(model: onnx.ModelProto, source: str) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except (ValueError, onnx.checker.ValidationError) as error:
+        raise _invalid(error, source) from error
+    except EncodeError:     # the checker gets a copy, for which there was no room
+        raise MemoryError from None
+
+
+def _invalid(error: Exception, source: str) -> BadInput:
+    detail = str(error).strip().split("\n")[0].rstrip(".")
+    return BadInput(f"{source} is not a valid ONNX model ({detail}); export it again.")
+
+
+def _fix_shapes(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto], source: str,
                 shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Gives every input its shape: as asked for, else the model's own with a batch of 1."""
-    constants = {tensor.name for tensor in model.graph.initializer}
+    constants = {*weights, *(tensor.name for tensor in model.graph.initializer)}
     inputs = [value for value in model.graph.input if value.name not in constants]
     unknown = sorted(set(shapes) - {value.name for value in inputs})
     if unknown:
@@ -106,15 +168,33 @@ def _converted(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         return model    # onnxruntime takes older operators too
 
 
-def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+def _folded(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     import onnx_ir
     from onnxscript import optimizer
-    own = onnx_ir.from_proto(model)
-    optimizer.fold_constants(own, onnx_shape_inference=True, should_fold=lambda node:
-                             node.op_type == "ConstantOfShape" or None)
-    optimizer.optimize(own)
-    folded = onnx_ir.to_proto(own)
-    return onnx.shape_inference.infer_shapes(folded, data_prop=True)
+    own = onnx_ir.from_proto(_inferred(model, source))
+    optimizer.optimize_ir(own, should_fold=_folds)
+    return _inferred(onnx_ir.to_proto(own), source)
+
+
+def _folds(node) -> bool | None:
+    """Whether a node of constants is worked out; None leaves that to onnxscript."""
+    if node.op_type not in GROWING:
+        return None
+    shape = node.outputs[0].shape
+    if shape is None or not all(isinstance(size, int) for size in shape) or prod(shape) > FOLDED:
+        return False
+    return node.op_type == "ConstantOfShape" or None
+
+
+def _inferred(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+    """The model with the shapes of its values; BadInput where they are too large."""
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    size = sum(filter(None, (session.size_of(value) for value in
+                             [*model.graph.value_info, *model.graph.output])))
+    if size > session.BYTES:
+        raise BadInput(f"{source}: the values of a run take {size:,} bytes, at most "
+                       f"{session.BYTES:,} are possible; use smaller inputs.")
+    return model
 
 
 def _refuse(model: onnx.ModelProto, source: str) -> None:
@@ -122,7 +202,7 @@ def _refuse(model: onnx.ModelProto, source: str) -> None:
     for node in model.graph.node:
         what = None
         if node.domain not in session.DOMAINS:
-            what = "an operator of its own"
+            what = "an operator that ONNX does not have"
         elif node.op_type in session.CONTROL:
             what = "control flow, which is decided while the model runs"
         elif node.op_type in session.RANDOM:
@@ -131,12 +211,3 @@ def _refuse(model: onnx.ModelProto, source: str) -> None:
             operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
             raise BadInput(f"{source}: {operator} ({node.name or node.output[0]!r}) is {what}; "
                            "export the model without it.")
-
-
-def array(tensor: onnx.TensorProto, source: str) -> np.ndarray:
-    """A tensor's values; BadInput where they do not fit its shape."""
-    try:
-        return onnx.numpy_helper.to_array(tensor)
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{source}: the data of tensor {tensor.name!r} do not match its shape and "
-                       "type; export the model again.") from error

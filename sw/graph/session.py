@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 
 from zeroskip.sw.errors import BadInput
 
-DOMAINS = ("", "ai.onnx", "com.microsoft")
-"""Of the operators that onnxruntime itself has."""
+DOMAINS = ("", "ai.onnx")
+"""Of the operators that are ONNX's own."""
 
 CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 """Operators that run others as often as the data say."""
@@ -94,10 +94,16 @@ class Session:
                 for outputs in zip(*results, strict=True)]
 
 
+def size_of(value: onnx.ValueInfoProto) -> int | None:
+    """Bytes of a value; None where its shape is not known."""
+    kind = _kind(value)
+    return kind and kind[0] * kind[1].itemsize
+
+
 def _kind(value: onnx.ValueInfoProto) -> tuple[int, np.dtype] | None:
     """How many values, and their type; None where that is not known."""
     kind = value.type.tensor_type
     sizes = [each.dim_value if each.HasField("dim_value") else -1 for each in kind.shape.dim]
-    if not kind.HasField("shape") or any(size < 0 for size in sizes):
+    if not kind.HasField("shape") or not kind.elem_type or any(size < 0 for size in sizes):
         return None
     return prod(sizes), np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
