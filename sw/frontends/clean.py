@@ -5,6 +5,7 @@ onnx checks and converts, onnxscript folds and infers. They take copies of a mod
 weights are set aside for them.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -23,6 +24,10 @@ OPSET = 21
 
 OLDEST = 7
 DOMAINS = ("", "ai.onnx")
+
+MALFORMED = (DecodeError, ValueError, onnx.checker.ValidationError,
+             onnx.shape_inference.InferenceError, onnx.version_converter.ConvertError)
+"""What onnx raises on a file that is no model."""
 
 LARGE = 1 << 14
 """Bytes from which on a weight is set aside."""
@@ -49,12 +54,21 @@ def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> 
 
     Raises BadInput where the file is no valid ONNX model, or cannot run here.
     """
-    model = _parse(content, source)
-    del content     # as large as the model
-    light, weights = _without_weights(model)
-    _check(light, source)
-    _fix_shapes(light, weights, source, shapes)
-    light = _folded(_converted(light, source), source)
+    try:
+        model = _parse(content, source)
+        del content     # as large as the model
+        light, weights = _without_weights(model)
+        onnx.checker.check_model(light)
+        _fix_shapes(light, weights, source, shapes)
+        light = _folded(_converted(light, source), source)
+    except BadInput:
+        raise
+    except MALFORMED as error:
+        detail = str(error).strip().split("\n")[0].rstrip(".")
+        raise BadInput(f"{source} is not a valid ONNX model ({detail}); export it again."
+                       ) from error
+    except EncodeError:     # a copy, for which there was no room
+        raise MemoryError from None
     _refuse(light, source)
     kept = [value for value in light.graph.input if value.name not in weights]
     del light.graph.input[:]
@@ -63,17 +77,24 @@ def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> 
 
 
 def _parse(content: bytes, source: str) -> onnx.ModelProto:
-    try:
-        model = onnx.load_model_from_string(content)
-        load_external(model, Path(source))
-    except (DecodeError, ValueError) as error:
-        raise _invalid(error, source) from error
+    model = onnx.load_model_from_string(content)
+    load_external(model, Path(source))
     if model.graph.sparse_initializer:
         name = model.graph.sparse_initializer[0].values.name
         raise BadInput(f"{source} keeps the tensor {name!r} sparsely; export it with dense "
                        "weights.")
+    _name_nodes(model)
+    contrib.as_unsigned(model)
     contrib.standardise(model)
     return model
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Calls a node after its first output, where it has no name of its own."""
+    count = Counter(node.name for node in model.graph.node)
+    for node in model.graph.node:
+        if node.output and (not node.name or count[node.name] > 1):
+            node.name = node.output[0]
 
 
 def _without_weights(model: onnx.ModelProto
@@ -97,20 +118,6 @@ def _without_weights(model: onnx.ModelProto
         onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
         for name, tensor in weights.items())])
     return light, weights
-
-
-def _check(model: onnx.ModelProto, source: str) -> None:
-    try:
-        onnx.checker.check_model(model)
-    except (ValueError, onnx.checker.ValidationError) as error:
-        raise _invalid(error, source) from error
-    except EncodeError:     # the checker gets a copy, for which there was no room
-        raise MemoryError from None
-
-
-def _invalid(error: Exception, source: str) -> BadInput:
-    detail = str(error).strip().split("\n")[0].rstrip(".")
-    return BadInput(f"{source} is not a valid ONNX model ({detail}); export it again.")
 
 
 def _fix_shapes(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto], source: str,
@@ -164,7 +171,7 @@ def _converted(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         return model
     try:
         return onnx.version_converter.convert_version(model, OPSET)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError):
+    except (RuntimeError, *MALFORMED):
         return model    # onnxruntime takes older operators too
 
 
@@ -173,7 +180,17 @@ def _folded(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     from onnxscript import optimizer
     own = onnx_ir.from_proto(_inferred(model, source))
     optimizer.optimize_ir(own, should_fold=_folds)
-    return _inferred(onnx_ir.to_proto(own), source)
+    folded = _inferred(onnx_ir.to_proto(own), source)
+    known = {value.name for value in [*folded.graph.value_info, *folded.graph.output]
+             if session.size_of(value) is not None}
+    if any(name and name not in known for node in folded.graph.node for name in node.output):
+        try:
+            onnx.shape_inference.infer_shapes(folded, strict_mode=True, data_prop=True)
+        except onnx.shape_inference.InferenceError as error:
+            detail = " ".join(str(error).split())
+            raise BadInput(f"{source} has operators that do not fit one another ({detail}); "
+                           "export the model again.") from error
+    return folded
 
 
 def _folds(node) -> bool | None:
@@ -199,15 +216,25 @@ def _inferred(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
 
 def _refuse(model: onnx.ModelProto, source: str) -> None:
     """Raises BadInput for what nothing here can run."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         what = None
         if node.domain not in session.DOMAINS:
             what = "an operator that ONNX does not have"
         elif node.op_type in session.CONTROL:
             what = "control flow, which is decided while the model runs"
-        elif node.op_type in session.RANDOM:
+        elif node.op_type in session.RANDOM or (node.op_type == "Dropout"
+                                                and _trains(node, constants)):
             what = "drawn anew on each run"
         if what:
             operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
             raise BadInput(f"{source}: {operator} ({node.name or node.output[0]!r}) is {what}; "
                            "export the model without it.")
+
+
+def _trains(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether a Dropout drops anything, or may."""
+    if len(node.input) < 3 or not node.input[2]:
+        return False
+    given = constants.get(node.input[2])
+    return given is None or bool(onnx.numpy_helper.to_array(given).any())

@@ -172,6 +172,8 @@ class Constants:
             raise Reject("it has several scales: quantise activations per tensor")
         if dtype not in (np.int8, np.uint8):
             raise Reject(f"it is quantised to {dtype}: only int8 and uint8 can run")
+        if zero_points is not None and zero_points.dtype != dtype:
+            raise Reject(f"it is quantised to {dtype}, but its zero point is {zero_points.dtype}")
         axis(node)
         return TensorType((), np.dtype(dtype), float(scales[0]),
                           0 if zero_points is None else int(zero_points.reshape(-1)[0]))
@@ -220,7 +222,8 @@ def float32(values: np.ndarray, name: str) -> np.ndarray:
     """
     if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
         raise Reject(f"{name!r} is {values.dtype}: its weights are no floats")
-    single = values.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):    # is refused
+        single = values.astype(np.float32, copy=False)
     if single is values:
         return values
     rounded = np.argwhere((single != values) & ~np.isnan(values))

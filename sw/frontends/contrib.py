@@ -5,10 +5,12 @@ onnxruntime makes one operator of the three again when it loads them, so the num
 semantics: onnxruntime's ``docs/ContribOperators.md``.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 DOMAIN = "com.microsoft"
 
@@ -81,3 +83,31 @@ def _rounded(node: onnx.NodeProto, operator: str, names: Sequence[str], after: S
     result = f"{node.output[0]}:real"
     yield helper.make_node(operator, names, [result], node.name, **given)
     yield helper.make_node("QuantizeLinear", [result, *after], node.output)
+
+
+def as_unsigned(model: onnx.ModelProto) -> None:
+    """Makes uint8 of int8 that a QuantizeLinear hands to one DequantizeLinear alone, in place.
+
+    onnxruntime does so on x86-64 when it loads a model, and its operators on uint8 round
+    differently from those on int8. Where a model is run in parts, no part has both.
+    """
+    zero_points = {tensor.name: tensor for tensor in model.graph.initializer
+                   if tensor.data_type == onnx.TensorProto.INT8 and math.prod(tensor.dims) == 1}
+    outputs = {value.name for value in model.graph.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    moved: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type != "QuantizeLinear" or len(node.input) < 3 \
+                or node.input[2] not in zero_points or node.output[0] in outputs:
+            continue
+        after = readers.get(node.output[0], [])
+        if len(after) == 1 and after[0].op_type == "DequantizeLinear" \
+                and list(after[0].input[1:]) == list(node.input[1:]):
+            own = node.input[2]
+            node.input[2] = after[0].input[2] = moved.setdefault(own, f"{own}:unsigned")
+    for own, name in moved.items():
+        value = numpy_helper.to_array(zero_points[own]).astype(np.int16) + 128
+        model.graph.initializer.append(numpy_helper.from_array(value.astype(np.uint8), name))

@@ -7,7 +7,6 @@ so that it goes from integers to integers. Views between them do not matter, bec
 values in the order in which they lie.
 """
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -37,7 +36,6 @@ class _Lift:
     def __init__(self, clean: Clean, source: str):
         self.source, self.opsets = source, tuple(clean.model.opset_import)
         self.values = Values(clean, source)
-        self.names = Counter(node.name for node in self.values.computed)
         self.taken: set[int] = set()
 
     def graph(self) -> Graph:
@@ -93,9 +91,7 @@ class _Lift:
                             reason)
 
     def _name(self, node: onnx.NodeProto) -> str:
-        # node names are optional and need not differ, output names do
-        unique = node.name and self.names[node.name] == 1
-        name = node.name if unique or not node.output else node.output[0]
+        name = node.name or node.output[0]
         # protobuf gives a name that is no UTF-8 as bytes
         return name if isinstance(name, str) else name.decode(errors="replace")
 
@@ -122,6 +118,7 @@ class _Lift:
             raise Reject("its input is quantised, but its weights are not")
         tail = Tail(values, [node], found, known)
         if grid is None:
+            values.products.add(tail.nodes[-1].output[0])
             return self._taken(tail.product.layer, tail.nodes, node.input[0])
         if tail.output is None:
             raise Reject("its input and weights are quantised, but its output is not")

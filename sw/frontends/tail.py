@@ -39,6 +39,8 @@ class Tail:
         self._views = False
         while self.output is None and (after := self._next()) is not None:
             self.nodes.append(after)
+        if self.output is not None:
+            self._relu_behind()
 
     def _next(self) -> onnx.NodeProto | None:
         """The node behind, if it is taken."""
@@ -51,6 +53,19 @@ class Tail:
             return after if take(after) else None
         except Reject:
             return None
+
+    def _relu_behind(self) -> None:
+        """A ReLU between roundings of one kind changes nothing but what is below its zero."""
+        found, name = [], self.nodes[-1].output[0]
+        for operator in ("DequantizeLinear", "Relu", "QuantizeLinear"):
+            node = self.values.only_reader(name)
+            if node is None or node.op_type != operator or (
+                    operator != "Relu" and self.values.grid(node) != self.output):
+                return
+            found.append(node)
+            name = node.output[0]
+        self._relu(found[1])
+        self.nodes += found
 
     def _view(self, node: onnx.NodeProto) -> bool:
         """Views stay, but for those in front of a QuantizeLinear that is taken."""

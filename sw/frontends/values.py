@@ -32,6 +32,8 @@ class Values:
     producers : dict of str to onnx.NodeProto
     quantised : dict of str to TensorType
         Of integers, under the name of what they are a view of; filled while nodes are taken.
+    products : set of str
+        Outputs of float layers; filled in the same way.
     """
 
     def __init__(self, clean: Clean, source: str):
@@ -54,6 +56,7 @@ class Values:
         self.readers: dict[str, list[onnx.NodeProto]] = {}
         self.producers: dict[str, onnx.NodeProto] = {}
         self.quantised: dict[str, TensorType] = {}
+        self.products: set[str] = set()
         for node in self.computed:
             for name in filter(None, node.input):
                 self.readers.setdefault(name, []).append(node)
@@ -86,7 +89,7 @@ class Values:
 
     def is_other_unit(self, node: onnx.NodeProto) -> bool:
         """Whether a node makes real values of integers that stand for them, or the other way
-        about, and no value is rounded by it but an input's."""
+        about, and no value is rounded by it but an input's or a float layer's."""
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             return False
         back = node.op_type == "DequantizeLinear"
@@ -97,8 +100,9 @@ class Values:
             return False
         if self.stands_for(integers, own) != own:
             return False
-        return back or self.source(node.input[0]) in self.inputs \
-            or self._is_dequantised(node.input[0], own)
+        before = self.source(node.input[0])
+        return back or before in self.inputs or before in self.products \
+            or self._is_dequantised(before, own)
 
     def stands_for(self, name: str, own: TensorType) -> TensorType:
         """What integers stand for: as is known already, else ``own`` from now on."""

@@ -20,11 +20,20 @@ from zeroskip.sw.compiler.placement import inspect
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import quantize
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.frontends.load import read, to_onnx
+from zeroskip.sw.frontends import load
+from zeroskip.sw.frontends.load import to_onnx
+from zeroskip.sw.graph.graph import OperatorNode
+from zeroskip.sw.graph.types import TensorType
 
 node = helper.make_node
+SUMS = TensorType((), np.dtype(np.int32), 1.0)
 KINDS = {np.int8: TensorProto.INT8, np.uint8: TensorProto.UINT8, np.float32: TensorProto.FLOAT,
          np.int32: TensorProto.INT32}
+
+
+def read(path):
+    """The chain of layers in a file."""
+    return load.read(path).network()
 
 
 def rng(seed=0):
@@ -96,7 +105,7 @@ def samples(values, shape, scale, zero_point, kind):
 
 def ties(layer, x):
     """How many outputs of a layer are ties, exactly."""
-    sums, _ = tensorcore.layer(x, replace(layer, raw=True, activation="none"))
+    sums, _ = tensorcore.layer(x, replace(layer, activation="none", output=SUMS))
     positions = layer.outputs // len(layer.weight)
     multiplier, shift = (np.repeat(each.astype(np.int64), positions)
                          for each in (layer.multiplier, layer.shift))
@@ -305,7 +314,7 @@ def in_onnxruntime(save, operator, kind, scale):
 
 def units(layer, x):
     """Sums of a layer of 32 outputs in units of these; exact with powers of two."""
-    sums, _ = tensorcore.layer(x, replace(layer, raw=True, activation="none"))
+    sums, _ = tensorcore.layer(x, replace(layer, activation="none", output=SUMS))
     return sums * (layer.multiplier * 2.0**-layer.shift)
 
 
@@ -588,8 +597,8 @@ def test_one_node_in_the_way_is_one_row(save):
              *layer("c", "d", "s3", "last")]
     path = save(ended(nodes), S=np.ones((2, 3), np.int8), ds=np.float32(1), dz=np.uint8(0),
                 **constants())
-    assert [(row["name"], row["engine"]) for row in inspect(path)] == [
-        ("fc", "tensorcore"), ("bad", None), ("last", "tensorcore")]
+    assert [(row["name"], row["engine"]) for row in inspect(load.read(path))] == [
+        ("fc", "tensorcore"), ("bad", "host"), ("last", "tensorcore")]
 
 
 def test_quantised_network_is_not_written(save, tmp_path):
@@ -610,7 +619,7 @@ def test_damaged_files_never_raise_anything_else(save):
         node("DequantizeLinear", ["o", "cs", "cz"], ["y"])], ("n", 2, 5, 2), **given)
     read(path)
     original, random, refused = path.read_bytes(), rng(), 0
-    for _ in range(500):
+    for _ in range(100):
         content = bytearray(original)
         content[random.integers(len(content))] ^= 1 << random.integers(8)
         path.write_bytes(content)
@@ -618,4 +627,4 @@ def test_damaged_files_never_raise_anything_else(save):
             read(path)
         except BadInput:
             refused += 1
-    assert refused > 100
+    assert refused > 20
