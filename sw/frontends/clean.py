@@ -177,9 +177,15 @@ def _converted(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
 
 def _folded(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     import onnx_ir
+    from onnx_ir.passes import Sequential, common
     from onnxscript import optimizer
     own = onnx_ir.from_proto(_inferred(model, source))
-    optimizer.optimize_ir(own, should_fold=_folds)
+    common.InlinePass()(own)
+    optimizer.fold_constants_ir(own, onnx_shape_inference=True, should_fold=_folds)
+    Sequential(common.RemoveUnusedNodesPass(), common.RemoveUnusedFunctionsPass(),
+               common.RemoveUnusedOpsetsPass(),
+               common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+               common.IdentityEliminationPass(), common.NameFixPass())(own)
     folded = _inferred(onnx_ir.to_proto(own), source)
     known = {value.name for value in [*folded.graph.value_info, *folded.graph.output]
              if session.size_of(value) is not None}
