@@ -1,17 +1,21 @@
 """An ONNX file as a model of one operator set whose shapes are all known, without what only hides
 what it computes: constants that are worked out, nodes that do nothing, functions.
 
-onnx checks and converts, onnxscript folds and infers.
+onnx checks and converts, onnxscript folds and infers. They take copies of a model, so that large
+weights are set aside for them.
 """
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.frontends import contrib
 from zeroskip.sw.frontends.external import load_external
 from zeroskip.sw.graph import session
 
@@ -21,40 +25,105 @@ OPSET = 21
 OLDEST = 7
 DOMAINS = ("", "ai.onnx")
 
+MALFORMED = (DecodeError, ValueError, onnx.checker.ValidationError,
+             onnx.shape_inference.InferenceError, onnx.version_converter.ConvertError)
+"""What onnx raises on a file that is no model."""
 
-def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+LARGE = 1 << 14
+"""Bytes from which on a weight is set aside."""
+
+GROWING = ("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample")
+"""Operators that make much of little; what they make of constants is worked out up to
+:data:`FOLDED` values."""
+
+FOLDED = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Clean:
+    """A model, and its weights that were set aside, by name."""
+
+    model: onnx.ModelProto
+    weights: Mapping[str, onnx.TensorProto]
+
+
+def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> Clean:
     """The model in a file's ``content``; ``source`` is its path, for messages and for the tensors
     that it keeps in files of its own folder, ``shapes`` are those of inputs that the file leaves
     open beyond the batch.
 
     Raises BadInput where the file is no valid ONNX model, or cannot run here.
     """
-    model = _parse(content, source)
-    _fix_shapes(model, source, shapes)
-    model = _converted(model, source)
-    model = _folded(model)
-    _refuse(model, source)
-    return model
+    try:
+        model = _parse(content, source)
+        del content     # as large as the model
+        light, weights = _without_weights(model)
+        onnx.checker.check_model(light)
+        _fix_shapes(light, weights, source, shapes)
+        light = _folded(_converted(light, source), source)
+    except BadInput:
+        raise
+    except MALFORMED as error:
+        detail = str(error).strip().split("\n")[0].rstrip(".")
+        raise BadInput(f"{source} is not a valid ONNX model ({detail}); export it again."
+                       ) from error
+    except EncodeError:     # a copy, for which there was no room
+        raise MemoryError from None
+    _refuse(light, source)
+    kept = [value for value in light.graph.input if value.name not in weights]
+    del light.graph.input[:]
+    light.graph.input.extend(kept)
+    return Clean(light, weights)
 
 
 def _parse(content: bytes, source: str) -> onnx.ModelProto:
-    try:
-        model = onnx.load_model_from_string(content)
-        load_external(model, Path(source))
-        onnx.checker.check_model(model)
-    except (DecodeError, ValueError, onnx.checker.ValidationError) as error:
-        detail = str(error).strip().split("\n")[0].rstrip(".")
-        raise BadInput(f"{source} is not a valid ONNX model ({detail}); "
-                       "export it again.") from error
-    except EncodeError:     # the checker gets a copy, for which there was no room
-        raise MemoryError from None
+    model = onnx.load_model_from_string(content)
+    load_external(model, Path(source))
+    if model.graph.sparse_initializer:
+        name = model.graph.sparse_initializer[0].values.name
+        raise BadInput(f"{source} keeps the tensor {name!r} sparsely; export it with dense "
+                       "weights.")
+    _name_nodes(model)
+    contrib.as_unsigned(model)
+    contrib.standardise(model)
     return model
 
 
-def _fix_shapes(model: onnx.ModelProto, source: str,
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Calls a node after its first output, where it has no name of its own."""
+    count = Counter(node.name for node in model.graph.node)
+    for node in model.graph.node:
+        if node.output and (not node.name or count[node.name] > 1):
+            node.name = node.output[0]
+
+
+def _without_weights(model: onnx.ModelProto
+                     ) -> tuple[onnx.ModelProto, dict[str, onnx.TensorProto]]:
+    """The model with its large weights as inputs, and those weights.
+
+    ``model`` is emptied.
+    """
+    tensors = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    weights = {tensor.name: tensor for tensor in tensors if tensor.ByteSize() >= LARGE}
+    light = onnx.ModelProto()
+    light.CopyFrom(model)
+    light.graph.initializer.extend(tensor for tensor in tensors if tensor.name not in weights)
+    # once every constant was an input too
+    names = {tensor.name for tensor in tensors}
+    inputs = [value for value in model.graph.input if value.name not in names]
+    light.ir_version = max(light.ir_version, 4)
+    del light.graph.input[:]
+    light.graph.input.extend([*inputs, *(
+        onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+        for name, tensor in weights.items())])
+    return light, weights
+
+
+def _fix_shapes(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto], source: str,
                 shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Gives every input its shape: as asked for, else the model's own with a batch of 1."""
-    constants = {tensor.name for tensor in model.graph.initializer}
+    constants = {*weights, *(tensor.name for tensor in model.graph.initializer)}
     inputs = [value for value in model.graph.input if value.name not in constants]
     unknown = sorted(set(shapes) - {value.name for value in inputs})
     if unknown:
@@ -102,30 +171,66 @@ def _converted(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
         return model
     try:
         return onnx.version_converter.convert_version(model, OPSET)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError):
+    except (RuntimeError, *MALFORMED):
         return model    # onnxruntime takes older operators too
 
 
-def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+def _folded(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     import onnx_ir
+    from onnx_ir.passes import Sequential, common
     from onnxscript import optimizer
-    own = onnx_ir.from_proto(model)
-    optimizer.fold_constants(own, onnx_shape_inference=True, should_fold=lambda node:
-                             node.op_type == "ConstantOfShape" or None)
-    optimizer.optimize(own)
-    folded = onnx_ir.to_proto(own)
-    return onnx.shape_inference.infer_shapes(folded, data_prop=True)
+    own = onnx_ir.from_proto(_inferred(model, source))
+    common.InlinePass()(own)
+    optimizer.fold_constants_ir(own, onnx_shape_inference=True, should_fold=_folds)
+    Sequential(common.RemoveUnusedNodesPass(), common.RemoveUnusedFunctionsPass(),
+               common.RemoveUnusedOpsetsPass(),
+               common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+               common.IdentityEliminationPass(), common.NameFixPass())(own)
+    folded = _inferred(onnx_ir.to_proto(own), source)
+    known = {value.name for value in [*folded.graph.value_info, *folded.graph.output]
+             if session.size_of(value) is not None}
+    if any(name and name not in known for node in folded.graph.node for name in node.output):
+        try:
+            onnx.shape_inference.infer_shapes(folded, strict_mode=True, data_prop=True)
+        except onnx.shape_inference.InferenceError as error:
+            detail = " ".join(str(error).split())
+            raise BadInput(f"{source} has operators that do not fit one another ({detail}); "
+                           "export the model again.") from error
+    return folded
+
+
+def _folds(node) -> bool | None:
+    """Whether a node of constants is worked out; None leaves that to onnxscript."""
+    if node.op_type not in GROWING:
+        return None
+    shape = node.outputs[0].shape
+    if shape is None or not all(isinstance(size, int) for size in shape) or prod(shape) > FOLDED:
+        return False
+    return node.op_type == "ConstantOfShape" or None
+
+
+def _inferred(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
+    """The model with the shapes of its values; BadInput where they are too large."""
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    size = sum(filter(None, (session.size_of(value) for value in
+                             [*model.graph.value_info, *model.graph.output])))
+    if size > session.BYTES:
+        raise BadInput(f"{source}: the values of a run take {size:,} bytes, at most "
+                       f"{session.BYTES:,} are possible; use smaller inputs.")
+    return model
 
 
 def _refuse(model: onnx.ModelProto, source: str) -> None:
     """Raises BadInput for what nothing here can run."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         what = None
         if node.domain not in session.DOMAINS:
-            what = "an operator of its own"
+            what = "an operator that ONNX does not have"
         elif node.op_type in session.CONTROL:
             what = "control flow, which is decided while the model runs"
-        elif node.op_type in session.RANDOM:
+        elif node.op_type in session.RANDOM or (node.op_type == "Dropout"
+                                                and _trains(node, constants)):
             what = "drawn anew on each run"
         if what:
             operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
@@ -133,10 +238,9 @@ def _refuse(model: onnx.ModelProto, source: str) -> None:
                            "export the model without it.")
 
 
-def array(tensor: onnx.TensorProto, source: str) -> np.ndarray:
-    """A tensor's values; BadInput where they do not fit its shape."""
-    try:
-        return onnx.numpy_helper.to_array(tensor)
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{source}: the data of tensor {tensor.name!r} do not match its shape and "
-                       "type; export the model again.") from error
+def _trains(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether a Dropout drops anything, or may."""
+    if len(node.input) < 3 or not node.input[2]:
+        return False
+    given = constants.get(node.input[2])
+    return given is None or bool(onnx.numpy_helper.to_array(given).any())

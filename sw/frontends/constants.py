@@ -1,10 +1,14 @@
-"""Constant operands of ONNX nodes: floats, and integers with their scales."""
+"""Constant operands of ONNX nodes: floats, and integers with their scales.
 
-from collections.abc import Mapping
+They are worked out where they are used, and not kept.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnx.reference
 from onnx import helper
 
 from zeroskip.sw.errors import BadInput
@@ -36,6 +40,12 @@ class Dequantised:
         """The float64 values that they stand for."""
         return self.values * _along(self.scale, self.axis, self.values)
 
+    def transposed(self, order: Sequence[int] | None) -> "Dequantised":
+        """With its axes in another order; by default, the reverse."""
+        order = list(order or reversed(range(self.values.ndim)))
+        along = order.index(self.axis) if self.axis in order else self.axis
+        return Dequantised(self.values.transpose(order), self.scale, along)
+
     def integers(self, name: str, out: int) -> Integers:
         """As the weights of a layer whose output channels are the axis ``out``."""
         if self.values.ndim <= out or not self.values.size:
@@ -53,20 +63,44 @@ class Dequantised:
 
 
 class Constants:
-    """The constants of a model by name: arrays, and QuantizeLinear or DequantizeLinear nodes of a
-    constant, which are worked out where they are used."""
+    """The constants of a model by name: tensors, and what operators make of tensors."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], nodes: Mapping[str, onnx.NodeProto]):
-        self._arrays, self._nodes = arrays, nodes
+    def __init__(self, tensors: Mapping[str, onnx.TensorProto],
+                 nodes: Mapping[str, onnx.NodeProto], source: str,
+                 opsets: Sequence[onnx.OperatorSetIdProto]):
+        self.tensors, self.nodes = tensors, nodes
+        self._source, self._opsets = source, opsets
 
     def __contains__(self, name: str) -> bool:
-        return name in self._arrays or name in self._nodes
+        return name in self.tensors or name in self.nodes
 
     def array(self, name: str) -> np.ndarray:
-        """A plain constant."""
-        if name not in self._arrays:
+        """A plain constant; BadInput where the file's data do not fit its shape."""
+        if name in self.tensors:
+            try:
+                return onnx.numpy_helper.to_array(self.tensors[name])
+            except (ValueError, KeyError, TypeError) as error:
+                raise BadInput(f"{self._source}: the data of tensor {name!r} do not match its "
+                               "shape and type; export the model again.") from error
+        if name not in self.nodes:
             raise Reject(f"its input {name!r} is not a constant")
-        return self._arrays[name]
+        node = self.nodes[name]
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            raise Reject(f"its input {name!r} is quantised")
+        return self._computed(node)[list(node.output).index(name)]
+
+    def _computed(self, node: onnx.NodeProto) -> list[np.ndarray]:
+        """What an operator makes of constants."""
+        given = {name: self._value(name) for name in node.input if name}
+        graph = onnx.helper.make_graph(
+            [node], "constant", [onnx.ValueInfoProto(name=name) for name in given],
+            [onnx.ValueInfoProto(name=name) for name in node.output if name])
+        model = onnx.helper.make_model(graph, opset_imports=self._opsets)
+        found = iter(onnx.reference.ReferenceEvaluator(model).run(None, given))
+        return [next(found) if name else np.zeros(0) for name in node.output]
+
+    def _value(self, name: str) -> np.ndarray:
+        return self.dequantised(name).real if self.stored(name) else self.array(name)
 
     def optional(self, node: onnx.NodeProto, index: int | None) -> np.ndarray | None:
         """A plain constant operand; None where the node does not have it."""
@@ -79,16 +113,21 @@ class Constants:
         if name not in self:
             raise Reject("its second operand is computed, not weights"
                          if index else "its weights are its first operand")
-        return self.dequantised(name).real if name in self._nodes else float32(
-            self._arrays[name], name)
+        return self.dequantised(name).real if self.stored(name) else float32(
+            self.array(name), name)
 
     def stored(self, name: str) -> bool:
         """Whether a constant comes from integers."""
-        return name in self._nodes
+        while name in self.nodes and self.nodes[name].op_type == "Transpose":
+            name = self.nodes[name].input[0]
+        return name in self.nodes and self.nodes[name].op_type in (
+            "QuantizeLinear", "DequantizeLinear")
 
     def dequantised(self, name: str) -> Dequantised:
         """The integers behind a float constant."""
-        node = self._nodes[name]
+        node = self.nodes[name]
+        if node.op_type == "Transpose":
+            return self.dequantised(node.input[0]).transposed(attributes(node).get("perm"))
         if node.op_type != "DequantizeLinear":
             raise Reject(f"{name!r} is quantised, and nothing makes it float again")
         return self.integers(node, 0, 1, 2, axis(node))
@@ -98,12 +137,10 @@ class Constants:
         """A constant operand that is integers; ``scale`` and ``zero_point`` are the indices of
         further operands."""
         name = node.input[index]
-        if name in self._nodes and self._nodes[name].op_type == "QuantizeLinear":
-            stored = self._rounded(self._nodes[name])
-        elif name in self._arrays:
-            stored = self._arrays[name]
-        else:
+        if name not in self:
             raise Reject(f"its weight {name!r} is not a constant")
+        rounded = name in self.nodes and self.nodes[name].op_type == "QuantizeLinear"
+        stored = self._rounded(self.nodes[name]) if rounded else self.array(name)
         if stored.dtype not in (np.int8, np.uint8, np.int32):
             raise Reject(f"{name!r} is {stored.dtype}: only int8 and uint8 can run")
         scales = np.ones(1) if scale is None else self.scales(node, scale)
@@ -135,6 +172,8 @@ class Constants:
             raise Reject("it has several scales: quantise activations per tensor")
         if dtype not in (np.int8, np.uint8):
             raise Reject(f"it is quantised to {dtype}: only int8 and uint8 can run")
+        if zero_points is not None and zero_points.dtype != dtype:
+            raise Reject(f"it is quantised to {dtype}, but its zero point is {zero_points.dtype}")
         axis(node)
         return TensorType((), np.dtype(dtype), float(scales[0]),
                           0 if zero_points is None else int(zero_points.reshape(-1)[0]))
@@ -183,7 +222,10 @@ def float32(values: np.ndarray, name: str) -> np.ndarray:
     """
     if values.dtype.kind != "f" and values.dtype.name != "bfloat16":
         raise Reject(f"{name!r} is {values.dtype}: its weights are no floats")
-    single = values.astype(np.float32)
+    with np.errstate(over="ignore"):    # is refused
+        single = values.astype(np.float32, copy=False)
+    if single is values:
+        return values
     rounded = np.argwhere((single != values) & ~np.isnan(values))
     if len(rounded):
         raise BadInput(f"{name!r} holds a double at {rounded[0].tolist()} that float32 cannot "

@@ -10,8 +10,8 @@ from zeroskip.sw.frontends.onnx_writer import to_onnx
 from zeroskip.sw.graph.graph import Graph
 from zeroskip.sw.graph.network import Network
 
-UNREADABLE = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError,
-              TypeError, ValueError, struct.error)
+UNREADABLE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError,
+              RuntimeError, TypeError, ValueError, struct.error)
 """What a reader may raise on a file that nobody could have exported."""
 
 SUFFIXES = (".onnx", ".pt2")

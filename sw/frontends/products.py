@@ -79,7 +79,10 @@ def _gemm(node, name, known):
     alpha, beta = (np.float32(given.get(key, 1)) for key in ("alpha", "beta"))
     if integers and alpha != 1:
         raise Reject(f"alpha is {alpha}: set it to 1 in a quantised layer")
-    weight = alpha * (weight if transposed else weight.T)
+    weight = weight if transposed else weight.T
+    if alpha != 1:
+        with np.errstate(over="ignore"):    # is refused
+            weight = alpha * weight
     bias = None
     if operand(node, 2):
         bias = beta * bias_of(node, 2, known, integers)

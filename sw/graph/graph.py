@@ -8,7 +8,7 @@ an export with a fixed batch takes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, pairwise
 from math import prod
 
 import numpy as np
@@ -59,11 +59,12 @@ class LayerNode:
         return self.layer.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ViewNode:
     """The same values in the same order under another shape; or integers for the real values that
-    they stand for, or the other way about."""
+    they stand for, or the other way about. ``proto`` is the operator that says so."""
 
+    proto: onnx.NodeProto
     reads: tuple[str]
     writes: tuple[str]
 
@@ -115,8 +116,8 @@ class Graph:
         Samples of a run; the first dimension of inputs and outputs, where it is theirs.
     quantised : dict of str to TensorType
         Values that are integers, and what they stand for.
-    constants : dict of str to onnx.TensorProto
-        Operands of operators.
+    constants : dict of str to onnx.TensorProto or onnx.NodeProto
+        Operands of operators, or what makes one of other constants.
     opsets : tuple of onnx.OperatorSetIdProto
     """
 
@@ -127,7 +128,7 @@ class Graph:
     outputs: tuple[str, ...]
     batch: int = 1
     quantised: Mapping[str, TensorType] = field(default_factory=dict)
-    constants: Mapping[str, onnx.TensorProto] = field(default_factory=dict)
+    constants: Mapping[str, onnx.TensorProto | onnx.NodeProto] = field(default_factory=dict)
     opsets: tuple[onnx.OperatorSetIdProto, ...] = ()
 
     @classmethod
@@ -161,6 +162,11 @@ class Graph:
     def layers(self) -> tuple[LayerNode, ...]:
         """The products."""
         return tuple(node for node in self.nodes if isinstance(node, LayerNode))
+
+    @cached_property
+    def views(self) -> dict[str, ViewNode]:
+        """What makes each value that is another one under another shape."""
+        return {node.writes[0]: node for node in self.nodes if isinstance(node, ViewNode)}
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -210,8 +216,8 @@ class Graph:
                 values[node.writes[0]] = self._layer(node, values[self.source_of(node.reads[0])])
             else:
                 model, reads, writes = self.host_model(group)
-                given = [self.seen(name, values[self.source_of(name)]) for name in reads]
-                values.update(zip(writes, Session(model).run(given, runs), strict=True))
+                values.update(zip(writes, Session(model).run([values[name] for name in reads],
+                                                             runs), strict=True))
             for name in [name for name in values if last.get(name, -1) <= number]:
                 if name not in wanted:
                     del values[name]
@@ -228,58 +234,76 @@ class Graph:
 
     def seen(self, name: str, values: np.ndarray) -> np.ndarray:
         """Values of what a name is a view of, as the name has them."""
-        source, dtype = self.source_of(name), self.types[name].dtype
-        if values.dtype == dtype or name == source:
-            return values
-        if dtype.kind == "f":
-            return self.quantised[source].to_float(values).astype(dtype)
-        return self.quantised[name].to_integer(values)[0]
+        chain = [name]
+        while chain[-1] in self.views:
+            chain.append(self.views[chain[-1]].reads[0])
+        for before, after in pairwise(reversed(chain)):
+            dtype = self.types[after].dtype
+            if values.dtype != dtype:
+                values = self.real(before, values).astype(dtype) if dtype.kind == "f" \
+                    else self._grid(after).to_integer(values)[0]
+        return values
+
+    def _grid(self, name: str) -> TensorType | None:
+        """What the integers of a value stand for."""
+        while name not in self.quantised and name in self.views:
+            name = self.views[name].reads[0]
+        return self.quantised.get(name)
 
     def real(self, name: str, values: np.ndarray) -> np.ndarray:
         """What values stand for, float32."""
-        kind = self.quantised.get(name) or self.quantised.get(self.source_of(name))
+        kind = self._grid(name)
         if kind is None or values.dtype.kind == "f":
             return values.astype(np.float32)
         return kind.to_float(values).astype(np.float32)
 
     def _layer(self, node: LayerNode, x: np.ndarray) -> np.ndarray:
-        rows = self.real(node.reads[0], x).reshape(-1, node.layer.inputs)
-        y = node.layer.forward(rows)
-        if node.layer.quantised:
+        own = node.layer.quantised
+        rows = self.real(node.reads[0], self.seen(node.reads[0], x))
+        y = node.layer.forward(rows.reshape(-1, node.layer.inputs))
+        if own and own.raw:     # sums are in units of the input
+            y = np.rint(y / own.input.scale).astype(np.int32)
+        elif own:
             y = self.quantised[node.writes[0]].to_integer(y)[0]
         return y.reshape(len(x), -1)
 
     def host_model(self, group: Sequence[OperatorNode]) -> tuple[bytes, list[str], list[str]]:
-        """Operators as an ONNX model, and the names of its inputs and outputs."""
-        inside = {name for node in group for name in node.writes}
-        members, reads = set(map(id, group)), {}
-        views: dict[str, set[str]] = {}
-        for name in (name for node in group for name in node.reads):
-            if self.source_of(name) not in inside:
-                reads[name] = self._info(name)
-            elif name not in inside:
-                views.setdefault(self.source_of(name), set()).add(name)
+        """Operators as an ONNX model, and the names of its inputs and outputs.
+
+        What makes integers real values around an operator is in the model too: onnxruntime then
+        computes the three together, as it does in the whole.
+        """
+        protos = self._with_operands(group)
+        written = {name for proto in protos for name in proto.output}
+        operands = dict.fromkeys(name for proto in protos for name in proto.input if name)
+        reads = [name for name in operands if name not in written and name not in self.constants]
+        members = set(map(id, group))
         later = {self.source_of(name) for name in self.outputs} | {
             self.source_of(name) for node in self.nodes if id(node) not in members
             for name in node.reads}
         writes = [name for node in group for name in node.writes if name in later]
-        operands = {name for node in group for name in node.proto.input}
-        constants = [self.constants[name] for name in sorted(operands & set(self.constants))]
-        protos = []
-        for node in group:
-            protos.append(node.proto)
-            for source in node.writes:
-                for view in sorted(views.get(source, ())):
-                    shape = onnx.numpy_helper.from_array(
-                        np.array(self.types[view].shape, np.int64), f"{view}:shape")
-                    constants.append(shape)
-                    protos.append(onnx.helper.make_node("Reshape", [source, shape.name], [view]))
         model = onnx.helper.make_model(
-            onnx.helper.make_graph(protos, "host", list(reads.values()),
-                                   [self._info(name) for name in writes], constants),
+            onnx.helper.make_graph(protos, "host", [self._info(name) for name in reads],
+                                   [self._info(name) for name in writes],
+                                   [self.constants[name] for name in sorted(operands)
+                                    if name in self.constants and name not in written]),
             opset_imports=list(self.opsets),
             ir_version=onnx.helper.find_min_ir_version_for(list(self.opsets)))
-        return model.SerializeToString(deterministic=True), list(reads), writes
+        return model.SerializeToString(deterministic=True), reads, writes
+
+    def _with_operands(self, group: Sequence[OperatorNode]) -> list[onnx.NodeProto]:
+        """Operators, behind the views and the operators on constants whose outputs they read."""
+        members, wanted, found = set(map(id, group)), set(), []
+        for node in reversed(self.nodes):
+            if id(node) in members or (isinstance(node, ViewNode) and node.writes[0] in wanted):
+                found.append(node.proto)
+                wanted.update(node.proto.input)
+        for name, proto in reversed(self.constants.items()):
+            if isinstance(proto, onnx.NodeProto) and name in wanted \
+                    and not any(proto is each for each in found):
+                found.append(proto)
+                wanted.update(proto.input)
+        return found[::-1]
 
     def _info(self, name: str) -> onnx.ValueInfoProto:
         found = self.types[name]

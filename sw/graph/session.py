@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 
 from zeroskip.sw.errors import BadInput
 
-DOMAINS = ("", "ai.onnx", "com.microsoft")
-"""Of the operators that onnxruntime itself has."""
+DOMAINS = ("", "ai.onnx")
+"""Of the operators that are ONNX's own."""
 
 CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 """Operators that run others as often as the data say."""
@@ -43,13 +43,12 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        options.add_session_config_entry("session.qdqisint8allowed", "1")   # as the model has it
         try:
             return onnxruntime.InferenceSession(self.model, options,
                                                 providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes, of no common one
-            reason = str(error).partition("\n")[0]
-            raise BadInput(f"onnxruntime cannot run what is left for the host ({reason}); export "
-                           "the model with operators that it knows") from None
+            raise _refused(error) from None
 
     def check(self, where: str) -> tuple[list[tuple[int, np.dtype]], list[tuple[int, np.dtype]]]:
         """Values and types of the model's inputs, and of its outputs; ``ValueError``, which begins
@@ -88,17 +87,34 @@ class Session:
         names = [value.name for value in self._proto.graph.input]
         shapes = [[each.dim_value for each in value.type.tensor_type.shape.dim]
                   for value in self._proto.graph.input]
-        results = [self._session.run(None, {
-            name: np.ascontiguousarray(x[i]).reshape(shape)
-            for name, shape, x in zip(names, shapes, inputs, strict=True)}) for i in range(runs)]
+        opened = self._session
+        try:
+            results = [opened.run(None, {
+                name: np.ascontiguousarray(x[i]).reshape(shape)
+                for name, shape, x in zip(names, shapes, inputs, strict=True)})
+                for i in range(runs)]
+        except Exception as error:  # onnxruntime's own classes, of no common one
+            raise _refused(error) from None
         return [np.stack([np.asarray(y).reshape(-1) for y in outputs])
                 for outputs in zip(*results, strict=True)]
+
+
+def _refused(error: Exception) -> BadInput:
+    reason = str(error).partition("\n")[0]
+    return BadInput(f"onnxruntime cannot run what is left for the host ({reason}); export the "
+                    "model with operators that it knows")
+
+
+def size_of(value: onnx.ValueInfoProto) -> int | None:
+    """Bytes of a value; None where its shape is not known."""
+    kind = _kind(value)
+    return kind and kind[0] * kind[1].itemsize
 
 
 def _kind(value: onnx.ValueInfoProto) -> tuple[int, np.dtype] | None:
     """How many values, and their type; None where that is not known."""
     kind = value.type.tensor_type
     sizes = [each.dim_value if each.HasField("dim_value") else -1 for each in kind.shape.dim]
-    if not kind.HasField("shape") or any(size < 0 for size in sizes):
+    if not kind.HasField("shape") or not kind.elem_type or any(size < 0 for size in sizes):
         return None
     return prod(sizes), np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))

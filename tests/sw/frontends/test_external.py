@@ -47,7 +47,7 @@ def change(path, number=0, **entries):
 
 
 def check(path):
-    (layer,) = read(path).layers
+    (layer,) = read(path).network().layers
     np.testing.assert_array_equal(layer.weight, W)
     np.testing.assert_array_equal(layer.bias, B)
 
@@ -159,7 +159,7 @@ def test_tensors_that_share_their_bytes_are_bounded_by_the_file(path):
     """Many tensors of one large file would take more memory than there is on disk."""
     change(path, 1, offset=0)
     check_bias = np.frombuffer(W.tobytes()[:B.nbytes], np.float32)
-    (layer,) = read(path).layers
+    (layer,) = read(path).network().layers
     np.testing.assert_array_equal(layer.bias, check_bias)
     change(path, 1, length=SIZE)
     with pytest.raises(BadInput, match="those before it take more of it"):
@@ -198,7 +198,7 @@ def test_what_torch_exports_by_default(tmp_path):
         path = tmp_path / f"{name}.onnx"
         torch.onnx.export(module.eval(), (x[:1],), path, verbose=False)
         assert path.with_name(f"{name}.onnx.data").stat().st_size
-        network, expected = read(path), module(x).detach().numpy()
+        network, expected = read(path).network(), module(x).detach().numpy()
         assert network.input_shape == (3, 4, 5)
         assert network.output_shape == expected.shape[1:]
         np.testing.assert_allclose(network.forward(x.numpy())[-1], expected.reshape(7, -1),

@@ -6,6 +6,7 @@ kind both may round a product to float32 across a tie, in a few outputs of a mil
 a test's is among them, all are equal.
 """
 
+import re
 from dataclasses import replace
 
 import ml_dtypes
@@ -20,11 +21,20 @@ from zeroskip.sw.compiler.placement import inspect
 from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore.quantize import quantize
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.frontends.load import read, to_onnx
+from zeroskip.sw.frontends import load
+from zeroskip.sw.frontends.load import to_onnx
+from zeroskip.sw.graph.graph import OperatorNode
+from zeroskip.sw.graph.types import TensorType
 
 node = helper.make_node
+SUMS = TensorType((), np.dtype(np.int32), 1.0)
 KINDS = {np.int8: TensorProto.INT8, np.uint8: TensorProto.UINT8, np.float32: TensorProto.FLOAT,
          np.int32: TensorProto.INT32}
+
+
+def read(path):
+    """The chain of layers in a file."""
+    return load.read(path).network()
 
 
 def rng(seed=0):
@@ -96,7 +106,7 @@ def samples(values, shape, scale, zero_point, kind):
 
 def ties(layer, x):
     """How many outputs of a layer are ties, exactly."""
-    sums, _ = tensorcore.layer(x, replace(layer, raw=True, activation="none"))
+    sums, _ = tensorcore.layer(x, replace(layer, activation="none", output=SUMS))
     positions = layer.outputs // len(layer.weight)
     multiplier, shift = (np.repeat(each.astype(np.int64), positions)
                          for each in (layer.multiplier, layer.shift))
@@ -305,7 +315,7 @@ def in_onnxruntime(save, operator, kind, scale):
 
 def units(layer, x):
     """Sums of a layer of 32 outputs in units of these; exact with powers of two."""
-    sums, _ = tensorcore.layer(x, replace(layer, raw=True, activation="none"))
+    sums, _ = tensorcore.layer(x, replace(layer, activation="none", output=SUMS))
     return sums * (layer.multiplier * 2.0**-layer.shift)
 
 
@@ -434,14 +444,14 @@ def test_only_weights_quantised_is_a_float_layer(save):
     np.testing.assert_array_equal(network.layers[0].weight, given["W"] * given["Ws"][:, None])
 
 
-def test_float_layer_behind_quantised_ones(save):
+def test_float_weights_behind_quantised_layers(save):
+    """Int8 weights would not be the model's numbers."""
     nodes = [*rounded("x", "a"), DEQUANTISED, *layer(),
              node("Gemm", ["b", "F"], ["y"], name="last")]
-    network = read(save(nodes, F=np.ones((3, 2), np.float32), **constants()))
-    assert [layer.quantised is None for layer in network.layers] == [False, True]
-    layers, _ = quantize(network, rng().normal(size=(20, 8)))
-    assert (layers[1].input.scale, layers[1].input.zero_point) == (
-        layers[0].output.scale, layers[0].output.zero_point)
+    graph = load.read(save(nodes, F=np.ones((3, 2), np.float32), **constants()))
+    assert [node.name for node in graph.layers] == ["fc"]
+    assert [node.reason for node in graph.nodes if isinstance(node, OperatorNode)] == [
+        "its input is quantised, but its weights are not"]
 
 
 def test_float_layer_before_quantised_ones(save):
@@ -451,30 +461,29 @@ def test_float_layer_before_quantised_ones(save):
     assert [layer.quantised is None for layer in network.layers] == [True, False]
 
 
-REFUSED = {
+HOST = {
     "output not quantised": (
         [*rounded("x", "a"), DEQUANTISED, node("Gemm", ["a", "w"], ["y"], name="bad", transB=1)],
-        "bad +Gemm +its input and weights are quantised, but its output is not: add"),
+        "its input and weights are quantised, but its output is not"),
     "output of the first not quantised": (
         [*rounded("x", "a"), DEQUANTISED, node("Gemm", ["a", "w"], ["h"], name="bad", transB=1),
          node("Gemm", ["h", "F3"], ["y"])],
-        "bad +Gemm +its input and weights are quantised, but its output is not: add"),
+        "its input and weights are quantised, but its output is not"),
     "weights not quantised": (
         [*rounded("x", "a"), node("Gemm", ["a", "F"], ["y"], name="bad")],
         "its input is quantised, but its weights are not"),
     "scale of the neighbour": (
         [*rounded("x", "a"), DEQUANTISED, *layer(after="b")[:-1],
          node("DequantizeLinear", ["bq", "cs", "bz"], ["y"], name="bad")],
-        r"it takes uint8 of scale 0\.\d+ and zero point 0, but uint8 of scale 0\.\d+ and zero "
-        "point 0 reaches it"),
+        ""),
     "zero point of the neighbour": (
         [node("QuantizeLinear", ["x", "as", "az"], ["q"]),
          node("QLinearMatMul", ["q", "as", "bz", "V8", "Ws", "wz", "cs", "cz"], ["o"], name="bad"),
          node("DequantizeLinear", ["o", "cs", "cz"], ["y"])],
-        "and zero point 0, but .* zero point 100 reaches it: give both the same"),
+        "and zero point 0, but .* zero point 100 reaches it"),
     "rounded twice": ([*rounded("x", "a"), *rounded("a", "b")[:1], DEQUANTISED,
                        node("DequantizeLinear", ["bq", "bs", "bz"], ["y"])],
-                      "it rounds uint8 of scale .* to uint8 of scale"),
+                      ""),
     "asymmetric weights": (
         [*rounded("x", "a"), node("DequantizeLinear", ["W", "Ws", "wz3"], ["w"], axis=0), *layer()],
         "its weight 'w' less its zero point is -129 to 106, not int8: quantise the weights "
@@ -482,9 +491,6 @@ REFUSED = {
     "per input channel": (
         [*rounded("x", "a"), node("DequantizeLinear", ["W", "Is"], ["w"], axis=1), *layer()],
         "'w' has scales along axis 1: quantise the weights per tensor or per output channel"),
-    "scales that do not fit": (
-        [*rounded("x", "a"), node("DequantizeLinear", ["W", "Ws"], ["w"], axis=1), *layer()],
-        r"its 3 scales or zero points do not fit axis 1 of a tensor of shape \[3, 8\]"),
     "blocks": (
         [*rounded("x", "a"),
          node("DequantizeLinear", ["W", "block"], ["w"], axis=1, block_size=4), *layer()],
@@ -492,54 +498,40 @@ REFUSED = {
     "activations per channel": (
         [node("QuantizeLinear", ["x", "Is"], ["q"], name="bad"),
          node("DequantizeLinear", ["q", "Is"], ["y"])],
-        "bad +QuantizeLinear +it has several scales: quantise activations per tensor"),
+        ""),
     "int16 activations": (
         [node("QuantizeLinear", ["x", "as", "z16"], ["q"], name="bad"),
          node("DequantizeLinear", ["q", "as", "z16"], ["y"])],
-        "it quantises to int16: only int8 and uint8 can run"),
+        ""),
     "float8 activations": (
         [node("QuantizeLinear", ["x", "as"], ["q"], name="bad",
               output_dtype=TensorProto.FLOAT8E4M3FN),
          node("DequantizeLinear", ["q", "as"], ["y"])],
-        "it quantises to float8e4m3fn: only int8 and uint8 can run"),
+        ""),
     "int4 weights": (
         [*rounded("x", "a"), node("DequantizeLinear", ["W4", "Ws"], ["w"], axis=0), *layer()],
         "'W4' is int4: only int8 and uint8 can run"),
-    "type of the weights' zero point": (
-        [*rounded("x", "a"), node("DequantizeLinear", ["W", "Ws", "wzu"], ["w"], axis=0), *layer()],
-        "'W' is int8, but its zero point is uint8"),
-    "type of the zero point": (
-        [node("QuantizeLinear", ["x", "as"], ["q"]),
-         node("DequantizeLinear", ["q", "as", "i8"], ["y"])],
-        "it takes int8, but uint8 reaches it"),
     "alpha": (
         [*rounded("x", "a"), DEQUANTISED,
          node("Gemm", ["a", "w"], ["h"], name="bad", transB=1, alpha=2.0), *rounded("h", "b")],
         r"alpha is 2\.0: set it to 1"),
     "scale of zero": ([node("QuantizeLinear", ["x", "zero"], ["q"], name="bad"),
                        node("DequantizeLinear", ["q", "zero"], ["y"])],
-                      "its scale 'zero' is not a number above 0"),
+                      ""),
     "computed scale": ([node("ReduceMax", ["x"], ["m"], keepdims=0),
                         node("QuantizeLinear", ["x", "m"], ["q"], name="bad"),
-                        node("DequantizeLinear", ["q", "as"], ["y"])], "bad .*it joins computed"),
+                        node("DequantizeLinear", ["q", "as"], ["y"])], ""),
     "int32 output inside": (
         [node("QuantizeLinear", ["x", "as", "az"], ["q"]),
          node("MatMulInteger", ["q", "V8", "az"], ["h"]),
-         node("DequantizeLinear", ["h", "as"], ["y"], name="bad")],
-        "bad .*the int32 sums before it can only be the model's output"),
-    "int32 output into a float layer": (
-        [node("QuantizeLinear", ["x", "as", "az"], ["q"]),
-         node("MatMulInteger", ["q", "V8", "az"], ["h"]), node("Relu", ["h"], ["y"], name="bad")],
-        "bad .*the int32 sums before it can only be the model's output"),
+         node("DequantizeLinear", ["h", "as"], ["y"], name="bad")], ""),
     "dynamic quantisation": (
         [node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], name="bad"),
-         node("MatMulInteger", ["q", "V8", "az"], ["y"])], "quantise statically"),
+         node("MatMulInteger", ["q", "V8", "z"], ["h"]), node("Cast", ["h"], ["y"], to=1)],
+        "its input 'z' is not a constant"),
     "constant behind the rounding": (
         [*rounded("x", "a"), DEQUANTISED, *layer(), node("Add", ["b", "C"], ["y"], name="bad")],
-        "bad .*it adds a constant, but not directly after a matrix product or convolution"),
-    "integers into a float layer": (
-        [node("QuantizeLinear", ["x", "as", "az"], ["q"]), node("Relu", ["q"], ["y"], name="bad")],
-        "its input is uint8: put DequantizeLinear before it"),
+        ""),
     "bias beyond its scales": (
         [*rounded("x", "a"), DEQUANTISED,
          node("Gemm", ["a", "w", "huge"], ["h"], name="fc", transB=1), *rounded("h", "b")],
@@ -547,23 +539,68 @@ REFUSED = {
     "batch norm behind a quantised layer": (
         [*rounded("x", "a"), DEQUANTISED, node("Gemm", ["a", "w"], ["h"], transB=1),
          node("BatchNormalization", ["h", "C", "C", "C", "C"], ["n"], name="bad"),
-         *rounded("n", "b")], "bad .*fold it into that layer before quantising"),
+         *rounded("n", "b")], "its input and weights are quantised, but its output is not"),
 }
 
 
+REFUSED = {
+    "scales that do not fit": (
+        [*rounded("x", "a"), node("DequantizeLinear", ["W", "Ws"], ["w"], axis=1), *layer()],
+        "onnxruntime cannot run"),
+    "type of the weights' zero point": (
+        [*rounded("x", "a"), node("DequantizeLinear", ["W", "Ws", "wzu"], ["w"], axis=0), *layer()],
+        "onnxruntime cannot run"),
+    "type of the zero point": (
+        [node("QuantizeLinear", ["x", "as"], ["q"]),
+         node("DequantizeLinear", ["q", "as", "i8"], ["y"])], "onnxruntime cannot run"),
+    "integers into a float layer": (
+        [node("QuantizeLinear", ["x", "as", "az"], ["q"]), node("Relu", ["q"], ["y"], name="bad")],
+        "has operators that do not fit one another"),
+}
+
+
+@pytest.fixture
+def given(save):
+    """Writes nodes of :data:`HOST` or :data:`REFUSED` with their constants."""
+    def write(nodes):
+        given = constants()
+        return save(
+            ended(nodes), F=np.ones((8, 3), np.float32), F3=np.ones((3, 2), np.float32),
+            V8=given["W"].T.copy(), wz=np.int8([0, 0, 0]), wz3=np.int8([9, 0, 0]),
+            wzu=np.uint8([0, 0, 0]), i8=np.int8(0),
+            Is=np.ones(8, np.float32), block=np.ones((3, 2), np.float32), z16=np.int16(0),
+            W4=np.ones((3, 8), ml_dtypes.int4), zero=np.float32(0), C=np.ones(3, np.float32),
+            huge=np.full(3, 1e30, np.float32), **given)
+    return write
+
+
+@pytest.mark.parametrize("name", HOST)
+def test_what_the_host_computes(given, name):
+    """As onnxruntime does, up to the rounding of what it leaves out."""
+    nodes, reason = HOST[name]
+    path = given(nodes)
+    graph = load.read(path)
+    reasons = [node.reason for node in graph.nodes if isinstance(node, OperatorNode)]
+    assert reasons
+    assert any(reasons) == bool(reason)
+    assert not reason or any(re.search(reason, each) for each in reasons)
+    x = rng().uniform(-1, 1, (20, 8)).astype(np.float32)
+    found = graph.evaluate({"x": x}, graph.outputs)["y"]
+    if name == "rounded twice":     # onnxruntime rounds once
+        expected = [ReferenceEvaluator(str(path)).run(None, {"x": x})[0]]
+    else:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        expected = [session.run(None, {"x": x[i:i + 1]})[0] for i in range(len(x))]
+    np.testing.assert_array_equal(found, np.concatenate(expected))
+
+
 @pytest.mark.parametrize("name", REFUSED)
-def test_refuses(save, name):
+def test_refuses(given, name):
     nodes, message = REFUSED[name]
-    given = constants()
-    path = save(
-        ended(nodes), F=np.ones((8, 3), np.float32), F3=np.ones((3, 2), np.float32),
-        V8=given["W"].T.copy(), wz=np.int8([0, 0, 0]), wz3=np.int8([9, 0, 0]),
-        wzu=np.uint8([0, 0, 0]), i8=np.int8(0),
-        Is=np.ones(8, np.float32), block=np.ones((3, 2), np.float32), z16=np.int16(0),
-        W4=np.ones((3, 8), ml_dtypes.int4), zero=np.float32(0), C=np.ones(3, np.float32),
-        huge=np.full(3, 1e30, np.float32), **given)
-    with pytest.raises(BadInput, match=message):
-        read(path)
+    path = given(nodes)
+    with pytest.raises(BadInput, match=message) as caught:
+        load.read(path).evaluate({"x": np.zeros((1, 8), np.float32)}, ["y"])
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_asymmetric_weights_of_qlinear_matmul(save):
@@ -577,19 +614,23 @@ def test_asymmetric_weights_of_qlinear_matmul(save):
 def test_quantised_output_of_a_float_layer(save):
     path = save(ended([node("Gemm", ["x", "F"], ["h"], name="fc"), *rounded("h", "a")]),
                 F=np.ones((8, 2), np.float32), **constants())
-    with pytest.raises(BadInput, match="quantises the output of layer 'fc', but not its weights"):
-        read(path)
+    graph = load.read(path)
+    assert [node.layer.quantised for node in graph.layers] == [None]
+    x = rng().uniform(-1, 1, (20, 8)).astype(np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(graph.evaluate({"x": x}, ["y"])["y"],
+                                  session.run(None, {"x": x})[0])
 
 
-def test_one_node_in_the_way_is_one_row(save):
-    """Layers around it are fine, though their neighbour's grid is not known."""
+def test_layers_around_a_node_of_the_host(save):
+    """With what rounds its output."""
     nodes = [*rounded("x", "a"), DEQUANTISED, *layer(), node("Sigmoid", ["b"], ["s"], name="bad"),
              *rounded("s", "c"), node("DequantizeLinear", ["S", "cs"], ["s3"]),
              *layer("c", "d", "s3", "last")]
     path = save(ended(nodes), S=np.ones((2, 3), np.int8), ds=np.float32(1), dz=np.uint8(0),
                 **constants())
-    assert [(row["name"], row["engine"]) for row in inspect(path)] == [
-        ("fc", "tensorcore"), ("bad", None), ("last", "tensorcore")]
+    assert [(row["name"], row["engine"]) for row in inspect(load.read(path))] == [
+        ("fc", "tensorcore"), ("bad", "host"), ("cq", "host"), ("last", "tensorcore")]
 
 
 def test_quantised_network_is_not_written(save, tmp_path):
@@ -610,7 +651,7 @@ def test_damaged_files_never_raise_anything_else(save):
         node("DequantizeLinear", ["o", "cs", "cz"], ["y"])], ("n", 2, 5, 2), **given)
     read(path)
     original, random, refused = path.read_bytes(), rng(), 0
-    for _ in range(500):
+    for _ in range(100):
         content = bytearray(original)
         content[random.integers(len(content))] ^= 1 << random.integers(8)
         path.write_bytes(content)
@@ -618,4 +659,4 @@ def test_damaged_files_never_raise_anything_else(save):
             read(path)
         except BadInput:
             refused += 1
-    assert refused > 100
+    assert refused > 20
