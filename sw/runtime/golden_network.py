@@ -29,7 +29,7 @@ class Units:
     def integers(self, real: np.ndarray) -> tuple[np.ndarray, int]:
         """The nearest integers of finite real values, and how many of them saturated; floats as
         they are."""
-        if issubclass(self.dtype, np.floating):
+        if np.dtype(self.dtype).kind == "f":
             return real.astype(self.dtype), 0
         limits = np.iinfo(self.dtype)
         exact = np.rint(real / self.scale) + self.zero_point

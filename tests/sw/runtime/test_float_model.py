@@ -14,8 +14,11 @@ from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import read, to_onnx
-from zeroskip.sw.graph.network import Conv2d, Linear, Network, as_int8
+from zeroskip.sw.graph.network import Conv2d, Linear, Network
+from zeroskip.sw.runtime.arrays import inputs
 from zeroskip.sw.runtime.float_model import FloatModel
+from zeroskip.sw.runtime.golden_backend import GoldenBackend
+from zeroskip.sw.runtime.run import run_program
 
 node = helper.make_node
 KINDS = {np.dtype(np.int8): TensorProto.INT8, np.dtype(np.uint8): TensorProto.UINT8,
@@ -39,18 +42,24 @@ def write(path, nodes, shape, given=np.float32, opset=21, **constants):
     return path
 
 
-def opinion(path, x, *configs):
+def opinion(path, x, *configs, shapes=None):
     """The opinion on what a model became, for its own inputs; they calibrate it too."""
-    network = read(path)
-    quantised = all(layer.quantised for layer in network.layers)
-    compiled = compile_network(network, None if quantised else x, *configs or (SMALL,))
-    flat = x.reshape(len(x), -1)
-    if network.input_dtype == "float32":
-        integers, _ = compiled.program.input.to_integer(flat)
-        flat = flat.astype(np.float64)
-    else:
-        integers = as_int8("x", flat, network.input_dtype)
-    return FloatModel(path, compiled.reference).compare(integers, flat)
+    graph = read(path, shapes)
+    quantised = all(node.layer.quantised for node in graph.layers)
+    compiled = compile_network(graph, None if quantised else x, *configs or (SMALL,))
+    return compare(path, compiled, x, shapes=shapes)
+
+
+def compare(path, compiled, x, *layers, known=True, spoil=None, shapes=None):
+    """The opinion on a program whose reference is these ``layers``, its own by default; its inputs
+    are ``x``, of which the opinion knows unless not ``known``, as buffers after ``spoil``."""
+    layers = layers or compiled.reference
+    program = replace(compiled.program, reference=compiled.program.digest(layers))
+    taken = inputs(program, "x", x)
+    if spoil:
+        spoil(taken.buffers)
+    run = run_program(program.traced(), GoldenBackend(program, layers), taken.buffers)
+    return FloatModel(path, program, layers, shapes).compare(run, taken.real if known else None)
 
 
 def normal(rng, *shape):
@@ -62,6 +71,7 @@ def agrees(found, layers):
     assert found.disagreement is None
     assert len(found.layers) == layers
     assert all(0 <= layer.share <= 1 for layer in found.layers)
+    assert not any(layer.cleaned for layer in found.layers)
 
 
 # --- float models ---
@@ -109,8 +119,9 @@ FLOAT = {
 def test_float_models(tmp_path, name, opset):
     layers, shape, nodes, constants = FLOAT[name]
     path = write(tmp_path / "m.onnx", nodes, shape, opset=opset, **constants)
-    sample = [size for size in shape[1:] if size != "size"] or [8]
-    agrees(opinion(path, normal(np.random.default_rng(1), 10, *sample)), layers)
+    sample = [8 if size == "size" else size for size in shape[1:]]
+    agrees(opinion(path, normal(np.random.default_rng(1), 10, *sample),
+                   shapes={"x": (1, 8)} if "size" in shape else None), layers)
 
 
 @given(seed=st.integers(0, 2**32 - 1), magnitude=st.integers(-20, 20), bias=st.integers(-8, 8),
@@ -216,25 +227,20 @@ def test_sums_are_equal(tmp_path, operator, kind):
     assert [layer.share for layer in found.layers] == [0]
 
 
-def test_a_quantised_model_has_one_step_at_most(tmp_path):
-    """Its grid is coarse, and an output that is two steps off is not near."""
+@pytest.mark.parametrize("steps", [0.01, 0.4, 2])
+def test_a_quantised_model_is_equal_but_at_ties(tmp_path, steps):
+    """Its grid is coarse, and an output that is a step off is not near."""
     constants = {**grids(np.int8, "a", "b"), "W": int8(9, 8, 5), "s": np.float32(0.01),
                  "z": np.int8(0)}
     nodes = [node("QLinearMatMul", ["x", "as", "az", "W", "s", "z", "bs", "bz"], ["y"])]
     path = write(tmp_path / "m.onnx", nodes, ("n", 8), np.int8, **constants)
-    x = int8(10, 30, 8)
-    (layer,) = compile_network(read(path), None, SMALL).reference
-    model = FloatModel(path, (layer,))
-    assert model.compare(x, x).disagreement is None
+    x = int8(10, 500, 8)
+    compiled = compile_network(read(path), None, SMALL)
+    (layer,) = compiled.reference
+    agrees(compare(path, compiled, x), 1)
     unit = layer.multiplier * 2.0**-layer.shift     # steps that a sum's unit is
-    one, two = (model_of(path, replace(layer, bias=layer.bias + np.rint(steps / unit).astype(int))
-                         ).compare(x, x) for steps in (0.4, 2))
-    assert one.disagreement is None
-    assert two.disagreement.layer == layer.name
-
-
-def model_of(path, *layers):
-    return FloatModel(path, layers)
+    wrong = replace(layer, bias=layer.bias + np.maximum(np.rint(steps / unit), 1).astype(int))
+    assert compare(path, compiled, x, wrong).disagreement.layer == layer.name
 
 
 def test_outputs_one_step_apart_are_within_the_bound(tmp_path):
@@ -258,11 +264,10 @@ def test_exact_weights_leave_half_a_step(tmp_path):
                  W=weight)
     x = normal(np.random.default_rng(12), 40, 8)
     compiled = compile_network(read(path), x, SMALL)
-    integers, _ = compiled.program.input.to_integer(x)
-    agrees(FloatModel(path, compiled.reference).compare(integers, x.astype(float)), 1)
+    agrees(compare(path, compiled, x), 1)
     (layer,) = compiled.reference
     bias = layer.bias + np.rint(0.2 * 2.0**layer.shift / layer.multiplier).astype(int)
-    found = FloatModel(path, (replace(layer, bias=bias),)).compare(integers, None).disagreement
+    found = compare(path, compiled, x, replace(layer, bias=bias)).disagreement
     assert 0.5 < found.bound / layer.output.scale < 0.505
 
 
@@ -283,8 +288,7 @@ def test_the_worst_output_of_the_first_layer_is_named(gemm):
     (layer,) = compiled.reference
     bias = layer.bias.copy()
     bias[3] += 5000
-    integers, _ = compiled.program.input.to_integer(x)
-    found = FloatModel(path, (replace(layer, bias=bias),)).compare(integers, x).disagreement
+    found = compare(path, compiled, x, replace(layer, bias=bias)).disagreement
     assert (found.layer, found.tensor, found.index) == ("fc", "output", 3)
     assert found.error == abs(found.values[0] - found.values[1]) > found.bound
     assert found.outputs == 6
@@ -297,28 +301,28 @@ def test_the_first_layer_that_disagrees_is_named(tmp_path):
         node("MatMul", ["h", "V"], ["y"], name="second")], ("n", 8), W=W, V=normal(RNG, 5, 2))
     x = normal(np.random.default_rng(2), 6, 8)
     compiled = compile_network(read(path), x, SMALL)
-    integers, _ = compiled.program.input.to_integer(x)
     layers = [replace(layer, bias=layer.bias + 9999) for layer in compiled.reference]
     for number, wrong in enumerate((layers, (compiled.reference[0], layers[1]))):
-        found = FloatModel(path, tuple(wrong)).compare(integers, x.astype(float))
+        found = compare(path, compiled, x, *wrong)
         assert found.disagreement.layer == ["first", "second"][number]
         assert found.layers[1].share > 1
 
 
 def test_inputs_that_were_converted_wrongly(gemm):
+    def spoil(buffers):
+        integers = buffers["x"]
+        integers[4, 2] += 1 if integers[4, 2] < 127 else -1
     path, compiled, x = gemm
-    integers, _ = compiled.program.input.to_integer(x)
-    integers[4, 2] += 1 if integers[4, 2] < 127 else -1
-    found = FloatModel(path, compiled.reference).compare(integers, x.astype(float)).disagreement
-    assert (found.image, found.tensor, found.index, found.outputs) == (4, "input", 2, 1)
-    assert FloatModel(path, compiled.reference).compare(integers, None).disagreement is None
+    found = compare(path, compiled, x, spoil=spoil).disagreement
+    assert (found.image, found.layer, found.tensor, found.index, found.outputs) == (
+        4, "fc", "input", 2, 1)
+    assert compare(path, compiled, x, spoil=spoil, known=False).disagreement is None
 
 
 def test_integers_that_a_float_model_takes_are_real_values(gemm):
     path, compiled, _ = gemm
     x = np.random.default_rng(3).integers(0, 2, (6, 8)).astype(np.uint8)
-    integers, _ = compiled.program.input.to_integer(x)
-    agrees(FloatModel(path, compiled.reference).compare(integers, x), 1)
+    agrees(compare(path, compiled, x), 1)
 
 
 def test_external_data_behind_a_link(gemm, tmp_path):
@@ -329,67 +333,67 @@ def test_external_data_behind_a_link(gemm, tmp_path):
                     size_threshold=0, location="real.data")
     (folder / "real.data").rename(folder / "moved.data")
     (folder / "real.data").symlink_to("moved.data")
-    integers, _ = compiled.program.input.to_integer(x)
-    found = FloatModel(folder / "m.onnx", compiled.reference).compare(integers, x.astype(float))
-    agrees(found, 1)
+    agrees(compare(folder / "m.onnx", compiled, x), 1)
 
 
 def test_saturated_outputs_are_compared_at_the_end_of_the_range(gemm):
     path, compiled, x = gemm
-    integers, _ = compiled.program.input.to_integer(x)
     (layer,) = compiled.reference
     halved = replace(layer, shift=layer.shift - 1, output=replace(
         layer.output, scale=layer.output.scale / 2, zero_point=0))
-    found = FloatModel(path, (halved,)).compare(integers, x)
+    found = compare(path, compiled, x, halved)
     assert found.disagreement is None
     assert found.layers[0].outside > 0
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"W": W[:4], "B": B[:4]}, "layers of 4 x 8 weights, but the program has 5 x 8; give"),
-    ({"W": W[:, :7], "x": ("n", 7)}, "layers of 5 x 7 weights"),
+    ({"W": W[:4], "B": B[:4]}, "has 4 x 8 weights in layer fc, but the program has 5 x 8; give"),
+    ({"W": W[:, :7], "x": ("n", 7)}, "has 5 x 7 weights in layer fc"),
+    ({"name": "other"}, "has no layer fc, but the program does; give the model that the program"),
 ])
 def test_another_model(gemm, tmp_path, change, message):
     _, compiled, _ = gemm
-    shape = change.pop("x", ("n", 8))
-    other = write(tmp_path / "other.onnx", [node("Gemm", ["x", "W", "B"], ["y"], transB=1)], shape,
-                  **{"W": W, "B": B} | change)
+    shape, name = change.pop("x", ("n", 8)), change.pop("name", "fc")
+    other = write(tmp_path / "other.onnx", [node(
+        "Gemm", ["x", "W", "B"], ["y"], transB=1, name=name)], shape, **{"W": W, "B": B} | change)
     with pytest.raises(BadInput, match=message):
-        FloatModel(other, compiled.reference)
+        FloatModel(other, compiled.program, compiled.reference)
 
 
 def test_a_model_of_more_layers(gemm, tmp_path):
     _, compiled, _ = gemm
     other = write(tmp_path / "other.onnx", [
-        node("Gemm", ["x", "W"], ["h"], transB=1), node("MatMul", ["h", "V"], ["y"])], ("n", 8),
-        W=W, V=normal(RNG, 5, 2))
-    with pytest.raises(BadInput, match="layers of 5 x 8, 2 x 5 weights, but the program has 5 x 8"):
-        FloatModel(other, compiled.reference)
+        node("Gemm", ["x", "W"], ["h"], transB=1, name="fc"), node("MatMul", ["h", "V"], ["y"])],
+        ("n", 8), W=W, V=normal(RNG, 5, 2))
+    with pytest.raises(BadInput, match=r"has outputs of \[2\] values, but the program of \[5\]"):
+        FloatModel(other, compiled.program, compiled.reference)
 
 
 def test_a_convolution_of_another_stride(tmp_path):
-    paths = [write(tmp_path / f"{stride}.onnx", [node(
-        "Conv", ["x", "K"], ["y"], strides=[stride, 1])], ("n", 2, 6, 7), K=KERNEL)
-        for stride in (1, 2)]
+    """The outputs behind it are as many as ever."""
+    paths = [write(tmp_path / f"{stride}.onnx", [
+        node("Conv", ["x", "K"], ["h"], strides=[stride, 1], name="conv"),
+        node("GlobalAveragePool", ["h"], ["p"]), node("Flatten", ["p"], ["y"])],
+        ("n", 2, 6, 7), K=KERNEL) for stride in (1, 2)]
     x = normal(np.random.default_rng(2), 6, 2, 6, 7)
     compiled = compile_network(read(paths[0]), x, SMALL)
-    integers, _ = compiled.program.input.to_integer(x.reshape(6, -1))
-    with pytest.raises(BadInput, match=r"2.onnx: layer .* gives 36 outputs, but the program's 72"):
-        FloatModel(paths[1], compiled.reference).compare(integers, None)
+    with pytest.raises(BadInput, match=r"2.onnx gives 36 outputs in layer conv, but the program "
+                                       "72; give"):
+        compare(paths[1], compiled, x)
 
 
 def test_an_exported_program_is_no_onnx(gemm, tmp_path):
     _, compiled, _ = gemm
     with pytest.raises(BadInput, match="only an ONNX model .* torch.onnx.export"):
-        FloatModel(tmp_path / "m.pt2", compiled.reference)
+        FloatModel(tmp_path / "m.pt2", compiled.program, compiled.reference)
 
 
 def test_what_onnxruntime_does_not_take(gemm, tmp_path):
     _, compiled, _ = gemm
-    path = write(tmp_path / "m.onnx", [node("Gemm", ["x", "W"], ["y"], transB=1)], ("n", 8),
-                 W=W.astype(np.float64))
+    path = write(tmp_path / "m.onnx", [node("Gemm", ["x", "W"], ["y"], transB=1, name="fc")],
+                 ("n", 8), W=W.astype(np.float64))
     with pytest.raises(BadInput, match="m.onnx does not run in onnxruntime .*export it again"):
-        FloatModel(path, compiled.reference)
+        FloatModel(path, compiled.program, compiled.reference)
 
 
 def test_values_that_are_not_finite(tmp_path):
@@ -400,8 +404,7 @@ def test_values_that_are_not_finite(tmp_path):
         W=np.float32([[3e38, 3e38]]), g=np.float32([0]), o=np.float32([0]), v=np.float32([1]))
     x = np.float32([[1e-3, 1e-3], [0, 1e-3]])
     compiled = compile_network(read(path), x, SMALL)
-    integers, _ = compiled.program.input.to_integer(x)
-    broken = tuple(replace(layer, input=replace(layer.input, scale=1e5))
-                   for layer in compiled.reference)
+    broken = [replace(layer, input=replace(layer.input, scale=1e5))
+              for layer in compiled.reference]
     with pytest.raises(BadInput, match="outputs that are not numbers"):
-        FloatModel(path, broken).compare(integers, None)
+        compare(path, compiled, x, *broken, known=False)
