@@ -8,13 +8,17 @@ import pytest
 from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.frontends import load
 from zeroskip.sw.frontends.load import read, to_onnx
+from zeroskip.sw.graph.graph import LayerNode
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
+from zeroskip.sw.runtime import golden_network
 from zeroskip.sw.runtime.arrays import inputs
 from zeroskip.sw.runtime.float_model import FloatModel
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -22,23 +26,28 @@ from zeroskip.sw.runtime.run import run_program
 
 node = helper.make_node
 KINDS = {np.dtype(np.int8): TensorProto.INT8, np.dtype(np.uint8): TensorProto.UINT8,
-         np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int32): TensorProto.INT32}
+         np.dtype(np.int32): TensorProto.INT32, np.dtype(np.int64): TensorProto.INT64,
+         np.dtype(np.float32): TensorProto.FLOAT}
 SMALL = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=64, activation_words=64)
 
 
-def write(path, nodes, shape, given=np.float32, opset=21, **constants):
-    """An ONNX file from ``x`` to ``y``, the last node's output."""
+def write(path, nodes, shapes, given=np.float32, opset=21, functions=(), **constants):
+    """An ONNX file from ``x``, or the inputs that have ``shapes``, to ``y``, the last node's
+    output."""
+    shapes = shapes if isinstance(shapes, dict) else {"x": shapes}
     last = nodes[-1].op_type
     result = np.int32 if last.endswith("Integer") else np.float32
     if last in ("QuantizeLinear", "QLinearMatMul", "QLinearConv"):
         result = constants[nodes[-1].input[2 if last == "QuantizeLinear" else 7]].dtype
     graph = helper.make_graph(
-        nodes, "test", [helper.make_tensor_value_info("x", KINDS[np.dtype(given)], shape)],
+        nodes, "test", [helper.make_tensor_value_info(name, KINDS[np.dtype(given)], shape)
+                        for name, shape in shapes.items()],
         [helper.make_tensor_value_info("y", KINDS[np.dtype(result)],
                                        list("nabc" if "Conv" in last else "na"))],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()])
     path.write_bytes(helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8).SerializeToString())
+        graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("own", 1)],
+        ir_version=8, functions=functions).SerializeToString())
     return path
 
 
@@ -155,6 +164,232 @@ def test_no_network_is_beyond_the_bound(tmp_path_factory, seed, magnitude, bias,
     agrees(found, len(layers))
 
 
+# --- graphs ---
+
+def conv(name, before, after, **attributes):
+    return node("Conv", [before, f"{name}.weight", f"{name}.bias"], [after], name, **attributes)
+
+
+def linear(name, before, after):
+    return node("Gemm", [before, f"{name}.weight", f"{name}.bias"], [after], name, transB=1)
+
+
+def parameters(**shapes):
+    """Weights of these shapes, and biases."""
+    rng = np.random.default_rng(20)
+    return {f"{name}.{part}": normal(rng, *shape[:1 if part == "bias" else None])
+            for name, shape in shapes.items() for part in ("weight", "bias")}
+
+
+GRAPHS = {
+    "residual": (("x",), (3, 8, 8), np.float32, [
+        conv("stem", "x", "a", pads=[0, 1, 2, 1]), node("Relu", ["a"], ["b"]),
+        node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]),
+        conv("depthwise", "c", "d", group=8, pads=[2, 0, 0, 2]), node("Relu", ["d"], ["e"]),
+        conv("point", "e", "f"), conv("skip", "c", "g"), node("Add", ["f", "g"], ["h"]),
+        node("Relu", ["h"], ["i"]), node("GlobalAveragePool", ["i"], ["j"]),
+        node("Flatten", ["j"], ["k"]), linear("head", "k", "y")],
+        parameters(stem=(8, 3, 3, 3), depthwise=(8, 1, 3, 3), point=(6, 8, 1, 1),
+                   skip=(6, 8, 1, 1), head=(5, 6))),
+    "tokens": (("x",), (7,), np.int64, [
+        node("Gather", ["table", "x"], ["a"]),
+        node("LayerNormalization", ["a", "gain", "offset"], ["b"]),
+        node("MatMul", ["b", "U"], ["c"], "up"), node("Add", ["c", "V"], ["d"]),
+        node("Gelu", ["d"], ["e"]), node("MatMul", ["e", "D"], ["f"], "down"),
+        node("Add", ["a", "f"], ["g"]), node("ReduceMean", ["g", "axes"], ["h"], keepdims=0),
+        linear("head", "h", "y")],
+        {"table": normal(RNG, 20, 8), "gain": normal(RNG, 8), "offset": normal(RNG, 8),
+         "U": normal(RNG, 8, 12), "V": normal(RNG, 12), "D": normal(RNG, 12, 8),
+         "axes": np.array([1]), **parameters(head=(4, 8))}),
+    "two inputs": (("x", "z"), (6,), np.float32, [
+        linear("left", "x", "a"), linear("right", "z", "b"), node("Add", ["a", "b"], ["c"]),
+        node("Relu", ["c"], ["d"]), linear("head", "d", "y")],
+        parameters(left=(9, 6), right=(9, 6), head=(4, 9))),
+    "rows and views": (("x",), (4, 10), np.float32, [
+        conv("row", "x", "a", group=2, strides=[2], pads=[3, 1]), node("Relu", ["a"], ["b"]),
+        node("Reshape", ["b", "shape"], ["c"]), node("MatMul", ["c", "M"], ["d"], "each"),
+        node("Flatten", ["d"], ["e"]), linear("head", "e", "y")],
+        {"shape": np.array([-1, 9, 4]), "M": normal(RNG, 4, 5),
+         **parameters(row=(6, 2, 3), head=(3, 45))}),
+}
+LAYERS = {"residual": ["stem", "depthwise", "point", "skip", "head"],
+          "tokens": ["up", "down", "head"], "two inputs": ["left", "right", "head"],
+          "rows and views": ["row", "each", "head"]}
+EVERY = pytest.mark.parametrize(("name", "layer"), [
+    (name, layer) for name, layers in LAYERS.items() for layer in layers])
+
+
+def build(folder, name):
+    """A graph's file, and inputs."""
+    names, shape, dtype, nodes, constants = GRAPHS[name]
+    path = write(folder / "m.onnx", nodes, dict.fromkeys(names, ("n", *shape)), dtype,
+                 **constants)
+    rng = np.random.default_rng(21)
+    x = {each: normal(rng, 5, *shape) if dtype == np.float32 else rng.integers(0, 20, (5, *shape))
+         for each in names}
+    return path, x if len(x) > 1 else x["x"]
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """By its name: each graph's file, what it became, and its inputs."""
+    found = {}
+    for name in GRAPHS:
+        path, x = build(tmp_path_factory.mktemp("graph"), name)
+        found[name] = path, compile_network(load.read(path), x, SMALL), x
+    return found
+
+
+def with_layer(compiled, name, change):
+    """The reference with one layer changed."""
+    return [change(layer) if layer.name == name else layer for layer in compiled.reference]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_graphs(graphs, name):
+    found = compare(*graphs[name])
+    agrees(found, len(LAYERS[name]))
+    assert {layer.layer for layer in found.layers} == set(LAYERS[name])
+
+
+def test_a_graph_on_both_engines(tmp_path):
+    path, x = build(tmp_path, "two inputs")
+    model = onnx.load(path)
+    (weight,) = (each for each in model.graph.initializer if each.name == "right.weight")
+    values = numpy_helper.to_array(weight) * (np.random.default_rng(0).random((9, 6)) < 0.4)
+    weight.CopyFrom(numpy_helper.from_array(values.astype(np.float32), weight.name))
+    onnx.save(model, path)
+    compiled = compile_network(read(path), x, SMALL, EIEConfig(pes=2))
+    assert [image.engine for image in compiled.program.images] == [
+        "tensorcore", "eie", "tensorcore"]
+    agrees(compare(path, compiled, x), 3)
+
+
+def coarser(layer):
+    return replace(layer, multiplier=layer.multiplier - layer.multiplier // 10)
+
+
+def biased(layer, steps=4):
+    units = np.rint(steps * 2.0**layer.shift / layer.multiplier).astype(int)
+    return replace(layer, bias=layer.bias + units)
+
+
+def permuted(layer):
+    weight = layer.weight.copy()
+    weight[1] = np.roll(weight[1], 1)
+    return replace(layer, weight=weight)
+
+
+@EVERY
+@pytest.mark.parametrize("fault", [coarser, biased, permuted])
+def test_faults_of_the_quantiser(graphs, name, layer, fault):
+    path, compiled, x = graphs[name]
+    found = compare(path, compiled, x, *with_layer(compiled, layer, fault)).disagreement
+    assert (found.layer, found.tensor) == (layer, "output")
+
+
+@pytest.mark.parametrize(("name", "layer"), [
+    ("residual", "stem"), ("residual", "depthwise"), ("rows and views", "row")])
+def test_padding_on_the_wrong_side(graphs, name, layer):
+    def turned(own):
+        top, left, bottom, right = own.geometry.padding
+        return replace(own, geometry=replace(own.geometry, padding=(bottom, right, top, left)))
+    path, compiled, x = graphs[name]
+    found = compare(path, compiled, x, *with_layer(compiled, layer, turned)).disagreement
+    assert (found.layer, found.tensor) == (layer, "output")
+
+
+@pytest.mark.parametrize(("name", "layer"), [
+    ("residual", "depthwise"), ("tokens", "up"), ("two inputs", "head")])
+def test_conversions_by_the_host(graphs, monkeypatch, name, layer):
+    """The first layer whose inputs are made of what operators gave."""
+    def shifted(before, after, x, right=golden_network.convert):
+        y, saturated = right(before, after, x)
+        return (y if y.dtype.kind == "f" else np.where(y < 127, y + 1, y)), saturated
+    monkeypatch.setattr(golden_network, "convert", shifted)
+    found = compare(*graphs[name]).disagreement
+    assert (found.layer, found.tensor) == (layer, "input")
+
+
+@pytest.mark.parametrize("port", ["x", "z"])
+def test_conversions_of_each_input(graphs, port):
+    def spoil(buffers):
+        buffers[port][2, 3] = -buffers[port][2, 3]
+    found = compare(*graphs["two inputs"], spoil=spoil).disagreement
+    assert (found.layer, found.tensor, found.image, found.index) == (
+        {"x": "left", "z": "right"}[port], "input", 2, 3)
+
+
+@pytest.mark.parametrize(("name", "layer", "change"), [
+    ("residual", "skip", {"reads": ("e",)}),        # another value of its size
+    ("residual", "head", {"reads": ("j",)}),        # the same value
+    ("two inputs", "right", {"reads": ("x",)}),
+    ("tokens", "up", {"reads": ("a",)}),            # one behind which there is more
+    ("tokens", "down", {"reads": ("d",)}),
+])
+def test_a_layer_that_reads_another_value(tmp_path, monkeypatch, name, layer, change):
+    """The front end says so, and both golden and the opinion take it from there."""
+    def wrong(*args, right=load.read):
+        graph = right(*args)
+        return replace(graph, nodes=tuple(
+            replace(each, **change) if isinstance(each, LayerNode) and each.name == layer else each
+            for each in graph.nodes))
+    path, x = build(tmp_path, name)
+    monkeypatch.setattr(load, "read", wrong)
+    found = compare(path, compile_network(load.read(path), x, SMALL), x)
+    if change == {"reads": ("j",)}:
+        agrees(found, 5)
+    else:
+        assert (found.disagreement.layer, found.disagreement.tensor) == (layer, "output")
+
+
+def test_samples_of_a_fixed_batch(tmp_path):
+    """Whole runs of the model, the last one filled."""
+    path = write(tmp_path / "m.onnx", [
+        node("MatMul", ["x", "W"], ["h"]), node("Softmax", ["h"], ["s"]),
+        node("MatMul", ["s", "V"], ["y"])], (3, 8), W=W.T, V=normal(RNG, 5, 2))
+    found = opinion(path, normal(np.random.default_rng(1), 7, 8))
+    agrees(found, 2)
+    assert [layer.outputs for layer in found.layers] == [9 * 5, 9 * 2]
+
+
+# --- where the file has no value of the name ---
+
+def test_layers_in_a_function_run_as_cleaned(tmp_path):
+    block = helper.make_function(
+        "own", "Block", ["a", "w", "v"], ["c"],
+        [node("MatMul", ["a", "w"], ["b"], "inner"), node("Tanh", ["b"], ["t"]),
+         node("MatMul", ["t", "v"], ["c"], "outer")], [helper.make_opsetid("", 21)])
+    path = write(tmp_path / "m.onnx", [
+        node("Block", ["x", "W", "V"], ["h"], domain="own"),
+        node("MatMul", ["h", "U"], ["y"], "last")], ("n", 8), functions=[block],
+        W=W.T, V=normal(RNG, 5, 6), U=normal(RNG, 6, 3))
+    found = opinion(path, normal(np.random.default_rng(1), 10, 8))
+    assert found.disagreement is None
+    assert [layer.cleaned for layer in found.layers] == [True, True, False]
+
+
+def test_a_layer_behind_one_of_two_equal_values_runs_as_cleaned(tmp_path):
+    """Cleaning leaves one of them, and in the file the other layer does not read that one."""
+    path = write(tmp_path / "m.onnx", [
+        node("Tanh", ["x"], ["r"]), node("Tanh", ["x"], ["s"]),
+        node("MatMul", ["r", "W"], ["a"], "one"), node("MatMul", ["s", "V"], ["b"], "other"),
+        node("Sub", ["a", "b"], ["y"])], ("n", 8), W=W.T, V=normal(RNG, 8, 5))
+    found = opinion(path, normal(np.random.default_rng(1), 10, 8))
+    assert found.disagreement is None
+    assert sorted(layer.cleaned for layer in found.layers) == [False, True]
+
+
+def test_shapes_that_the_file_takes_from_its_input(tmp_path):
+    """The layer behind them alone has no such input; its file has the batch of the model's."""
+    path = write(tmp_path / "m.onnx", [
+        node("MatMul", ["x", "W"], ["h"]), node("Shape", ["x"], ["s"]),
+        node("Gather", ["s", "zero"], ["n"]), node("Concat", ["n", "rest"], ["t"], axis=0),
+        node("Reshape", ["h", "t"], ["f"]), node("MatMul", ["f", "V"], ["y"])], ("n", 2, 8),
+        W=W.T, V=normal(RNG, 10, 3), zero=np.array([0]), rest=np.array([-1]))
+    agrees(opinion(path, normal(np.random.default_rng(1), 10, 2, 8)), 2)
+
+
 # --- quantised models ---
 
 def grids(kind, *names):
@@ -168,6 +403,35 @@ def rounded(tensor, name):
     """QuantizeLinear and DequantizeLinear of a tensor."""
     return [node("QuantizeLinear", [tensor, f"{name}s", f"{name}z"], [f"{name}q"]),
             node("DequantizeLinear", [f"{name}q", f"{name}s", f"{name}z"], [name])]
+
+
+class Samples(CalibrationDataReader):
+    """Samples by the names of the inputs, one by one."""
+
+    def __init__(self, x):
+        count = len(next(iter(x.values())))
+        self._left = iter([{name: each[i:i + 1] for name, each in x.items()}
+                           for i in range(count)])
+
+    def get_next(self):
+        return next(self._left, None)
+
+
+@pytest.mark.parametrize("kind", [QuantType.QInt8, QuantType.QUInt8])
+@pytest.mark.parametrize("name", ["two inputs", "rows and views"])
+def test_graphs_that_onnxruntime_quantised(tmp_path, name, kind):
+    """All outputs are equal but at ties; groups, one dimension, a view of integers, operators."""
+    path, x = build(tmp_path, name)
+    quantize_static(path, tmp_path / "q.onnx", Samples(x if isinstance(x, dict) else {"x": x}),
+                    quant_format=QuantFormat.QDQ, activation_type=kind, per_channel=True)
+    graph = read(tmp_path / "q.onnx")
+    assert all(node.layer.quantised for node in graph.layers)
+    compiled = compile_network(graph, None, SMALL)
+    agrees(compare(tmp_path / "q.onnx", compiled, x), 3)
+    for layer in LAYERS[name]:
+        wrong = with_layer(compiled, layer, lambda own: biased(own, 0.4))
+        found = compare(tmp_path / "q.onnx", compiled, x, *wrong).disagreement
+        assert (found.layer, found.tensor) == (layer, "output")
 
 
 def int8(seed, *shape):
