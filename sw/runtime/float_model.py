@@ -168,8 +168,6 @@ class FloatModel:
         run's were made; None where nothing but these is known.
         """
         program = run.program
-        kinds = {name: Units(kind.dtype.type, kind.scale, kind.zero_point)
-                 for name, kind in program.buffers.items()}
         sources = {step.writes[0]: step.reads[0] for step in program.steps
                    if isinstance(step, HostStep) and step.rule == "convert"}
         ports = {port.buffer: port for port in program.inputs}
@@ -181,7 +179,9 @@ class FloatModel:
             name, before = step.reads[0], None
             source, x = sources.get(name, name), run.buffers[name]
             if name not in ports:
-                before = kinds[source].real(run.buffers[source])
+                kind = program.buffers[source]
+                before = Units(kind.dtype.type, kind.scale, kind.zero_point).real(
+                    run.buffers[source])
             elif given is not None:
                 before = _real(given[ports[name].name], ports[name],
                                inputs(self._layers[len(opinions)]), program.batch)
@@ -193,8 +193,7 @@ class FloatModel:
                 opinion, wrong = self._layer(number, x, y)
                 opinions.append(opinion)
                 found.append(wrong)
-                kinds[name] = outputs(layer)
-                x, before = y, kinds[name].real(y)
+                x, before = y, outputs(layer).real(y)
         return Opinion(tuple(opinions), next((each for each in found if each), None))
 
     def _layer(self, number: int, x: np.ndarray,

@@ -381,13 +381,21 @@ def test_a_layer_behind_one_of_two_equal_values_runs_as_cleaned(tmp_path):
 
 
 def test_shapes_that_the_file_takes_from_its_input(tmp_path):
-    """The layer behind them alone has no such input; its file has the batch of the model's."""
+    """Inside of a layer, between its product and the integers that it gives."""
+    batch = helper.make_function(
+        "own", "Batch", ["a", "zero"], ["b"],
+        [node("Shape", ["a"], ["s"]), node("Gather", ["s", "zero"], ["b"])],
+        [helper.make_opsetid("", 21)])
     path = write(tmp_path / "m.onnx", [
-        node("MatMul", ["x", "W"], ["h"]), node("Shape", ["x"], ["s"]),
-        node("Gather", ["s", "zero"], ["n"]), node("Concat", ["n", "rest"], ["t"], axis=0),
-        node("Reshape", ["h", "t"], ["f"]), node("MatMul", ["f", "V"], ["y"])], ("n", 2, 8),
-        W=W.T, V=normal(RNG, 10, 3), zero=np.array([0]), rest=np.array([-1]))
-    agrees(opinion(path, normal(np.random.default_rng(1), 10, 2, 8)), 2)
+        *rounded("x", "a"), node("DequantizeLinear", ["W", "s"], ["w"]),
+        node("MatMul", ["a", "w"], ["h"]), node("Batch", ["x", "zero"], ["n"], domain="own"),
+        node("Concat", ["n", "rest"], ["t"], axis=0), node("Reshape", ["h", "t"], ["f"]),
+        *rounded("f", "b")[:1], node("DequantizeLinear", ["bq", "bs", "bz"], ["y"])],
+        ("n", 2, 8), functions=[batch], W=int8(1, 8, 5), s=np.float32(0.01), zero=np.array([0]),
+        rest=np.array([-1]), **grids(np.int8, "a", "b"))
+    graph = read(path)
+    assert [node.reads for node in graph.layers] == [("aq",)]
+    agrees(opinion(path, normal(np.random.default_rng(1), 10, 2, 8)), 1)
 
 
 # --- quantised models ---
