@@ -119,6 +119,7 @@ def verify(path: Path, input_path: Path, names: str | None, model: Path | None, 
            screen: Screen) -> None:
     """See ``zeroskip verify --help``."""
     from zeroskip.sw.runtime.float_model import FloatModel
+    from zeroskip.sw.runtime.run import run_program
     from zeroskip.sw.runtime.verify import verify as compare
 
     if names is None:
@@ -131,11 +132,13 @@ def verify(path: Path, input_path: Path, names: str | None, model: Path | None, 
                        "itself; name two different ones, such as golden,cxxrtl")
     program = Program.load(path)
     given = _inputs(input_path, program, raw, screen)
-    third = model and FloatModel(model, GoldenBackend(program, _reference(path)).layers)
+    golden = model and GoldenBackend(program, _reference(path))
+    third = golden and FloatModel(model, program, golden.layers)
     with screen.progress("verify") as update:
         runners = tuple(_backend(name, program, path) for name in pair)
         verdict = compare(program, given.buffers, runners, update)
-        opinion = third and third.compare(given.buffers, None if raw else given.real)
+        opinion = third and third.compare(run_program(program.traced(), golden, given.buffers),
+                                          None if raw else given.real)
     found = verdict.difference
     counts = dict(zip(pair, map(_saturated, verdict.results), strict=True))
     screen.text(f"{names}: {found}" if found else
@@ -172,7 +175,8 @@ def _show(opinion, model: Path, images: int, screen: Screen) -> None:
         screen.text(f"golden,{model}: {outputs:,} outputs of {len(opinion.layers)} layers and "
                     f"{images} images are as near as the integers allow")
     screen.table("each layer of the float model on golden's inputs",
-                 ["layer", "outputs", "greatest share of the bound", "outside the integers' range"],
+                 ["layer", "outputs", "greatest share of the bound", "outside the integers' range",
+                  "cleaned first"],
                  [list(vars(layer).values()) for layer in opinion.layers])
 
 

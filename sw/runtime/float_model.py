@@ -1,14 +1,15 @@
 """The third opinion: the float model that a program was compiled from, in onnxruntime.
 
-Golden and the gateware both take the compiler's integers on trust. Here every layer of the
-original ONNX file runs alone, on what golden's inputs of this layer stand for, and what golden's
-outputs stand for must lie as near as the integers allow. With golden's weights w and the float
-model's v, K of them a row, an accumulator that counts in ``unit`` and outputs that count in
-``step``, the bound of an output is the sum of:
+Golden and the gateware both take the compiler's integers on trust. Here every layer runs alone, as
+the ONNX file has it between the value that the layer reads and the one that it writes, on what
+golden's inputs of this layer stand for, and what golden's outputs stand for must lie as near as the
+integers allow. With golden's weights w and the float model's v, K of them a row, an accumulator
+that counts in ``unit`` and outputs that count in ``step``, the bound of an output is the sum of:
 
-- ``step / 2``, for its rounding; a whole ``step`` where the model is quantised itself and rounds
-  too: it is equal then, or one step apart where float32 moves a value onto a tie or across it.
-  Where the model's own sums are the output, they must be equal.
+- ``step / 2``, for its rounding. A model that is quantised itself rounds too, and a tie to even
+  like golden: nothing is left then, but a whole ``step`` where golden's sum lies so near to a tie
+  that the rest of the bound, which float32 may move it by, takes it there or across. Where the
+  model's own sums are the output, they must be equal.
 - ``sum(|w - v| |x|)``. A weight that is farther from v than the quantiser may leave it is a fault,
   and adds no more than that: half of its scale in int8, nothing where v is 0 or the model is
   quantised; in an EIE array the distance from v to the nearest shared weight, and the weights'
@@ -23,11 +24,13 @@ model's v, K of them a row, an accumulator that counts in ``unit`` and outputs t
 An output saturates where the float model's value is beyond the range of its integers: the value is
 clipped to that range before it is compared. Where golden has a ReLU it is not clipped from below,
 so that a ReLU is seen that the model does not have. The weights v and the biases come from the
-front end, which may be wrong too: they only set the bound, within what the quantiser may do.
+front end, which may be wrong too: they only set the bound, within what the quantiser may do. What
+the host computes between layers has no second opinion here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +38,20 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from zeroskip.sw.compiler.program import EngineStep, HostStep, Port, Program
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Deviation, ReferenceLayer
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.frontends import clean
 from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.frontends.external import load_external
 from zeroskip.sw.graph.convolution import convolve
+from zeroskip.sw.graph.graph import Graph, LayerNode
 from zeroskip.sw.graph.network import Layer
-from zeroskip.sw.runtime.golden_network import Computed, Units, inputs, outputs, run
+from zeroskip.sw.graph.samples import batched
+from zeroskip.sw.runtime.golden_network import Units, inputs, outputs
+from zeroskip.sw.runtime.run import Run
 
-PRODUCTS = ("Gemm", "MatMul", "Conv", "QLinearMatMul", "QLinearConv", "MatMulInteger",
-            "ConvInteger")
-"""Operators that begin a layer; the first operand is what reaches it."""
 GRIDS = {"QuantizeLinear": (1, 2), "QLinearMatMul": (6, 7), "QLinearConv": (6, 7)}
 """Operators whose output is int8 or uint8, and which of their operands are its scale and zero
 point."""
@@ -55,16 +60,21 @@ OPERATIONS = 16
 BLOCK = 1 << 22
 """Weights that are widened at a time."""
 
+Compute = Callable[[np.ndarray], np.ndarray]
+
 
 @dataclass(frozen=True)
 class LayerOpinion:
     """How a layer compares with the float model: outputs compared, the greatest share of its
-    bound that one takes, and how many the float model has outside of the integers' range."""
+    bound that one takes, how many the float model has outside of the integers' range, and whether
+    the layer ran as the cleaned model has it, because the file has no value of the name where it
+    begins or ends."""
 
     layer: str
     outputs: int
     share: float
     outside: int
+    cleaned: bool
 
 
 @dataclass(frozen=True)
@@ -102,132 +112,231 @@ class Opinion:
 
 
 class FloatModel:
-    """An ONNX file, layer by layer, beside the integers ``layers`` that it was compiled into.
+    """An ONNX file, layer by layer, beside the integers ``layers`` of the ``program`` that it was
+    compiled into.
 
-    Raises ``BadInput`` where these cannot come from it.
+    ``shapes`` are those of inputs that the file leaves open beyond the batch. Raises ``BadInput``
+    where the program cannot come from it.
     """
 
-    def __init__(self, path: Path, layers: tuple[ReferenceLayer, ...]):
+    def __init__(self, path: Path, program: Program, layers: Sequence[ReferenceLayer],
+                 shapes: Mapping[str, tuple[int, ...]] | None = None):
         if path.suffix.lower() == ".pt2":
             raise BadInput(f"{path}: only an ONNX model can be run beside a program; export the "
                            "model with torch.onnx.export and give that file")
-        self._path, self._integers = path, layers
-        self._layers = frontend.read(path).layers
-        self._model = onnx.load(path, load_external_data=False)
-        load_external(self._model, path)
-        graph = self._model.graph
-        self._producers = {name: at for at, node in enumerate(graph.node) for name in node.output}
-        self._check()
-        constants = {tensor.name for tensor in graph.initializer}
-        (first,) = (value for value in graph.input if value.name not in constants)
-        later = [node.input[0] for node in graph.node if node.op_type in PRODUCTS][1:]
-        self._names = [first.name, *later, graph.output[0].name]
-        self._batch, sample = self._sample(first)
-        self._kinds = self._run_whole(sample)
+        self._path, self._layers = path, layers
+        graph = frontend.read(path, shapes)
+        self._nodes = self._matched(graph, program)
+        self._ends = [(node.reads[0], node.writes[0]) for node in self._nodes]
+        file = onnx.load(path, load_external_data=False)
+        load_external(file, path)
+        self._written = _Model(path, file, graph, self._ends)
+        if not all(self._written.joins(*each) for each in self._ends):
+            again = clean.load(path.read_bytes(), str(path), shapes or {})
+            self._cleaned = _Model(path, again, graph, self._ends)
 
-    def _check(self) -> None:
-        """That the model's layers have the program's shapes."""
-        wanted = [layer.weight.shape for layer in self._integers]
-        found = [own.matrix.shape for own in self._layers]
-        products = sum(node.op_type in PRODUCTS for node in self._model.graph.node)
-        if found != wanted or products != len(wanted):
-            raise BadInput(f"{self._path} has layers of {_shapes(found)} weights, but the program "
-                           f"has {_shapes(wanted)}; give the model that the program was compiled "
-                           "from")
+    def _matched(self, graph: Graph, program: Program) -> list[LayerNode]:
+        """The model's layers of the program's names, which have its shapes."""
+        nodes: dict[str, list[LayerNode]] = {}
+        for node in graph.layers:
+            nodes.setdefault(node.name, []).append(node)
+        found = []
+        for layer in self._layers:
+            if not nodes.get(layer.name):
+                raise self._other(f"has no layer {layer.name}, but the program does")
+            found.append(nodes[layer.name].pop(0))
+            own, wanted = found[-1].layer.matrix.shape, layer.weight.shape
+            if own != wanted:
+                raise self._other(f"has {_by(own)} weights in layer {layer.name}, but the program "
+                                  f"has {_by(wanted)}")
+        for what, names, ports in (("inputs", graph.inputs, program.inputs),
+                                   ("outputs", graph.outputs, program.outputs)):
+            sizes = [[graph.types[name].size for name in names],
+                     [program.buffers[port.buffer].size for port in ports]]
+            if sizes[0] != sizes[1]:
+                raise self._other(f"has {what} of {sizes[0]} values, but the program of "
+                                  f"{sizes[1]}")
+        return found
 
-    def _sample(self, first: onnx.ValueInfoProto) -> tuple[int, np.ndarray]:
-        """The model's batch, 1 where it takes any, and an input of zeros."""
-        kind = first.type.tensor_type
-        batch, *sizes = [dim.dim_value for dim in kind.shape.dim] or [0, 0]
-        if 0 in sizes:      # not all are known: then no convolution depends on them
-            sizes = [self._layers[0].inputs]
-        return batch or 1, np.zeros((batch or 1, *sizes),
-                                    helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    def _other(self, what: str) -> BadInput:
+        return BadInput(f"{self._path} {what}; give the model that the program was compiled from")
 
-    def _run_whole(self, sample: np.ndarray) -> list[tuple[np.dtype, tuple[int, ...]]]:
-        """Type of every tensor between layers, from the input to the output, and the shape of a
-        sample of it."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self._model)
-        del model.graph.output[:]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names[1:])
-        found = self._session(model, self._names[1:])({self._names[0]: sample})
-        return [(each.dtype, each.shape[1:]) for each in (sample, *found)]
+    def compare(self, run: Run, given: Mapping[str, np.ndarray] | None) -> Opinion:
+        """The opinion on what golden made of a batch: ``run`` is that of the traced program.
 
-    def compare(self, x: np.ndarray, given: np.ndarray | None) -> Opinion:
-        """The opinion on what golden makes of the integers ``x`` [batch, in].
-
-        ``given`` are the inputs as the model takes them [batch, in], of which ``x`` was made; None
-        where nothing but ``x`` is known.
+        ``given`` are the inputs as the model takes them, by name [samples, values], of which the
+        run's were made; None where nothing but these is known.
         """
-        opinions, found, before = [], [], given
-        for number, each in enumerate(run(self._integers, x)):
-            name, units = each.layer.name, inputs(each.layer)
-            if number == 0 and before is not None and self._kinds[0][0].kind in "iu":
-                # an engine takes the integers of uint8 less 128
-                units = Units(np.int8, 1.0, -128 - int(np.iinfo(before.dtype).min))
-            if before is not None:
-                found.append(_disagreement(name, "input", units.real(each.x), _clip(before, units),
-                                           (0.5 + 2**-30) * units.scale))
-            units = outputs(each.layer)
-            wanted, golden = self._run(number, each), units.real(each.y)
-            if wanted.shape != golden.shape:
-                raise BadInput(f"{self._path}: layer {name} gives {wanted.shape[1]} outputs, but "
-                               f"the program's {golden.shape[1]}; give the model that the program "
-                               "was compiled from")
-            if np.isnan(wanted).any():
-                raise BadInput(f"{self._path}: layer {name} gives outputs that are not numbers; "
-                               "give inputs like those that the model was trained on")
-            clipped, bound = _clip(wanted, units, each.layer.activation), self._bound(number, each)
-            found.append(_disagreement(name, "output", golden, clipped, bound))
-            opinions.append(LayerOpinion(
-                name, golden.size, float((np.abs(golden - clipped) / bound).max()),
-                int(np.count_nonzero(clipped != wanted))))
-            before = golden
+        program = run.program
+        sources = {step.writes[0]: step.reads[0] for step in program.steps
+                   if isinstance(step, HostStep) and step.rule == "convert"}
+        ports = {port.buffer: port for port in program.inputs}
+        opinions: list[LayerOpinion] = []
+        found: list[Disagreement | None] = []
+        for step in program.steps:
+            if not isinstance(step, EngineStep):
+                continue
+            name, before = step.reads[0], None
+            source, x = sources.get(name, name), run.buffers[name]
+            if name not in ports:
+                kind = program.buffers[source]
+                before = Units(kind.dtype.type, kind.scale, kind.zero_point).real(
+                    run.buffers[source])
+            elif given is not None:
+                before = _real(given[ports[name].name], ports[name],
+                               inputs(self._layers[len(opinions)]), program.batch)
+            for name in step.writes:
+                number, y = len(opinions), run.buffers[name]
+                layer = self._layers[number]
+                if before is not None:
+                    found.append(_converted(layer, x, before))
+                opinion, wrong = self._layer(number, x, y)
+                opinions.append(opinion)
+                found.append(wrong)
+                x, before = y, outputs(layer).real(y)
         return Opinion(tuple(opinions), next((each for each in found if each), None))
 
-    def _run(self, number: int, each: Computed) -> np.ndarray:
-        """Outputs of one layer of the model, float64 [batch, outputs], on golden's inputs."""
-        dtype, shape = self._kinds[number]
+    def _layer(self, number: int, x: np.ndarray,
+               y: np.ndarray) -> tuple[LayerOpinion, Disagreement | None]:
+        """The opinion on one layer, of which golden made y [runs, values] of x."""
+        layer, ends = self._layers[number], self._ends[number]
+        units, cleaned = outputs(layer), not self._written.joins(*ends)
+        model = self._cleaned if cleaned else self._written
+        wanted, golden = self._run(model, number, x), units.real(y)
+        if wanted.shape != golden.shape:
+            raise self._other(f"gives {wanted.shape[1]} outputs in layer {layer.name}, but the "
+                              f"program {golden.shape[1]}")
+        if np.isnan(wanted).any():
+            raise BadInput(f"{self._path}: layer {layer.name} gives outputs that are not numbers; "
+                           "give inputs like those that the model was trained on")
+        clipped = _clip(wanted, units, layer.activation)
+        bound = np.broadcast_to(self._bound(number, x, y, model.kinds[ends[0]][0]),
+                                (y.size // layer.output.size, layer.output.size)).reshape(y.shape)
+        opinion = LayerOpinion(
+            layer.name, y.size, float((np.abs(golden - clipped) / bound).max()),
+            int(np.count_nonzero(clipped != wanted)), cleaned)
+        return opinion, _disagreement(layer.name, "output", golden, clipped, bound)
+
+    def _run(self, model: "_Model", number: int, x: np.ndarray) -> np.ndarray:
+        """Outputs of one layer of the model, float64 [runs, values], on golden's inputs."""
+        layer, ends = self._layers[number], self._ends[number]
+        dtype, shape = model.kinds[ends[0]]
+        runs, rest = divmod(prod(shape), x.shape[1])
+        if rest or not runs:
+            raise self._other(f"takes {prod(shape)} inputs in layer {layer.name}, but the "
+                              f"program {x.shape[1]}")
         if dtype.kind == "f":
-            x = inputs(each.layer).real(each.x).astype(dtype)
+            real = inputs(layer).real(x).astype(dtype)
         else:
-            x = (each.x.astype(np.int16) + 128 + np.iinfo(dtype).min).astype(dtype)
-        begin, end = self._names[number:number + 2]
-        run, found = self._layer(begin, end, dtype), []
-        for start in range(0, len(x), self._batch):
-            some = x[start:start + self._batch]
-            full = np.resize(some, (self._batch, x.shape[1])).reshape(-1, *shape)
-            found.append(run({begin: full})[0].reshape(self._batch, -1)[:len(some)])
+            real = (x.astype(np.int16) + 128 + np.iinfo(dtype).min).astype(dtype)
+        compute = model.part(*ends)
+        found = []
+        for start in range(0, len(x), runs):
+            some = real[start:start + runs]
+            full = np.resize(some, (runs, x.shape[1])).reshape(shape)
+            found.append(compute(full).reshape(runs, -1)[:len(some)])
         return np.concatenate(found).astype(np.float64)
 
-    def _layer(self, begin: str, end: str, dtype: np.dtype) -> Callable:
-        """What computes the tensor ``end`` of the model, as real values, from ``begin``."""
-        graph, needed, wanted = self._model.graph, set(), [end]
+    def _bound(self, number: int, x: np.ndarray, y: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """How far each output may be from what the float model computes of inputs of a type:
+        float64, broadcasts to [rows, outputs]."""
+        layer, own = self._layers[number], self._nodes[number].layer
+        step = outputs(layer).scale
+        if y.dtype == np.int32:
+            return np.array([step / 2])
+        real, columns = inputs(layer).real(x).reshape(-1, own.inputs), layer.weight.shape[1]
+        # float64 gains nothing: the front end's weights are float32
+        eps = np.finfo(np.float16 if dtype == np.float16 else np.float32).eps
+        arithmetic = (columns + OPERATIONS) * float(eps) / 2
+        deviation = registry.engine(layer.engine).deviation(layer, own)
+        rows = max(1, BLOCK // columns)
+        bounds = []
+        for start in range(0, len(layer.weight), rows):
+            some = slice(start, start + rows)
+            found = deviation(some)
+            bound = step * 2**-22 + _sums(np.abs(real), *_errors(found, own, some, arithmetic), own)
+            if own.quantised:
+                steps = _sums(real, found.weight, found.bias, own) / step
+                tie = np.abs(steps - np.floor(steps) - 0.5) * step <= bound
+                bound += np.where(tie, step, 0)
+            else:
+                bound += step / 2
+            bounds.append(bound)
+        return np.concatenate(bounds, axis=1)
+
+
+class _Model:
+    """An ONNX model whose values are known by name, to be cut between two of them.
+
+    ``graph`` has the shapes of its inputs. ``kinds`` are the type and the shape of those values of
+    ``ends`` that it has.
+    """
+
+    def __init__(self, path: Path, model: onnx.ModelProto, graph: Graph,
+                 ends: Iterable[tuple[str, str]]):
+        self._path, self._model, self._nodes = path, model, model.graph.node
+        self._producers = {name: at for at, node in enumerate(self._nodes) for name in node.output}
+        constants = {tensor.name for tensor in model.graph.initializer}
+        self._zeros = {value.name: _zeros(value, graph.types[value.name].shape)
+                       for value in model.graph.input if value.name not in constants}
+        self.kinds = {name: (value.dtype, value.shape) for name, value in self._whole(
+            {name for each in ends for name in each if name in self._producers}).items()}
+
+    def _whole(self, names: Collection[str]) -> dict[str, np.ndarray]:
+        """The inputs and these values, where all inputs are zeros."""
+        if not names:
+            return self._zeros
+        outputs = self._model.graph.output
+        del outputs[:]
+        outputs.extend(onnx.ValueInfoProto(name=name) for name in names)
+        return self._zeros | dict(zip(
+            names, self._session(self._model, list(names))(self._zeros), strict=True))
+
+    def joins(self, begin: str, end: str) -> bool:
+        """Whether the value ``end`` is computed from ``begin``."""
+        return any(begin in self._nodes[at].input for at in self._between(begin, end))
+
+    def _between(self, begin: str, end: str) -> list[int]:
+        """The nodes that compute the value ``end``, but not those that compute ``begin``."""
+        found: set[int] = set()
+        wanted = [end]
         while wanted:
             name = wanted.pop()
             at = self._producers.get(name)
-            if name != begin and at is not None and at not in needed:
-                needed.add(at)
-                wanted += graph.node[at].input
-        nodes = [graph.node[at] for at in sorted(needed)]
-        nodes += self._dequantised(end)
+            if name not in ("", begin) and at is not None and at not in found:
+                found.add(at)
+                wanted += self._nodes[at].input
+        return sorted(found)
+
+    def part(self, begin: str, end: str) -> Compute:
+        """What computes the value ``end``, as real values, from ``begin``.
+
+        Other inputs of the model, whose shapes it may look at, are zeros.
+        """
+        nodes = [self._nodes[at] for at in self._between(begin, end)] + self._dequantised(end)
         read = {name for node in nodes for name in node.input}
+        others = {name: value for name, value in self._zeros.items()
+                  if name in read and name != begin}
+        result = nodes[-1].output[0]
+        kinds = {begin: self.kinds[begin][0]} | {name: x.dtype for name, x in others.items()}
         model = helper.make_model(helper.make_graph(
             nodes, "layer",
-            [helper.make_tensor_value_info(begin, helper.np_dtype_to_tensor_dtype(dtype), None)],
-            [onnx.ValueInfoProto(name=nodes[-1].output[0])],
-            [tensor for tensor in graph.initializer if tensor.name in read]),
-            opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
-        return self._session(model, [nodes[-1].output[0]])
+            [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), None)
+             for name, dtype in kinds.items()],
+            [onnx.ValueInfoProto(name=result)],
+            [tensor for tensor in self._model.graph.initializer if tensor.name in read]),
+            opset_imports=self._model.opset_import, ir_version=self._model.ir_version,
+            functions=self._model.functions)
+        run = self._session(model, [result])
+        return lambda x: run({begin: x, **others})[0]
 
     def _dequantised(self, name: str) -> list[onnx.NodeProto]:
-        """What makes a tensor of int8 or uint8 real, by the scale that the model gives it."""
-        if self._kinds[self._names.index(name, 1)][0] not in (np.int8, np.uint8):
+        """What makes a value of int8 or uint8 real, by the scale that the model gives it."""
+        if self.kinds[name][0] not in (np.int8, np.uint8):
             return []
-        node = self._model.graph.node[self._producers[name]]
+        node = self._nodes[self._producers[name]]
         while node.op_type not in GRIDS:    # it only moves values
-            node = self._model.graph.node[self._producers[node.input[0]]]
+            node = self._nodes[self._producers[node.input[0]]]
         grid = [node.input[at] for at in GRIDS[node.op_type] if at < len(node.input)]
         return [helper.make_node("DequantizeLinear", [name, *grid], [f"{name} as real values"])]
 
@@ -261,27 +370,28 @@ class FloatModel:
         return BadInput(f"{self._path} does not run in onnxruntime "
                         f"({str(error).strip().partition(chr(10))[0]}); export it again")
 
-    def _bound(self, number: int, each: Computed) -> np.ndarray:
-        """How far each output may be from the float model's: float64, broadcasts to [batch,
-        outputs]."""
-        layer, own, step = each.layer, self._layers[number], outputs(each.layer).scale
-        if each.y.dtype == np.int32:
-            return np.array([step / 2])
-        magnitude, columns = np.abs(inputs(layer).real(each.x)), layer.weight.shape[1]
-        # float64 gains nothing: the front end's weights are float32
-        eps = np.finfo(np.float16 if self._kinds[number][0] == np.float16 else np.float32).eps
-        arithmetic = (columns + OPERATIONS) * float(eps) / 2
-        deviation = registry.engine(layer.engine).deviation(layer, own)
-        rows = max(1, BLOCK // columns)
-        bounds = []
-        for start in range(0, len(layer.weight), rows):
-            some = slice(start, start + rows)
-            weights, bias = _errors(deviation(some), own, some, arithmetic)
-            products = magnitude @ weights.T if own.geometry is None else convolve(
-                magnitude, weights, own.geometry, 0)
-            bounds.append(products + np.repeat(bias, products.shape[1] // len(bias)))
-        return np.concatenate(bounds, axis=1) + step * (
-            (1 if own.quantised else 0.5) + 2**-22)
+
+def _real(given: np.ndarray, port: Port, units: Units, batch: int) -> np.ndarray:
+    """Inputs [samples, values] as a model takes them, of which an engine's were made that count in
+    ``units``: as real values [runs, values]."""
+    values = batched(given, batch)
+    if port.dtype not in ("int8", "uint8"):
+        return values.astype(np.float64)
+    # an engine takes the integers of uint8 less 128
+    return units.real(values.astype(np.int64) - 128 - np.iinfo(values.dtype).min)
+
+
+def _zeros(value: onnx.ValueInfoProto, shape: Sequence[int]) -> np.ndarray:
+    """An input of a model; ``shape`` has the sizes that the model leaves open."""
+    kind = value.type.tensor_type
+    sizes = [dim.dim_value or size for dim, size in zip(kind.shape.dim, shape, strict=True)]
+    return np.zeros(sizes, helper.tensor_dtype_to_np_dtype(kind.elem_type))
+
+
+def _sums(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, own: Layer) -> np.ndarray:
+    """Outputs of some rows of a layer before its activation, float64 [rows, outputs]."""
+    products = x @ weight.T if own.geometry is None else convolve(x, weight, own.geometry, 0)
+    return products + np.repeat(bias, products.shape[1] // len(bias))
 
 
 def _errors(deviation: Deviation, own: Layer, rows: slice,
@@ -302,6 +412,13 @@ def _clip(real: np.ndarray, units: Units, activation: str = "none") -> np.ndarra
     return np.clip(np.asarray(real, np.float64), -np.inf if activation == "relu" else low, high)
 
 
+def _converted(layer: ReferenceLayer, x: np.ndarray, before: np.ndarray) -> Disagreement | None:
+    """Where a layer's integers are not the nearest of the real values that they were made of."""
+    units = inputs(layer)
+    return _disagreement(layer.name, "input", units.real(x), _clip(before, units),
+                         (0.5 + 2**-30) * units.scale)
+
+
 def _disagreement(layer: str, tensor: str, golden: np.ndarray, wanted: np.ndarray,
                   bound: np.ndarray | float) -> Disagreement | None:
     error, bound = np.abs(golden - wanted), np.broadcast_to(bound, golden.shape)
@@ -314,5 +431,5 @@ def _disagreement(layer: str, tensor: str, golden: np.ndarray, wanted: np.ndarra
                         float(bound[place]), int(np.count_nonzero(beyond)))
 
 
-def _shapes(shapes: list[tuple[int, ...]]) -> str:
-    return ", ".join(" x ".join(map(str, shape)) for shape in shapes)
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

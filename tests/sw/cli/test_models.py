@@ -315,7 +315,7 @@ def test_verify_with_the_model(cli, folder, model, x, options, layers):
 def test_verify_with_a_model_of_other_weights(cli, folder):
     cli(*compile_(folder, *targets("tc-8")))
     other = onnx.load(folder / "model.onnx")
-    (bias,) = (each for each in other.graph.initializer if each.name == "layer1.bias")
+    (bias,) = (each for each in other.graph.initializer if each.name == "fc2.bias")
     bias.CopyFrom(numpy_helper.from_array(np.full(9, 9, np.float32), bias.name))
     onnx.save(other, folder / "other.onnx")
     done = cli(*verify(folder, model="other"))
@@ -331,7 +331,7 @@ def test_verify_with_a_model_of_other_weights(cli, folder):
 
 
 @pytest.mark.parametrize(("model", "message"), [
-    ("conv.onnx", "weights, but the program has 10 x 12, 9 x 10, 5 x 9; give the model that"),
+    ("conv.onnx", "has no layer fc1, but the program does; give the model that the program was"),
     ("none.onnx", "cannot be read"),
     ("model.pt2", "export the model with torch.onnx.export"),
     ("x.npy", "is no model file by its name"),
@@ -355,7 +355,8 @@ def test_verify_with_the_model_of_integers(cli, folder):
         done = cli(*verify(folder, "--json", *options))
         assert (done.code, done.stderr) == (0, "")
         assert done.json["model"] == {"disagreement": None, "layers": [
-            {"layer": "product", "outputs": 20, "share": 0, "outside": 0}]}
+            {"layer": "product", "outputs": 20, "share": 0, "outside": 0,
+             "cleaned": False}]}
 
 
 @pytest.mark.parametrize("options", [targets("tc-8"), targets("tc-8", "eie-4")])

@@ -15,14 +15,15 @@ from zeroskip.sw.engines.tensorcore import host as tensorcore_host
 from zeroskip.sw.engines.tensorcore import quantize as tensorcore_quantize
 from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.sample import FILL, Sample
-from zeroskip.sw.frontends.chain import Chain
-from zeroskip.sw.frontends.load import read, to_onnx
+from zeroskip.sw.frontends import load
+from zeroskip.sw.frontends.load import to_onnx
 from zeroskip.sw.graph import im2col, network
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.float_model import FloatModel
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
+from zeroskip.sw.runtime.run import run_program
 from zeroskip.sw.runtime.verify import verify
 
 CONFIGS = (EIEConfig(pes=2),
@@ -50,7 +51,7 @@ def model(tmp_path_factory):
 def compiled(model):
     """What the model becomes, and its inputs as integers."""
     path, x = model
-    found = compiler.compile_network(read(path), x, *CONFIGS)
+    found = compiler.compile_network(load.read(path), x, *CONFIGS)
     assert [image.engine for image in found.program.images] == ["tensorcore", "eie", "tensorcore"]
     return found, found.program.input.to_integer(x)[0]
 
@@ -66,7 +67,10 @@ def difference(model):
 def disagreement(model):
     """The layer and its tensor that the float model disagrees with, None where there is none."""
     (path, x), (found, integers) = model, compiled(model)
-    third = FloatModel(path, found.reference).compare(integers, x.astype(float)).disagreement
+    program, layers = found.program, found.reference
+    run = run_program(program.traced(), GoldenBackend(program, layers), integers)
+    third = FloatModel(path, program, layers).compare(
+        run, {program.inputs[0].name: x}).disagreement
     return third and (third.layer, third.tensor)
 
 
@@ -195,15 +199,16 @@ def test_weights_of_a_row_permuted_by_the_compiler(model, monkeypatch, number, l
 
 def plant_network(monkeypatch, number, **change):
     """Changes layer ``number`` of the network as the front end gives it."""
-    right = Chain.network
+    right = load.read
 
-    def planted(self):
-        found = right(self)
-        layers = list(found.layers)
-        layers[number] = replace(layers[number], **{
-            name: new(getattr(layers[number], name)) for name, new in change.items()})
-        return replace(found, layers=tuple(layers))
-    monkeypatch.setattr(Chain, "network", planted)
+    def planted(*args):
+        found = right(*args)
+        node = found.layers[number]
+        layer = replace(node.layer, **{name: new(getattr(node.layer, name))
+                                       for name, new in change.items()})
+        return replace(found, nodes=tuple(
+            replace(each, layer=layer) if each is node else each for each in found.nodes))
+    monkeypatch.setattr(load, "read", planted)
 
 
 @LAYERS
