@@ -238,10 +238,10 @@ class Graph:
         while chain[-1] in self.views:
             chain.append(self.views[chain[-1]].reads[0])
         for before, after in pairwise(reversed(chain)):
-            dtype = self.types[after].dtype
+            dtype, grid = self.types[after].dtype, self._grid(after)
             if values.dtype != dtype:
                 values = self.real(before, values).astype(dtype) if dtype.kind == "f" \
-                    else self._grid(after).to_integer(values)[0]
+                    or grid is None else grid.to_integer(values)[0]
         return values
 
     def _grid(self, name: str) -> TensorType | None:
@@ -293,12 +293,16 @@ class Graph:
 
     def _with_operands(self, group: Sequence[OperatorNode]) -> list[onnx.NodeProto]:
         """Operators, behind the views and the operators on constants whose outputs they read."""
-        members, wanted, found = set(map(id, group)), set(), []
+        members = set(map(id, group))
+        wanted: set[str] = set()
+        found: list[onnx.NodeProto] = []
         for node in reversed(self.nodes):
+            if isinstance(node, LayerNode):
+                continue
             if id(node) in members or (isinstance(node, ViewNode) and node.writes[0] in wanted):
                 found.append(node.proto)
                 wanted.update(node.proto.input)
-        for name, proto in reversed(self.constants.items()):
+        for name, proto in reversed(list(self.constants.items())):
             if isinstance(proto, onnx.NodeProto) and name in wanted \
                     and not any(proto is each for each in found):
                 found.append(proto)

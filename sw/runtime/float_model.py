@@ -133,7 +133,8 @@ class FloatModel:
         self._written = _Model(path, file, graph, self._ends)
         if not all(self._written.joins(*each) for each in self._ends):
             again = clean.load(path.read_bytes(), str(path), shapes or {})
-            self._cleaned = _Model(path, again, graph, self._ends)
+            again.model.graph.initializer.extend(again.weights.values())
+            self._cleaned = _Model(path, again.model, graph, self._ends)
 
     def _matched(self, graph: Graph, program: Program) -> list[LayerNode]:
         """The model's layers of the program's names, which have its shapes."""
