@@ -312,6 +312,29 @@ def test_verify_with_the_model(cli, folder, model, x, options, layers):
     assert all(0 < layer["share"] <= 1 for layer in found["layers"])
 
 
+def test_verify_with_a_model_of_two_inputs(cli, folder):
+    rng = np.random.default_rng(4)
+    node = helper.make_node
+    graph = helper.make_graph(
+        [node("MatMul", ["a", "A"], ["c"], "left"), node("MatMul", ["b", "B"], ["d"], "right"),
+         node("Mul", ["c", "d"], ["y"])], "graph",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 6]) for name in "ab"],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(rng.normal(size=(6, 4)).astype(np.float32), name)
+         for name in "AB"])
+    onnx.save(helper.make_model(graph, ir_version=10,
+                                opset_imports=[helper.make_opsetid("", 21)]), folder / "two.onnx")
+    np.savez(folder / "x.npz", **{name: rng.normal(size=(3, 6)).astype(np.float32)
+                                  for name in "ab"})
+    done = cli("compile", folder / "two.onnx", "--calibration", folder / "x.npz", "-o",
+               folder / "model.zsk", *targets("tc-8"))
+    assert (done.code, done.stderr) == (0, "")
+    done = cli("verify", folder / "model.zsk", "--input", folder / "x.npz", "--backend",
+               "golden,python", "--model", folder / "two.onnx")
+    assert (done.code, done.stderr) == (0, "")
+    assert "two.onnx: 24 outputs of 2 layers and 3 images are as near as the" in done.stdout
+
+
 def test_verify_with_a_model_of_other_weights(cli, folder):
     cli(*compile_(folder, *targets("tc-8")))
     other = onnx.load(folder / "model.onnx")

@@ -369,6 +369,18 @@ def test_layers_in_a_function_run_as_cleaned(tmp_path):
     assert [layer.cleaned for layer in found.layers] == [True, True, False]
 
 
+def test_a_model_that_is_one_function(tmp_path):
+    whole = helper.make_function(
+        "own", "Whole", ["a", "w"], ["c"],
+        [node("MatMul", ["a", "w"], ["b"]), node("Tanh", ["b"], ["c"])],
+        [helper.make_opsetid("", 21)])
+    path = write(tmp_path / "m.onnx", [node("Whole", ["x", "W"], ["y"], domain="own")], ("n", 8),
+                 functions=[whole], W=W.T)
+    found = opinion(path, normal(np.random.default_rng(1), 10, 8))
+    assert found.disagreement is None
+    assert [layer.cleaned for layer in found.layers] == [True]
+
+
 def test_a_layer_behind_one_of_two_equal_values_runs_as_cleaned(tmp_path):
     """Cleaning leaves one of them, and in the file the other layer does not read that one."""
     path = write(tmp_path / "m.onnx", [
