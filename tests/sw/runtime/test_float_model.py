@@ -381,17 +381,6 @@ def test_a_model_that_is_one_function(tmp_path):
     assert [layer.cleaned for layer in found.layers] == [True]
 
 
-def test_a_layer_behind_one_of_two_equal_values_runs_as_cleaned(tmp_path):
-    """Cleaning leaves one of them, and in the file the other layer does not read that one."""
-    path = write(tmp_path / "m.onnx", [
-        node("Tanh", ["x"], ["r"]), node("Tanh", ["x"], ["s"]),
-        node("MatMul", ["r", "W"], ["a"], "one"), node("MatMul", ["s", "V"], ["b"], "other"),
-        node("Sub", ["a", "b"], ["y"])], ("n", 8), W=W.T, V=normal(RNG, 8, 5))
-    found = opinion(path, normal(np.random.default_rng(1), 10, 8))
-    assert found.disagreement is None
-    assert sorted(layer.cleaned for layer in found.layers) == [False, True]
-
-
 def test_shapes_that_the_file_takes_from_its_input(tmp_path):
     """Inside of a layer, between its product and the integers that it gives."""
     batch = helper.make_function(
