@@ -171,6 +171,7 @@ def verify(program: ProgramFile, input: Input,  # noqa: A002
            model: Annotated[Path | None, typer.Option(
                help="The ONNX model that the program was compiled from, as a third opinion.")]
            = None,
+           input_shape: Shapes = None,
            raw: Raw = False, json: Json = False, quiet: Quiet = False) -> None:
     """Compare every output of every layer between two backends; exit 1 on a difference.
 
@@ -178,7 +179,7 @@ def verify(program: ProgramFile, input: Input,  # noqa: A002
     stand for, and golden's outputs must be as near to it as the integers allow.
     """
     from zeroskip.sw.cli.programs import verify as run
-    run(program, input, backends, model, raw, Screen(json, quiet))
+    run(program, input, backends, model, input_shape or [], raw, Screen(json, quiet))
 
 
 @app.command()

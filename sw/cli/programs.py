@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from zeroskip.sw.cli.backend import chosen
-from zeroskip.sw.cli.files import arrays, check_writable
+from zeroskip.sw.cli.files import arrays, check_writable, shapes
 from zeroskip.sw.cli.screen import Screen, text
 from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
@@ -115,8 +115,8 @@ def _saturated(results: list[Result]) -> int | None:
     return None if None in counts else sum(counts)
 
 
-def verify(path: Path, input_path: Path, names: str | None, model: Path | None, raw: bool,
-           screen: Screen) -> None:
+def verify(path: Path, input_path: Path, names: str | None, model: Path | None,
+           given_shapes: list[str], raw: bool, screen: Screen) -> None:
     """See ``zeroskip verify --help``."""
     from zeroskip.sw.runtime.float_model import FloatModel
     from zeroskip.sw.runtime.run import run_program
@@ -133,7 +133,7 @@ def verify(path: Path, input_path: Path, names: str | None, model: Path | None, 
     program = Program.load(path)
     given = _inputs(input_path, program, raw, screen)
     golden = model and GoldenBackend(program, _reference(path))
-    third = golden and FloatModel(model, program, golden.layers)
+    third = golden and FloatModel(model, program, golden.layers, shapes(given_shapes))
     with screen.progress("verify") as update:
         runners = tuple(_backend(name, program, path) for name in pair)
         verdict = compare(program, given.buffers, runners, update)

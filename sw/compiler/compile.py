@@ -127,12 +127,13 @@ class _Section:
 
 def _sections(graph: Graph, configs: Sequence[CoreConfig]) -> list[_Section]:
     """In the order in which they run."""
+    order = {id(node): number for number, group in enumerate(graph.groups) for node in group}
     sections = []
     for chain in chains(graph):
         placed = [(placement.place(node.layer, configs)[0], node) for node in chain]
         sections += [_Section(config, tuple(node for _, node in group), chain)
                      for config, group in groupby(placed, key=lambda each: each[0])]
-    return sections
+    return sorted(sections, key=lambda section: order[id(section.nodes[0])])
 
 
 def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, np.ndarray] | None

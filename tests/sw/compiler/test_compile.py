@@ -19,6 +19,7 @@ from zeroskip.sw.engines.tensorcore.lower import fastest
 from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.frontends.load import read
 from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
 from zeroskip.sw.graph.types import TensorType
@@ -373,3 +374,32 @@ def test_a_configuration_that_nothing_could_simulate(config, said, tmp_path):
     with pytest.raises(BadInput, match=said):
         compiled.save(tmp_path / "model.zsk")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_operator_before_a_shortcut(tmp_path):
+    """The shortcut's layer runs before the operator of the main branch, though the file has it
+    behind; the reference holds the layers as they run."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(3)
+    weights = {name: rng.normal(size=size).astype(np.float32)
+               for name, size in (("A", (8, 6)), ("B", (6, 4)), ("C", (8, 4)))}
+    node = helper.make_node
+    model = helper.make_model(helper.make_graph(
+        [node("MatMul", ["x", "A"], ["a"], "a"), node("Tanh", ["a"], ["t"]),
+         node("MatMul", ["t", "B"], ["b"], "b"), node("MatMul", ["x", "C"], ["c"], "c"),
+         node("Add", ["b", "c"], ["y"])], "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 8))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("n", 4))],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()]),
+        opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    x = rng.normal(size=(30, 8)).astype(np.float32)
+    compiled = compile_network(read(tmp_path / "m.onnx"), x, CORE)
+    compiled.save(tmp_path / "m.zsk")
+    program = Program.load(tmp_path / "m.zsk")
+    assert [layer.name for layer in compiled.reference] == ["a", "c", "b"]
+    golden = GoldenBackend(program, compiled.reference)
+    y = run_program(program, golden, program.input.to_integer(x)[0]).output
+    expected = np.tanh(x @ weights["A"]) @ weights["B"] + x @ weights["C"]
+    assert np.abs(y - expected).max() < 0.05 * np.abs(expected).max()

@@ -1,0 +1,122 @@
+"""``import zeroskip``: compile, call, verify, report, save, load."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zeroskip
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.frontends.load import to_onnx
+from zeroskip.sw.graph.network import Linear, Network
+
+torch.set_num_threads(1)
+
+
+class Two(nn.Module):
+    """Two inputs and two outputs, and an operator between layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x, y):
+        z = torch.tanh(self.a(x) + self.b(y))
+        return self.c(z), z
+
+
+@pytest.fixture(scope="module")
+def two():
+    torch.manual_seed(0)
+    return Two().eval()
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(20, size)).astype(np.float32) for size in (6, 4)]
+
+
+@pytest.fixture(scope="module")
+def program(two, inputs):
+    return zeroskip.compile(two, *inputs, target="tc-8")
+
+
+def near(two, inputs, found):
+    with torch.no_grad():
+        expected = two(*map(torch.from_numpy, inputs))
+    for y, own in zip(expected, found.values(), strict=True):
+        assert own.shape == tuple(y.shape)
+        assert np.abs(y.numpy() - own).max() < 0.1 * y.std()
+
+
+def test_outputs_are_near_those_of_the_module(two, inputs, program):
+    near(two, inputs, program(*inputs))
+
+
+def test_tensors_and_names_are_taken_too(inputs, program):
+    found = program(*map(torch.from_numpy, inputs))
+    names = [port.name for port in program.program.inputs]
+    again = program(dict(zip(names, inputs, strict=True)))
+    for name, y in found.items():
+        np.testing.assert_array_equal(y, again[name])
+
+
+def test_it_is_verified_in_rtl(inputs, program):
+    verdict = program.verify(*(x[:3] for x in inputs))
+    assert verdict.difference is None
+    assert verdict.compared == 3 * (8 + 8 + 3)
+
+
+def test_the_report_has_a_row_a_layer_and_a_step_of_the_host(program):
+    rows = program.report()
+    assert [row["layer"] for row in rows if row["step"] == "tensorcore"] == ["a", "b", "c"]
+    assert {row["target"] for row in rows if row["step"] == "tensorcore"} == {"tc-8"}
+    assert any(row["step"] == "host" for row in rows)
+    assert "<td>tensorcore</td><td>tc-8</td><td>a</td>" in program._repr_html_()
+
+
+def test_a_saved_program_computes_the_same(tmp_path, inputs, program):
+    program.save(tmp_path / "two.zsk")
+    again = zeroskip.load(tmp_path / "two.zsk")
+    for name, y in program(*inputs).items():
+        np.testing.assert_array_equal(y, again(*inputs)[name])
+
+
+def test_a_file(tmp_path):
+    rng = np.random.default_rng(1)
+    weight = rng.normal(size=(3, 5)).astype(np.float32)
+    to_onnx(Network((Linear("fc", weight, np.zeros(3, np.float32), "none"),)),
+            tmp_path / "m.onnx")
+    x = rng.normal(size=(9, 5)).astype(np.float32)
+    y = zeroskip.compile(tmp_path / "m.onnx", x, engine="tensorcore")(x)
+    assert np.abs(y - x @ weight.T).max() < 0.1
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda program, x, y: program(x), "1 inputs are given, but the model takes 2: "),
+    (lambda program, x, y: program(x, y[:3]), "arrays of different numbers of samples"),
+    (lambda program, x, y: program(x[:, :5], y), "but the model takes 6 values per sample"),
+    (lambda program, x, y: program(x, y, backend="fast"), "there is no backend 'fast'"),
+    (lambda program, x, y: program(x * np.nan, y), "must be a finite float32"),
+])
+def test_bad_input(program, inputs, call, message):
+    with pytest.raises(BadInput, match=message):
+        call(program, *inputs)
+
+
+def test_unknown_target(two, inputs):
+    with pytest.raises(BadInput, match="there is no configuration 'tc-9'"):
+        zeroskip.compile(two, *inputs, target="tc-9")
+
+
+def test_importing_is_cheap_and_names_are_known():
+    code = ("import sys, zeroskip; assert 'numpy' not in sys.modules; "
+            "print(sorted(zeroskip.__all__))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['Program', 'compile', 'load']"
+    with pytest.raises(AttributeError, match="no attribute 'prune'"):
+        _ = zeroskip.prune
