@@ -45,8 +45,8 @@ READERS = {
     "program": ("p.zsk", Program.load),
     "reference": ("r.safetensors", reference.load),
     "tensors": ("t.safetensors", lambda path: convert(*tensors.read(path), "bitmask")),
-    "onnx": ("m.onnx", placement.inspect),
-    "pt2": ("m.pt2", placement.inspect),
+    "onnx": ("m.onnx", lambda path: placement.inspect(frontend.read(path))),
+    "pt2": ("m.pt2", lambda path: placement.inspect(frontend.read(path))),
 }
 """By kind: a name for a file, and what reads it."""
 
