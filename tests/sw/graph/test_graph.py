@@ -1,6 +1,8 @@
 """Graphs of every structure that people bring: what is evaluated, layers in numpy and the rest in
 onnxruntime, equals onnxruntime on the file as it is."""
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -172,3 +174,61 @@ OPSETS = {
 @pytest.mark.parametrize("opset", OPSETS)
 def test_operator_sets(tmp_path, opset):
     check(saved(tmp_path / "model.onnx", IMAGE, OPSETS[opset], opset, none=np.float32([])))
+
+
+@pytest.mark.parametrize(("text", "host", "batch"), [
+    ("h = MatMul (x, S) y = Gemm <transB=1> (h, W, w)", 0, 1),
+    ("h = MatMul (x, S) s = Softmax <axis=0> (h) y = MatMul (s, U)", 1, 4),
+    ("h = MatMul (x, S) y = ReduceMax <keepdims=0> (h)", 1, 1)],
+    ids=["layers alone", "operators", "an output for all samples"])
+def test_fixed_batch(tmp_path, text, host, batch):
+    """Layers take one sample after another, operators as many as were exported."""
+    path = saved(tmp_path / "model.onnx", "float[4,8] x", text)
+    graph = read(path)
+    assert graph.batch == batch
+    assert sum(isinstance(each, OperatorNode) for each in graph.nodes) == host
+    x = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
+    expected, = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
+        None, {"x": x})
+    runs = x if graph.types["x"].shape == (1, 8) else x[None]
+    found = graph.evaluate({"x": runs}, ["y"])["y"]
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_input_that_the_host_rounds(tmp_path):
+    """Quantised values of the input, but no layer that takes the integers."""
+    path = saved(tmp_path / "model.onnx", IMAGE, "q = QuantizeLinear (x, half, z8)"
+                 " d = DequantizeLinear (q, half, z8) p = MaxPool <kernel_shape=[2, 2]> (d)"
+                 " y = Conv (d, A, a) z = Sigmoid (p)", z8=np.uint8(128))
+    graph = check(path)
+    x = np.full((1, 144), 0.3, np.float32)
+    assert graph.evaluate({"x": x}, ["d", "q"])["d"][0, 0] == np.float32(0.5)
+    assert graph.evaluate({"x": x}, ["q"])["q"][0, 0] == 129
+
+
+def test_integer_sums_of_a_scaled_input(tmp_path):
+    path = saved(tmp_path / "model.onnx", VECTOR, "q = QuantizeLinear (x, half, z8)"
+                 " h = MatMulInteger (q, V, z8) y = Cast <to=1> (h)", z8=np.uint8(128),
+                 V=np.random.default_rng(2).integers(-127, 128, (8, 3)).astype(np.int8))
+    graph = check(path)
+    assert graph.layers[0].layer.quantised.raw
+
+
+def test_a_host_model_is_whole(tmp_path):
+    """It has what its operators need, and onnx's checker takes it."""
+    graph = read(saved(tmp_path / "model.onnx", *STRUCTURES["views between operators"][:2]))
+    group = next(each for each in graph.groups if isinstance(each[0], OperatorNode))
+    content, reads, writes = graph.host_model(group)
+    model = onnx.load_model_from_string(content)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Exp", "Reshape", "Transpose"]
+    assert (reads, writes) == (["x"], ["t"])
+
+
+def test_many_views(tmp_path):
+    """As many as Python's stack does not hold."""
+    names = ["x", *(f"r{i}" for i in range(3000))]
+    text = " ".join(f"{b} = Reshape ({a}, {'square' if i % 2 else 'flat'})"
+                    for i, (a, b) in enumerate(pairwise(names)))
+    check(saved(tmp_path / "model.onnx", VECTOR, f"{text} e = Exp ({names[-1]})"
+                " f = Flatten (e) y = MatMul (f, U)", flat=np.array([0, -1])))
