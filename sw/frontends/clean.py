@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
@@ -29,8 +30,8 @@ MALFORMED = (DecodeError, ValueError, onnx.checker.ValidationError,
              onnx.shape_inference.InferenceError, onnx.version_converter.ConvertError)
 """What onnx raises on a file that is no model."""
 
-LARGE = 1 << 14
-"""Bytes from which on a weight is set aside."""
+LARGE = 1 << 12
+"""Values from which on a weight is set aside."""
 
 GROWING = ("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample")
 """Operators that make much of little; what they make of constants is worked out up to
@@ -44,7 +45,7 @@ class Clean:
     """A model, and its weights that were set aside, by name."""
 
     model: onnx.ModelProto
-    weights: Mapping[str, onnx.TensorProto]
+    weights: Mapping[str, np.ndarray]
 
 
 def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> Clean:
@@ -57,7 +58,8 @@ def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> 
     try:
         model = _parse(content, source)
         del content     # as large as the model
-        light, weights = _without_weights(model)
+        light, weights = _without_weights(model, source)
+        del model
         onnx.checker.check_model(light)
         _fix_shapes(light, weights, source, shapes)
         light = _folded(_converted(light, source), source)
@@ -97,18 +99,18 @@ def _name_nodes(model: onnx.ModelProto) -> None:
             node.name = node.output[0]
 
 
-def _without_weights(model: onnx.ModelProto
-                     ) -> tuple[onnx.ModelProto, dict[str, onnx.TensorProto]]:
+def _without_weights(model: onnx.ModelProto, source: str
+                     ) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """The model with its large weights as inputs, and those weights.
 
     ``model`` is emptied.
     """
     tensors = list(model.graph.initializer)
     del model.graph.initializer[:]
-    weights = {tensor.name: tensor for tensor in tensors if tensor.ByteSize() >= LARGE}
+    large = {tensor.name: tensor for tensor in tensors if prod(tensor.dims) >= LARGE}
     light = onnx.ModelProto()
     light.CopyFrom(model)
-    light.graph.initializer.extend(tensor for tensor in tensors if tensor.name not in weights)
+    light.graph.initializer.extend(tensor for tensor in tensors if tensor.name not in large)
     # once every constant was an input too
     names = {tensor.name for tensor in tensors}
     inputs = [value for value in model.graph.input if value.name not in names]
@@ -116,11 +118,20 @@ def _without_weights(model: onnx.ModelProto
     del light.graph.input[:]
     light.graph.input.extend([*inputs, *(
         onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
-        for name, tensor in weights.items())])
-    return light, weights
+        for name, tensor in large.items())])
+    return light, {name: array(tensor, source) for name, tensor in large.items()}
 
 
-def _fix_shapes(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto], source: str,
+def array(tensor: onnx.TensorProto, source: str) -> np.ndarray:
+    """A tensor's values; BadInput where they do not fit its shape."""
+    try:
+        return onnx.numpy_helper.to_array(tensor)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{source}: the data of tensor {tensor.name!r} do not match its shape and "
+                       "type; export the model again.") from error
+
+
+def _fix_shapes(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], source: str,
                 shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Gives every input its shape: as asked for, else the model's own with a batch of 1."""
     constants = {*weights, *(tensor.name for tensor in model.graph.initializer)}

@@ -12,6 +12,7 @@ import onnx.reference
 from onnx import helper
 
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.frontends.clean import Clean, array
 from zeroskip.sw.graph.types import TensorType
 
 
@@ -65,23 +66,26 @@ class Dequantised:
 class Constants:
     """The constants of a model by name: tensors, and what operators make of tensors."""
 
-    def __init__(self, tensors: Mapping[str, onnx.TensorProto],
-                 nodes: Mapping[str, onnx.NodeProto], source: str,
-                 opsets: Sequence[onnx.OperatorSetIdProto]):
-        self.tensors, self.nodes = tensors, nodes
-        self._source, self._opsets = source, opsets
+    def __init__(self, clean: Clean, nodes: Mapping[str, onnx.NodeProto], source: str):
+        self._tensors = {each.name: each for each in clean.model.graph.initializer}
+        self._weights, self.nodes = clean.weights, nodes
+        self._source, self._opsets = source, clean.model.opset_import
 
     def __contains__(self, name: str) -> bool:
-        return name in self.tensors or name in self.nodes
+        return name in self._tensors or name in self._weights or name in self.nodes
+
+    def tensor(self, name: str) -> onnx.TensorProto | None:
+        """A constant that no operator makes; None where one does, or it is none."""
+        if name in self._weights:
+            return onnx.numpy_helper.from_array(self._weights[name], name)
+        return self._tensors.get(name)
 
     def array(self, name: str) -> np.ndarray:
         """A plain constant; BadInput where the file's data do not fit its shape."""
-        if name in self.tensors:
-            try:
-                return onnx.numpy_helper.to_array(self.tensors[name])
-            except (ValueError, KeyError, TypeError) as error:
-                raise BadInput(f"{self._source}: the data of tensor {name!r} do not match its "
-                               "shape and type; export the model again.") from error
+        if name in self._weights:
+            return self._weights[name]
+        if name in self._tensors:
+            return array(self._tensors[name], self._source)
         if name not in self.nodes:
             raise Reject(f"its input {name!r} is not a constant")
         node = self.nodes[name]

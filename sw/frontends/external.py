@@ -25,10 +25,11 @@ def load_external(model: onnx.ModelProto, path: Path) -> None:
     """
     graph = model.graph
     constants = [a.t for node in graph.node for a in node.attribute if a.HasField("t")]
-    used, total = Counter(), model.ByteSize()
-    for tensor in [*graph.initializer, *constants]:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
+    outside = [tensor for tensor in [*graph.initializer, *constants]
+               if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    # protobuf makes a copy to find the size
+    used, total = Counter(), model.ByteSize() if outside else 0
+    for tensor in outside:
         where = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
         file, size = _inside(path, tensor.name, where.get("location", ""))
         offset = _number(path, tensor.name, "offset", where, 0)

@@ -63,17 +63,15 @@ class _Lift:
             if wanted & set(proto.output):
                 made[name] = proto
                 wanted |= set(proto.input)
-        found: dict = {}
-        for name in wanted & set(known.tensors):    # copies: the file's are one block of memory
-            found[name] = onnx.TensorProto()
-            found[name].CopyFrom(known.tensors[name])
-        return found | dict(reversed(made.items()))
+        found = {name: known.tensor(name) for name in sorted(wanted)}
+        return {name: each for name, each in found.items() if each is not None} | dict(
+            reversed(made.items()))
 
     def _constant(self, name: str) -> OperatorNode:
         """What gives an output that does not depend on the inputs."""
         known = self.values.constants
         proto = known.nodes.get(name) or onnx.helper.make_node(
-            "Constant", [], [name], value=known.tensors[name])
+            "Constant", [], [name], value=known.tensor(name))
         return OperatorNode(name, proto, (), (name,))
 
     def _node(self, node: onnx.NodeProto) -> Node:

@@ -42,19 +42,10 @@ def read(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None) 
     if path.suffix.lower() not in SUFFIXES:
         raise BadInput(f"{path} is no model file by its name; give one that ends in "
                        f"{' or '.join(SUFFIXES)}.")
+    from zeroskip.sw.frontends import clean, lift
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}); "
-                       "give the path of a model file.") from error
-    if not content:
-        raise BadInput(f"{path} is empty; export the model again.")
-    try:
-        if path.suffix.lower() == ".pt2":
-            require_torch()
-            from zeroskip.sw.frontends import pt2_frontend
-            content = pt2_frontend.to_onnx(content, str(path))
-        return _graph(content, str(path), shapes or {})
+        # nothing here keeps the file's bytes, which are as many as the model's
+        return lift.lift(clean.load(_content(path), str(path), shapes or {}), str(path))
     except BadInput:
         raise
     except UNREADABLE as error:
@@ -70,8 +61,9 @@ def from_torch(module, inputs: Sequence) -> Graph:
     Raises BadInput where torch cannot export it, ToolMissing without torch.
     """
     require_torch()
-    from zeroskip.sw.frontends import torch_frontend
-    return _graph(torch_frontend.to_onnx(module, inputs), "the module", {})
+    from zeroskip.sw.frontends import clean, lift, torch_frontend
+    return lift.lift(clean.load(torch_frontend.to_onnx(module, inputs), "the module", {}),
+                     "the module")
 
 
 def require_torch():
@@ -80,6 +72,17 @@ def require_torch():
         raise ToolMissing("torch is not installed; get it with: pip install 'zeroskip[train]'")
 
 
-def _graph(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
-    from zeroskip.sw.frontends import clean, lift
-    return lift.lift(clean.load(content, source, shapes), source)
+def _content(path: Path) -> bytes:
+    """The ONNX model in a file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); "
+                       "give the path of a model file.") from error
+    if not content:
+        raise BadInput(f"{path} is empty; export the model again.")
+    if path.suffix.lower() == ".onnx":
+        return content
+    require_torch()
+    from zeroskip.sw.frontends import pt2_frontend
+    return pt2_frontend.to_onnx(content, str(path))

@@ -38,7 +38,7 @@ class Values:
 
     def __init__(self, clean: Clean, source: str):
         graph = clean.model.graph
-        tensors = {each.name: each for each in graph.initializer} | dict(clean.weights)
+        tensors = {each.name for each in graph.initializer} | set(clean.weights)
         nodes: dict[str, onnx.NodeProto] = {}
         self.computed = []
         for node in graph.node:
@@ -47,7 +47,7 @@ class Values:
                 self.computed.append(node)
             else:
                 nodes.update(dict.fromkeys(filter(None, node.output), node))
-        self.constants = Constants(tensors, nodes, source, clean.model.opset_import)
+        self.constants = Constants(clean, nodes, source)
         self.types = {value.name: _type(value) for value in
                       [*graph.value_info, *graph.input, *graph.output]
                       if session.size_of(value) is not None}

@@ -279,7 +279,8 @@ class Graph:
         reads = [name for name in operands if name not in written and name not in self.constants]
         members = set(map(id, group))
         later = {self.source_of(name) for name in self.outputs} | {
-            self.source_of(name) for node in self.nodes if id(node) not in members
+            self.source_of(name) for node in self.nodes
+            if id(node) not in members and not isinstance(node, ViewNode)
             for name in node.reads}
         writes = [name for node in group for name in node.writes if name in later]
         model = onnx.helper.make_model(

@@ -46,7 +46,7 @@ READERS = {
     "program": ("p.zsk", Program.load),
     "reference": ("r.safetensors", reference.load),
     "tensors": ("t.safetensors", lambda path: convert(*tensors.read(path), "bitmask")),
-    "onnx": ("m.onnx", placement.inspect),
+    "onnx": ("m.onnx", lambda path: placement.inspect(frontend.read(path))),
     "pt2": ("m.pt2", lambda path: rebuild(path.read_bytes(), str(path))),
 }
 """By kind: a name for a file, and what reads it."""

@@ -40,7 +40,8 @@ def model(nodes, shape=("n", 8), opset=17, inputs=("x",), outputs=("y",), **cons
         [value(name, ("n", "m")) for name in outputs],
         [numpy_helper.from_array(np.asarray(c), name) for name, c in constants.items()])
     return helper.make_model(graph, ir_version=8, opset_imports=[
-        helper.make_opsetid("", opset), helper.make_opsetid("acme", 1)])
+        helper.make_opsetid("", opset), helper.make_opsetid("acme", 1),
+        helper.make_opsetid("com.microsoft", 1)])
 
 
 @pytest.fixture
@@ -424,6 +425,40 @@ def test_constants_that_would_fill_the_memory(save, operator, operands):
                 one=np.float32(1), zero=np.float32(0), far=np.float32(1e12),
                 row=np.ones((1, 1), np.float32))
     with pytest.raises(BadInput, match="the values of a run take .* bytes, at most"):
+        read(path)
+
+
+def test_weights_that_are_sparse(save):
+    path = save([GEMM], outputs=("h",), W=W, B=B)
+    given = onnx.load(path)
+    sparse = given.graph.sparse_initializer.add(dims=[3, 8])
+    sparse.values.CopyFrom(numpy_helper.from_array(np.float32([1]), "W"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(np.array([3]), "W:indices"))
+    del given.graph.initializer[0]
+    path.write_bytes(given.SerializeToString())
+    with pytest.raises(BadInput, match="keeps the tensor 'W' sparsely; export it with dense"):
+        read(path)
+
+
+@pytest.mark.parametrize("width", [8, 4096], ids=["small", "large"])
+def test_data_that_do_not_fit_their_tensor(save, width):
+    path = save([node("Gemm", ["x", "W"], ["y"], transB=1)], shape=("n", width),
+                W=np.ones((3, width), np.float32))
+    given = onnx.load(path)
+    given.graph.initializer[0].raw_data = given.graph.initializer[0].raw_data[:-4]
+    path.write_bytes(given.SerializeToString())
+    with pytest.raises(BadInput):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["QLinearAveragePool", "FusedGemm"])
+def test_operators_of_onnxruntime_alone(save, name):
+    """Of those that it makes while it optimises, and of an order of axes that ONNX has not."""
+    more = {"channels_last": 1} if name == "QLinearAveragePool" else {}
+    path = save([GEMM, node(name, ["h", "B", "B", "B", "B"], ["y"], domain="com.microsoft",
+                            name="own", **more)], W=W, B=B)
+    with pytest.raises(BadInput, match=f"com.microsoft::{name} .'own'. is an operator that ONNX "
+                                       "does not have"):
         read(path)
 
 
