@@ -59,6 +59,9 @@ NETS = {
     "depthwise": ((4, 6, 6), {"A": (4, 1, 3, 3), "B": (8, 4, 1, 1), "Z": (4, 72)}, [
         *conv("x", "a", "A", group=4, **SAME), *conv("a", "b", "B"),
         node("AveragePool", ["b"], ["p"], **HALF), *head("p")], ["AveragePool"]),
+    "pools": ((4, 8, 8), {"A": (8, 4, 3, 3), "Z": (4, 8)}, [
+        *conv("x", "a", "A"), node("AveragePool", ["a"], ["p"], **HALF),
+        node("GlobalAveragePool", ["p"], ["q"]), *head("q")], ["AveragePool", "GlobalAveragePool"]),
     "one dimension": ((3, 16), {"A": (8, 3, 3), "B": (6, 8, 3), "Z": (4, 42)}, [
         *conv("x", "a", "A", pads=[1, 1]), *conv("a", "b", "B", strides=[2]), *head("b")], []),
     "branches": ((3, 6, 6), {"A": (8, 3, 3, 3), "B": (6, 8, 3, 3), "C": (4, 8, 1, 1),
