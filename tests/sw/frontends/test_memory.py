@@ -55,4 +55,5 @@ def test_at_most_three_times_the_file(tmp_path, layers, more):
     assert done.returncode == 0, done.stderr
     kilobytes, found = map(int, done.stdout.split())
     assert found == layers
-    assert MEGABYTES / 2 < kilobytes * 1024 / 1e6 < 3 * MEGABYTES
+    # 2.3 times; 3 if what was read from the file were kept
+    assert MEGABYTES / 2 < kilobytes * 1024 / 1e6 < 2.75 * MEGABYTES

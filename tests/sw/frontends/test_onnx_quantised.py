@@ -437,6 +437,25 @@ def test_relu_behind_the_rounding(save):
     assert network.layers[0].quantised.output.zero_point == -128
 
 
+def test_relu_between_two_kinds_of_rounding(save):
+    """What is behind the first is not the layer's."""
+    nodes = [*rounded("x", "a"), DEQUANTISED, *layer(), node("Relu", ["b"], ["r"]),
+             *rounded("r", "c")]
+    graph = load.read(save(ended(nodes), **constants()))
+    assert graph.layers[0].layer.activation == "none"
+    assert [node.operator for node in graph.nodes if isinstance(node, OperatorNode)] == [
+        "Relu", "QuantizeLinear"]
+
+
+def test_weights_that_are_transposed_behind_their_scales(save):
+    nodes = [*rounded("x", "a"), DEQUANTISED, node("Transpose", ["w"], ["t"]),
+             node("MatMul", ["a", "t"], ["h"], name="fc"), *rounded("h", "b")]
+    given = constants()
+    own = read(save(ended(nodes), **given)).layers[0].quantised
+    np.testing.assert_array_equal(own.weight, given["W"])
+    np.testing.assert_array_equal(own.weight_scale, given["Ws"])
+
+
 def test_only_weights_quantised_is_a_float_layer(save):
     given = constants()
     network = read(save(ended([DEQUANTISED, node("Gemm", ["x", "w"], ["h"], transB=1)]), **given))

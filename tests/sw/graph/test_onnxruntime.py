@@ -59,6 +59,9 @@ NETS = {
     "depthwise": ((4, 6, 6), {"A": (4, 1, 3, 3), "B": (8, 4, 1, 1), "Z": (4, 72)}, [
         *conv("x", "a", "A", group=4, **SAME), *conv("a", "b", "B"),
         node("AveragePool", ["b"], ["p"], **HALF), *head("p")], ["AveragePool"]),
+    "pools": ((4, 8, 8), {"A": (8, 4, 3, 3), "Z": (4, 8)}, [
+        *conv("x", "a", "A"), node("AveragePool", ["a"], ["p"], **HALF),
+        node("GlobalAveragePool", ["p"], ["q"]), *head("q")], ["AveragePool", "GlobalAveragePool"]),
     "one dimension": ((3, 16), {"A": (8, 3, 3), "B": (6, 8, 3), "Z": (4, 42)}, [
         *conv("x", "a", "A", pads=[1, 1]), *conv("a", "b", "B", strides=[2]), *head("b")], []),
     "branches": ((3, 6, 6), {"A": (8, 3, 3, 3), "B": (6, 8, 3, 3), "C": (4, 8, 1, 1),
@@ -125,3 +128,27 @@ def test_every_output_equals_onnxruntime(floats, tmp_path, name, form, kind, per
     found, = arrays.outputs(compiled.program, run.buffers, len(x)).values()
     assert np.count_nonzero(found != expected) == 0
     assert len(np.unique(expected)) > 20
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("scale", [0.5, 0.25], ids=["halves", "quarters"])
+def test_ties_of_operators_in_a_row(tmp_path, kind, scale):
+    """Every other average is a tie, which onnxruntime rounds by the type that it computes on."""
+    grid = ["one", "zero", "step", "zero"], ["step", "zero", "one", "zero"]
+    pools = [node("QLinearAveragePool", [x, *own], [y], domain="com.microsoft", **HALF)
+             for x, own, y in (("x", grid[0], "h"), ("h", grid[1], "y"))]
+    onnx_kind = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    graph = helper.make_graph(
+        pools, "pools", [helper.make_tensor_value_info("x", onnx_kind, (1, 8, 16, 16))],
+        [helper.make_tensor_value_info("y", onnx_kind, (1, 8, 4, 4))],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (
+            ("one", np.float32(1)), ("step", np.float32(scale * 4)),
+            ("zero", kind(np.iinfo(kind).min + 3)))])
+    path = tmp_path / "pools.onnx"
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[
+        helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]), path)
+    limits = np.iinfo(kind)
+    x = np.random.default_rng(0).integers(limits.min, limits.max + 1, (50, 8, 16, 16)).astype(kind)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    expected = np.stack([session.run(None, {"x": each[None]})[0].ravel() for each in x])
+    np.testing.assert_array_equal(read(path).evaluate({"x": x}, ["y"])["y"], expected)
