@@ -72,7 +72,7 @@ def _first(program: Program, a: Run, b: Run) -> Difference | None:
         if isinstance(step, EngineStep) and name in step.writes:
             layer = step.image.layers[step.writes.index(name)]
             called, unit = layer.name, step.image.unit
-            owner = step.image.owner(layer, row % layer.outputs)
+            owner = step.image.owner(layer, row % layer.output.size)
             times = [int(run.times[name][image, row]) for run in (a, b)]
     values = a.buffers[name][image, row].item(), b.buffers[name][image, row].item()
     return Difference(image, called, row, unit, owner, max(times), values,

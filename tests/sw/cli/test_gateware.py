@@ -85,7 +85,7 @@ def test_verilog_of_an_accelerator(cli, tmp_path):
         f"{page.name}.{name}": at for page in register_map(system).values()
         for name, at in page.addresses.items()}
     assert done.json["registers"]["tensorcore.busy"] == 0x2000
-    assert done.json["identity"] == {"magic": "ZSK1", "version": 2,
+    assert done.json["identity"] == {"magic": "ZSK1", "version": 3,
                                      "digest": f"{system.digest():016x}"}
     assert "bus__request__payload" in [port["name"] for port in done.json["ports"]]
     assert r"\tensorcore @ 0x2000;" in (tmp_path / "a.rdl").read_text()

@@ -28,6 +28,7 @@ from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Engine, Image, Offer, Result
 from zeroskip.sw.engines.checks import check_range, check_tensor
 from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.graph import Graph
 from zeroskip.sw.graph.network import Linear, Network
 from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
@@ -255,7 +256,7 @@ def compiled(x):
 
 def test_placement_asks_it(compiled):
     names = ["eie", "scaler", "scaler", "tensorcore"]
-    assert [row["engine"] for row in inspect(network())] == names
+    assert [row["engine"] for row in inspect(Graph.of(network()))] == names
     assert [layer.engine for layer in compiled.reference] == names
     assert [image.engine for image in compiled.program.images] == ["eie", "scaler", "tensorcore"]
 

@@ -5,6 +5,7 @@ import pytest
 
 from zeroskip.sw.compiler.placement import inspect
 from zeroskip.sw.experiments import digits
+from zeroskip.sw.graph.graph import Graph
 from zeroskip.sw.graph.network import Conv2d, Linear
 
 
@@ -63,8 +64,8 @@ def test_layers_of_the_convolutional_network(convolutional):
 
 def test_every_layer_of_the_convolutional_network_is_2_of_4(convolutional):
     dense, pruned = (stage.network for stage in convolutional)
-    assert {row["pattern"] for row in inspect(dense)} == {"dense"}
-    assert {row["pattern"] for row in inspect(pruned)} == {"2:4"}
+    assert {row["pattern"] for row in inspect(Graph.of(dense))} == {"dense"}
+    assert {row["pattern"] for row in inspect(Graph.of(pruned))} == {"2:4"}
     # Nine columns of the first layer: two groups that keep two, and one of one column.
     assert np.count_nonzero(pruned.layers[0].weight) == 16 * 5
     assert all(np.count_nonzero(layer.weight) == layer.weight.size // 2
