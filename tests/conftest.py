@@ -34,11 +34,11 @@ def run_seed(request) -> int:
 
 @pytest.fixture
 def digits_like():
-    """Two small layers, five images, four PEs: a :class:`zeroskip.sim.cases.Case`."""
+    """Two small layers, five images, two PEs: a :class:`zeroskip.sim.cases.Case`."""
     from zeroskip.sim.cases import make_case, random_layers
     rng = np.random.default_rng(1)
     inputs = rng.integers(-100, 100, (5, 24)) * (rng.random((5, 24)) < 0.6)
-    return make_case(random_layers(rng, (24, 30, 9), 0.3), inputs)
+    return make_case(random_layers(rng, (24, 30, 9), 0.3), inputs, pes=2)
 
 
 class Seeds:

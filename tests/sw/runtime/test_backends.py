@@ -1,5 +1,6 @@
 """The engines give the same bits in the same cycles, and say so when they cannot run."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -12,13 +13,6 @@ from zeroskip.sim.cases import make_case, random_layers
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def test_all_engines_agree_bit_for_bit_and_cycle_for_cycle(digits_like):
@@ -42,6 +36,7 @@ def test_cxxrtl_runs_entries_beyond_16_bits_of_reach():
     np.testing.assert_array_equal(result.outputs[0], case.expected[0])
 
 
+@pytest.mark.skipif(not os.environ.get("ZEROSKIP_REGRESSION"), reason="a long run")
 def test_cxxrtl_runs_pointers_beyond_16_bits_of_reach():
     rng = np.random.default_rng(11)
     layers = random_layers(rng, (70_000, 2), 0.001)
@@ -93,7 +88,6 @@ def test_two_processes_may_build_the_same_model_at_once(tmp_path):
         from zeroskip.sim.cxxrtl import Model, build
         Model(build(lambda: ActivationQueue(EIEConfig()), "queue", "")).tick(3)
     """)
-    import os
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     both = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]

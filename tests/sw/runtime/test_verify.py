@@ -22,9 +22,9 @@ def test_an_intact_program_is_equal(digits_like):
 
 
 @pytest.mark.parametrize(("tensor", "place", "bit"), [
-    ("entries", (2, 5), 0),
-    ("entries", (1, 3), 4),
-    ("pointers", (3, 7), 0),
+    ("entries", (1, 5), 0),
+    ("entries", (0, 3), 4),
+    ("pointers", (1, 7), 0),
     ("codebooks", (0, 4), 3),
     ("biases", (0, 1), 9),
 ])
@@ -36,7 +36,7 @@ def test_a_change_of_one_bit_is_found(digits_like, tensor, place, bit):
     assert found is not None
     number, layers = ["layer0", "layer1"].index(found.layer), digits_like.image.layers
     order = digits_like.image.order[number * layers[0].slots:].tolist()
-    assert (found.unit, found.pe) == ("PE", order.index(found.row) % 4)
+    assert (found.unit, found.pe) == ("PE", order.index(found.row) % digits_like.image.config.pes)
     assert found.cycle > 0
     assert found.values[0] != found.values[1]
     outputs = [result[0].outputs[number] for result in verdict.results]
