@@ -61,8 +61,8 @@ class Program:
         return compare(self.program, self._inputs(inputs).buffers, pair)
 
     def report(self) -> list[dict]:
-        """One row a step: its ``step`` (an engine, or ``"host"``), ``target`` and ``layers``, and
-        of an engine what is known of each layer."""
+        """A row for each layer and each step of the host: ``step`` (an engine, or ``"host"``),
+        ``target``, ``layer`` (the host's: what it writes), and what is known of the layer."""
         rows, facts = [], iter(self.facts)
         for step in self.program.steps:
             if isinstance(step, programs.EngineStep):
@@ -147,8 +147,13 @@ def _tensor(value: Any) -> Any:
 def _by_name(names: Sequence[str], inputs: Sequence) -> dict[str, np.ndarray]:
     """Arrays by the names of a model's inputs."""
     if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-        return {name: np.asarray(value) for name, value in inputs[0].items()}
+        return {name: _array(value) for name, value in inputs[0].items()}
     if len(inputs) != len(names):
         raise BadInput(f"{len(inputs)} inputs are given, but the model takes {len(names)}: "
                        f"{', '.join(names)}; give an array for each")
-    return {name: np.asarray(value) for name, value in zip(names, inputs, strict=True)}
+    return {name: _array(value) for name, value in zip(names, inputs, strict=True)}
+
+
+def _array(value: Any) -> np.ndarray:
+    """An array, also of a tensor that torch trains, or that lies in another memory."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)

@@ -26,17 +26,25 @@ def runs(graph: Graph, what: str, given: Samples) -> dict[str, np.ndarray]:
         kind = graph.types[name]
         shape = kind.shape[1:] if kind.shape[:1] == (graph.batch,) else kind.shape
         flat = as_samples(called, given[name], shape or (1,))
-        if kind.dtype.kind == "f":
-            with np.errstate(over="ignore"):    # becomes infinite, and is refused
-                flat = flat.astype(kind.dtype)
-            refuse_nonfinite("calibration", flat)
-        elif flat.dtype != kind.dtype:
-            raise BadInput(f"{called} is {flat.dtype}, but the model takes {kind.dtype}; give the "
-                           f"integers that the model itself takes, as {kind.dtype}")
-        found[name] = batched(flat, graph.batch)
+        found[name] = batched(as_type(called, flat, kind.dtype, "calibration"), graph.batch)
     if len({len(each) for each in found.values()}) != 1:
         raise BadInput(f"{what} has arrays of different numbers of samples; give as many of each")
     return found
+
+
+def as_type(what: str, values: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
+    """Values of a model's type: floats are converted, and must be finite; integers must have it.
+
+    ``BadInput``, which begins with ``what``, or of floats with ``where`` and the place.
+    """
+    if dtype.kind != "f" and values.dtype != dtype:
+        raise BadInput(f"{what} is {values.dtype}, but the model takes {dtype}; give the "
+                       f"integers that the model itself takes, as {dtype}")
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):    # becomes infinite, and is refused
+            values = values.astype(dtype)
+        refuse_nonfinite(where, values)
+    return values
 
 
 def by_name(names: Sequence[str], what: str, given: Samples) -> Mapping[str, np.ndarray]:

@@ -8,8 +8,8 @@ import numpy as np
 from zeroskip.sw.compiler.program import Port, Program
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import as_int8, as_samples
-from zeroskip.sw.graph.samples import Samples, batched, by_name
-from zeroskip.sw.graph.types import TensorType, refuse_nonfinite
+from zeroskip.sw.graph.samples import Samples, as_type, batched, by_name
+from zeroskip.sw.graph.types import TensorType
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +99,7 @@ def _converted(what: str, flat: np.ndarray, port: Port, kind: TensorType,
         return kind.to_integer(flat)
     if port.dtype in ("int8", "uint8") and kind.dtype == np.int8:
         return as_int8(what, flat, port.dtype), 0
-    if kind.dtype.kind == "f":
-        with np.errstate(over="ignore"):    # becomes infinite, and is refused
-            flat = flat.astype(kind.dtype)
-        refuse_nonfinite("input", flat)
-    elif flat.dtype != kind.dtype:
-        raise BadInput(f"{what} is {flat.dtype}, but the model takes {kind.dtype}; give the "
-                       f"integers that the model itself takes, as {kind.dtype}")
-    return flat, 0
+    return as_type(what, flat, kind.dtype, "input"), 0
 
 
 def _raw(what: str, flat: np.ndarray, kind: TensorType) -> np.ndarray:

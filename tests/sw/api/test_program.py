@@ -58,7 +58,7 @@ def test_outputs_are_near_those_of_the_module(two, inputs, program):
 
 
 def test_tensors_and_names_are_taken_too(inputs, program):
-    found = program(*map(torch.from_numpy, inputs))
+    found = program(*(torch.from_numpy(x).requires_grad_() for x in inputs))
     names = [port.name for port in program.program.inputs]
     again = program(dict(zip(names, inputs, strict=True)))
     for name, y in found.items():
