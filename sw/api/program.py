@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,10 @@ def _graph(model: Any, inputs: Sequence) -> Graph:
         return model
     if isinstance(model, str | Path):
         return read(model)
-    first = [value for each in inputs for value in
-             (each.values() if isinstance(each, Mapping) else [each])]
-    return from_torch(model, tuple(_tensor(value)[:1] for value in first))
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):     # in the order of forward's
+        names = signature(getattr(model, "forward", model)).parameters
+        inputs = [inputs[0][name] for name in names if name in inputs[0]]
+    return from_torch(model, tuple(_tensor(value)[:1] for value in inputs))
 
 
 def _tensor(value: Any) -> Any:

@@ -65,6 +65,11 @@ def test_tensors_and_names_are_taken_too(inputs, program):
         np.testing.assert_array_equal(y, again[name])
 
 
+def test_inputs_by_name_may_stand_in_any_order(two, inputs):
+    x, y = inputs
+    near(two, inputs, zeroskip.compile(two, {"y": y, "x": x}, target="tc-8")(x, y))
+
+
 def test_it_is_verified_in_rtl(inputs, program):
     verdict = program.verify(*(x[:3] for x in inputs))
     assert verdict.difference is None
