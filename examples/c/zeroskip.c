@@ -34,8 +34,9 @@ static void pad(const struct run *run, const int8_t *x) {
                    x + (plane * l->height + row) * l->width, l->width);
 }
 
-/* One word of each of a tile's columns. */
-static void send_activations(const struct run *run, uint32_t tile, uint32_t end, uint32_t word) {
+/* One word of each of a tile's columns, for a panel of rows. */
+static void send_activations(const struct run *run, uint32_t row, uint32_t tile, uint32_t end,
+                             uint32_t word) {
     const struct zsk_tensorcore *image = run->image;
     const struct zsk_layer *l = run->layer;
     const int32_t *places = l->places + word * image->operands;
@@ -43,7 +44,8 @@ static void send_activations(const struct run *run, uint32_t tile, uint32_t end,
     for (uint32_t column = 0; column < image->columns; column++) {
         uint32_t n = tile + column, position = n % positions;
         const int8_t *patch = run->padded + n / positions * sample_size(l)
-            + position / l->out_width * l->down + position % l->out_width * l->along;
+            + position / l->out_width * l->down + position % l->out_width * l->along
+            + row / l->rows_apart * l->values_apart;
         for (uint32_t operand = 0; operand < image->operands; operand++) {
             int inside = n < end && places[operand] != ZSK_FILL;
             uint32_t byte = inside ? (uint8_t)patch[places[operand]] : 0;
@@ -87,7 +89,7 @@ static void run_block(const struct run *run, uint32_t first) {
             if (row == 0 || l->chunks > 1)
                 for (uint32_t tile = first; tile < end; tile += image->columns)
                     for (uint32_t word = 0; word < l->words; word++)
-                        send_activations(run, tile, end, chunk * l->words + word);
+                        send_activations(run, row, tile, end, chunk * l->words + word);
         }
         for (uint32_t tile = first; tile < end; tile += image->columns)
             for (uint32_t k = 0; k < rows; k++)

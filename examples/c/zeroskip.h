@@ -23,6 +23,8 @@ struct zsk_layer {
     const uint32_t *command, *weights, *channels;
     const int32_t *places;      /* of a value in its padded sample, or ZSK_FILL */
     uint32_t m, n, block, chunks, steps, words, keep;
+    uint32_t rows_apart, values_apart;  /* the rows of a group, and the values from its channels to
+                                           the next one's; m and 0 where all rows see the same */
     int32_t zero_point;         /* of the inputs: what padding reads */
     uint32_t channels_in, height, width, top, left, padded_height, padded_width;
     uint32_t out_height, out_width, down, along;

@@ -67,5 +67,5 @@ def _operator(layer):
     """Operator and attributes of a layer."""
     if isinstance(layer, Conv2d):
         return "Conv", {"strides": layer.stride, "pads": layer.padding,
-                        "dilations": layer.dilation}
+                        "dilations": layer.dilation, "group": layer.groups}
     return "Gemm", {"transB": 1}

@@ -20,9 +20,6 @@ from zeroskip.sw.frontends.constants import (
 from zeroskip.sw.graph.network import Conv2d, Layer, Linear
 from zeroskip.sw.graph.types import TensorType
 
-LARGEST = 1 << 27
-"""Most weights of a grouped convolution with zeros between its groups."""
-
 
 @dataclass(frozen=True, eq=False)
 class Product:
@@ -214,32 +211,14 @@ def _convolution(node, name, known, weight, bias, integers, grids=None):
     if groups < 1 or len(weight) % groups or shape[1] != groups * weight.shape[1]:
         raise Reject(f"it takes {weight.shape[1]} channels in each of {groups} groups, but "
                      f"{shape[1]} reach it")
-    if groups > 1:
-        integers = integers and Integers(_ungrouped(integers.weight.reshape(weight.shape), groups),
-                                         integers.scale)
-        weight = _ungrouped(weight, groups)
     out = len(weight)
     bias = np.zeros(out) if bias is None else as_bias(bias, (out,), 0)
     try:
         layer = Conv2d(name, _float32(weight), _float32(bias), "none", tuple(shape[1:]),
-                       tuple(stride), tuple(padding), tuple(dilation))
+                       tuple(stride), tuple(padding), tuple(dilation), groups=groups)
     except BadInput as error:
         raise Reject(str(error)) from None
     return Product(layer, integers, grids, bias.astype(np.float64))
-
-
-def _ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
-    """The weights of one group, with zeros between what the groups were."""
-    out, channels = len(weight), weight.shape[1]
-    if weight.size * groups > LARGEST:
-        raise Reject(f"its {groups} groups would take {weight.size * groups:,} weights as one, at "
-                     f"most {LARGEST:,} are possible")
-    whole = np.zeros((out, channels * groups, *weight.shape[2:]), weight.dtype)
-    rows = out // groups
-    for group in range(groups):
-        own = slice(group * rows, (group + 1) * rows)
-        whole[own, group * channels:(group + 1) * channels] = weight[own]
-    return whole
 
 
 def as_bias(values: np.ndarray, shape: Sequence[int], axis: int) -> np.ndarray:

@@ -167,7 +167,7 @@ def _with(layer, weight, bias):
     if not isinstance(layer, Conv2d):
         return replace(layer, weight=weight, bias=bias)
     return replace(layer, weight=weight, bias=bias,
-                   input_shape=(weight.shape[1], *layer.input_shape[1:]))
+                   input_shape=(weight.shape[1] * layer.groups, *layer.input_shape[1:]))
 
 
 def _modules(layer):
@@ -179,7 +179,7 @@ def _modules(layer):
         before = [] if even else [nn.ZeroPad2d((left, right, top, bottom))]
         product = nn.utils.skip_init(
             nn.Conv2d, layer.input_shape[0], len(layer.weight), layer.kernel, layer.stride,
-            (top, left) if even else 0, layer.dilation)
+            (top, left) if even else 0, layer.dilation, layer.groups)
     else:
         product = nn.utils.skip_init(nn.Linear, layer.inputs, layer.outputs)
     with torch.no_grad():

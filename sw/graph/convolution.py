@@ -11,7 +11,7 @@ def convolve(x: np.ndarray, weight: np.ndarray, geometry: Geometry, fill: float)
     Parameters
     ----------
     x : array [batch, channels * height * width]
-    weight : array [out, channels * kernel rows * kernel columns]
+    weight : array [out, channels of a group * kernel rows * kernel columns]
     geometry : Geometry
     fill : float
         What ``x`` is outside of the image.
@@ -20,20 +20,22 @@ def convolve(x: np.ndarray, weight: np.ndarray, geometry: Geometry, fill: float)
     -------
     float64 array [batch, out * rows * columns]
     """
-    channels, height, width = geometry.input_shape
+    (channels, height, width), groups = geometry.input_shape, geometry.groups
     # the last place of a channel is what lies outside
     image = np.full((len(x), channels, height * width + 1), fill, x.dtype)
     image[:, :, :-1] = x.reshape(-1, channels, height * width)
-    kernel = weight.reshape(-1, channels, *geometry.kernel).astype(np.float64)
+    kernel = weight.reshape(groups, len(weight) // groups, channels // groups,
+                            *geometry.kernel).astype(np.float64)
     row, column = _places(geometry, 0)[:, None], _places(geometry, 1)
     positions = row.size * column.size
-    y = np.zeros((len(x), len(kernel), positions))
+    y = np.zeros((len(x), groups, len(weight) // groups, positions))
     for i, j in np.ndindex(*geometry.kernel):
         r, s = row + i * geometry.dilation[0], column + j * geometry.dilation[1]
         inside = (r >= 0) & (r < height) & (s >= 0) & (s < width)
         at = np.where(inside, r * width + s, height * width)
-        y += kernel[:, :, i, j] @ image.take(at.ravel(), axis=2).astype(np.float64)
-    return y.reshape(len(x), len(kernel) * positions)
+        seen = image.take(at.ravel(), axis=2).astype(np.float64)
+        y += kernel[..., i, j] @ seen.reshape(len(x), groups, channels // groups, positions)
+    return y.reshape(len(x), len(weight) * positions)
 
 
 def _places(geometry: Geometry, axis: int) -> np.ndarray:

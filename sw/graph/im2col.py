@@ -1,7 +1,8 @@
 """Convolution as a matrix product: patches of an image become the rows of a matrix.
 
 A sample is a flat vector, channel-major: index ``(c * H + h) * W + w``. A patch is flat in the
-same way: channel, kernel row, kernel column, as PyTorch and ONNX lay out a kernel.
+same way: channel, kernel row, kernel column, as PyTorch and ONNX lay out a kernel. Of a convolution
+in groups, the patch of a group is what lies in it of its channels.
 """
 
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ class Geometry:
         Along height and width, at least 1.
     padding : tuple of int
         Rows and columns added at the top, left, bottom, right.
+    groups : int
+        Into as many the channels are cut, and the outputs likewise; an output looks at its own
+        group alone.
     """
 
     input_shape: tuple[int, int, int]
@@ -39,6 +43,7 @@ class Geometry:
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int]
+    groups: int = 1
 
     def __post_init__(self):
         for name, length, least in (("input_shape", 3, 1), ("kernel", 2, 1), ("stride", 2, 1),
@@ -50,6 +55,9 @@ class Geometry:
             if max(values) > SIZE:
                 raise BadInput(f"{name} must be at most {SIZE}, not {list(values)}; use a smaller "
                                "convolution")
+        if not _whole(self.groups) or self.groups < 1 or self.input_shape[0] % self.groups:
+            raise BadInput(f"groups must divide the {self.input_shape[0]} channels, and does not: "
+                           f"it is {self.groups}")
         if min(self.output_size) < 1:
             raise BadInput(
                 f"a kernel of {list(self.kernel)} with dilation {list(self.dilation)} does not fit "
@@ -64,6 +72,12 @@ class Geometry:
                            f"{needed:,} values a sample, at most {VALUES:,} are possible; use a "
                            "smaller image or less padding")
 
+    @classmethod
+    def from_json(cls, described: dict) -> "Geometry":
+        """From what ``dataclasses.asdict`` gave, through JSON."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value
+                      for name, value in described.items()})
+
     @property
     def output_size(self) -> tuple[int, int]:
         """Height and width of the output."""
@@ -72,6 +86,11 @@ class Geometry:
             for size, before, after, dilation, kernel, stride in zip(
                 self.input_shape[1:], self.padding[:2], self.padding[2:], self.dilation,
                 self.kernel, self.stride, strict=True))
+
+    @property
+    def patch(self) -> int:
+        """Values of the patch of a group."""
+        return self.input_shape[0] // self.groups * prod(self.kernel)
 
     @property
     def positions(self) -> int:

@@ -156,6 +156,7 @@ class Conv2d:
     name : str
         Name in the source model; error messages use it.
     weight : float32 array [out, in, kernel rows, kernel columns]
+        ``in`` of the channels of a group.
     bias : float32 array [out]
     activation : str
         ``"none"`` or ``"relu"``.
@@ -165,6 +166,7 @@ class Conv2d:
         Along height and width.
     padding : tuple of int
         Rows and columns added at the top, left, bottom, right.
+    groups : int
     quantised : Quantised or None
         The integers, where the model is quantised; ``weight`` and ``bias`` are their values.
     """
@@ -178,11 +180,16 @@ class Conv2d:
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int]
     quantised: Quantised | None = None
+    groups: int = 1
 
     def __post_init__(self):
-        if self.weight.ndim != 4 or self.weight.shape[1] != self.input_shape[0]:
-            raise BadInput(f"layer {self.name}: the weight must be [out, {self.input_shape[0]}, "
-                           f"kernel rows, kernel columns], not {list(self.weight.shape)}")
+        if self.weight.ndim != 4 or self.weight.shape[1] * self.groups != self.input_shape[0]:
+            raise BadInput(f"layer {self.name}: the weight must be [out, {self.input_shape[0]} over "
+                           f"{self.groups} groups, kernel rows, kernel columns], not "
+                           f"{list(self.weight.shape)}")
+        if len(self.weight) % self.groups:
+            raise BadInput(f"layer {self.name}: its {len(self.weight)} outputs are no multiple of "
+                           f"its {self.groups} groups")
         _ = self.geometry   # checks the rest
 
     @property
@@ -192,13 +199,15 @@ class Conv2d:
 
     @property
     def matrix(self) -> np.ndarray:
-        """The weights as float32 [out, K]: K runs over channel, kernel row, kernel column."""
+        """The weights as float32 [out, K]: K runs over channel of the group, kernel row, kernel
+        column."""
         return self.weight.reshape(len(self.weight), -1)
 
     @property
     def geometry(self) -> Geometry:
         """Where the kernel looks."""
-        return Geometry(self.input_shape, self.kernel, self.stride, self.padding, self.dilation)
+        return Geometry(self.input_shape, self.kernel, self.stride, self.padding, self.dilation,
+                        self.groups)
 
     @property
     def output_shape(self) -> tuple[int, int, int]:
@@ -217,12 +226,15 @@ class Conv2d:
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Float outputs [batch, outputs] of float32 ``x`` [batch, inputs]."""
-        geometry, matrix = self.geometry, self.matrix
+        geometry, own = self.geometry, (self.groups, len(self.weight) // self.groups, -1)
+        matrix = self.matrix.reshape(own).swapaxes(1, 2)
         y = np.empty((len(x), self.outputs), np.float32)
-        step = max(1, BLOCK // (geometry.positions * matrix.shape[1]))
+        step = max(1, BLOCK // (geometry.positions * geometry.patch * self.groups))
         for start in range(0, len(x), step):
             rows = slice(start, start + step)
-            sums = columns(x[rows], geometry, 0) @ matrix.T + self.bias
+            patches = columns(x[rows], geometry, 0)
+            patches = patches.reshape(len(patches), self.groups, -1).swapaxes(0, 1)
+            sums = (patches @ matrix).swapaxes(0, 1).reshape(patches.shape[1], -1) + self.bias
             y[rows] = fold(_activate(sums, self.activation), geometry)
         return y
 

@@ -41,6 +41,10 @@ class TensorCoreEngine(Engine):
         if not isinstance(layer, Linear | Conv2d):
             raise BadInput(f"layer {layer.name} is neither fully connected nor a convolution, and "
                            "the tensor core takes nothing else: choose another engine")
+        if layer.geometry and layer.geometry.groups > 1:
+            return Offer(1.0, "dense", f"It runs in {layer.geometry.groups} groups, as many side by "
+                         "side as fill the rows of the tile; most of the multipliers see zeros "
+                         "there where a group has few channels.")
         nonzero = layer.matrix != 0
         if nonzero.mean() > DENSE:
             return Offer(1.0, "dense", "It runs in dense mode: few weights are zero; prune it to "
@@ -86,7 +90,7 @@ class TensorCoreEngine(Engine):
         """Sizes, pattern, and what quantisation did."""
         return {"name": layer.name, "inputs": layer.inputs, "outputs": layer.outputs,
                 "activation": layer.activation, "pattern": layer.pattern,
-                "weights": layer.rows * layer.columns, "kept": layer.kept,
+                "weights": layer.rows * layer.weights_of_row, "kept": layer.kept,
                 "rms": report.rms, "outputs_saturated": report.saturated,
                 "accumulator_bits": report.accumulator_bits}
 

@@ -45,4 +45,5 @@ def _layer(layer: TensorCoreLayer, image: TensorCoreImage, name: str) -> str:
         **{tensor: f"{name}_{tensor}" for tensor in layer.tensors()},
         "m": schedule.m, "n": schedule.n, "block": schedule.block, "chunks": schedule.chunks,
         "steps": schedule.steps, "words": schedule.words, "keep": int(schedule.keep),
+        "rows_apart": layer.rows_apart, "values_apart": layer.values_apart,
         "zero_point": layer.input.zero_point, "channels_in": sample.pop("channels"), **sample})

@@ -2,8 +2,8 @@
 
 acc = A.B + bias, exact modulo 2^32; of a convolution
 acc[o, r, s] = bias[o] + sum over c, i, j of weight[o, c, i, j] * x[c, r', s'], where
-r' = r * stride + i * dilation - padding, s' likewise, and x is the input's zero point outside of
-the image. Outputs are flat, channel by channel, each row by row. Then, unless the int32 itself is
+r' = r * stride + i * dilation - padding, s' likewise, x is the input's zero point outside of the
+image, and c runs over the channels of o's group. Outputs are flat, channel by channel, each row by row. Then, unless the int32 itself is
 the output, q is the integer nearest to acc * multiplier / 2^shift, of two the even one, and
 y = clip(q + zero_point, low, 127), where low is -128, or the zero point with ReLU.
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -134,8 +134,10 @@ def _check_layer(x, layer) -> None:
 
 
 def _check_convolution(layer) -> None:
-    channels = layer.geometry.input_shape[0]
-    shape = [len(layer.weight), channels * prod(layer.geometry.kernel)]
+    shape = [len(layer.weight), layer.geometry.patch]
+    if len(layer.weight) % layer.geometry.groups:
+        raise BadInput(f"the {len(layer.weight)} outputs must be a multiple of the "
+                       f"{layer.geometry.groups} groups")
     if list(layer.weight.shape) != shape or layer.inputs != prod(layer.geometry.input_shape):
         raise BadInput(f"weight and x must be {shape} and [batch, "
                        f"{prod(layer.geometry.input_shape)}] for an image of "

@@ -139,7 +139,7 @@ def run(model, image: TensorCoreImage, inputs: np.ndarray,
             done += 1
             if progress:
                 progress(done * samples // steps, samples)
-    layers = tuple({**count, "useful": layer.kept * layer.positions * samples}
+    layers = tuple({**count, "useful": layer.useful * layer.positions * samples}
                    for count, layer in zip(counts, image.layers, strict=True))
     return Result(tuple(outputs), tuple(times), TensorCoreStatistics(
         samples, image.config.multipliers, layers, saturated), saturated)

@@ -84,7 +84,7 @@ class TensorCoreImage(Image):
             "biases": sum(4 * layer.rows for layer in self.layers),
             "multipliers": sum(4 * layer.rows for layer in self.layers),
             "shifts": sum(layer.rows for layer in self.layers),
-            "float32": sum(4 * layer.rows * (layer.columns + 1) for layer in self.layers),
+            "float32": sum(4 * layer.rows * (layer.weights_of_row + 1) for layer in self.layers),
         }
 
     def header(self) -> dict:

@@ -4,7 +4,7 @@ import numpy as np
 
 from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP, TensorCoreConfig
 from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
-from zeroskip.sw.engines.tensorcore.packed import whole_groups
+from zeroskip.sw.engines.tensorcore.packed import side_by_side, spread, whole_groups
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 
 
@@ -17,7 +17,8 @@ def compile_layers(layers: tuple[Int8Layer, ...], config: TensorCoreConfig,
     take more memory or time than there is.
     """
     return TensorCoreImage.packed(
-        config, *((layer, fastest(layer.weight, config)) for layer in layers), batch=batch)
+        config, *((layer, fastest(spread(layer, side_by_side(layer, config)), config))
+                  for layer in layers), batch=batch)
 
 
 def fastest(weight: np.ndarray, config: TensorCoreConfig) -> str:

@@ -47,7 +47,7 @@ TENSORS = {"command": "its sizes", "weights": "its weights", "channels": "its we
             "places": "its geometry"}
 """Each tensor, and what it follows from."""
 
-_FIELDS = ("name", "pattern", "activation", "ties")
+_FIELDS = ("name", "pattern", "activation", "ties", "side")
 """What a file says of a layer as it is."""
 
 
@@ -55,11 +55,17 @@ _FIELDS = ("name", "pattern", "activation", "ties")
 class TensorCoreLayer(LayerKind):
     """One layer: what is sent for it, and what becomes of its outputs.
 
+    A convolution in groups is one product too. As many groups as fill the rows of the tile run side
+    by side, and each panel of rows takes the activations of its own groups. Along K the groups of a
+    panel take turns, so that of a depthwise convolution one weight of four is not zero.
+
     Attributes
     ----------
     pattern : str
         ``"dense"``, ``"2:4"`` or ``"1:4"``: along K, of each group of four weights, which are
         kept.
+    side : int
+        Groups side by side: all of them where they do not fill panels evenly.
     command : uint32 [1, words]
     weights : uint32 [n, words]
         One load, see :meth:`Schedule.weights`.
@@ -71,6 +77,7 @@ class TensorCoreLayer(LayerKind):
     """
 
     pattern: str
+    side: int = 1
     command: np.ndarray
     weights: np.ndarray
     channels: np.ndarray
@@ -82,16 +89,29 @@ class TensorCoreLayer(LayerKind):
         return self.outputs // self.positions
 
     @property
+    def weights_of_row(self) -> int:
+        """Weights of an output channel."""
+        return self.inputs if self.geometry is None else self.geometry.patch
+
+    @property
     def columns(self) -> int:
         """K: columns of A."""
-        if self.geometry is None:
-            return self.inputs
-        return self.geometry.input_shape[0] * prod(self.geometry.kernel)
+        return self.side * self.weights_of_row
+
+    @property
+    def apart(self) -> bool:
+        """Whether each panel of rows takes activations of its own."""
+        return self.geometry is not None and self.side < self.geometry.groups
 
     @property
     def kept(self) -> int:
         """Weights that the pattern keeps; K counts as filled up to whole groups."""
         return self.rows * kept_columns(self.columns, self.pattern)
+
+    @property
+    def useful(self) -> int:
+        """Of those, what is not zero because it stands beside a group."""
+        return min(self.kept, self.rows * self.weights_of_row)
 
     @classmethod
     def packed(cls, layer: Int8Layer, pattern: str, config: TensorCoreConfig,
@@ -100,12 +120,12 @@ class TensorCoreLayer(LayerKind):
         pattern, and as of :meth:`check_size`."""
         described = {field.name: getattr(layer, field.name) for field in fields(LayerKind)}
         empty = dict.fromkeys(TENSORS, np.zeros((0, 0), np.uint32))
-        own = cls(pattern=pattern, **described, **empty)
+        own = cls(pattern=pattern, side=side_by_side(layer, config), **described, **empty)
         own.check_size(config, batch)
         schedule = own.schedule(config, batch)
-        values, indices = layer.weight, np.zeros((own.rows, 0), np.uint8)
+        values, indices = spread(layer, own.side), np.zeros((own.rows, 0), np.uint8)
         if pattern != "dense":
-            kept = compress(whole_groups(layer.weight), pattern)
+            kept = compress(whole_groups(values), pattern)
             values, indices = kept.values, kept.indices
         scale = (np.full(own.rows, value) for value in RAW) if layer.raw else (
             layer.multiplier, layer.shift)
@@ -118,7 +138,7 @@ class TensorCoreLayer(LayerKind):
         """How the product is cut on a core; ``BadInput`` where it is more than one command."""
         try:
             return Schedule.of(config, self.pattern, self.rows, self.columns,
-                               batch * self.positions)
+                               batch * self.positions, self.apart)
         except BadInput as error:
             raise BadInput(f"layer {self.name}: {error}") from None
 
@@ -132,11 +152,24 @@ class TensorCoreLayer(LayerKind):
         schedule, sample = self.schedule(config, len(x)), Sample.of(self.geometry, self.inputs)
         values = sample.padded(x, self.input.zero_point)
 
-        def strips(columns: slice) -> np.ndarray:
+        def strips(columns: slice, rows: slice) -> np.ndarray:
             first = sample.starts(np.arange(columns.start, columns.stop))[:, None, None]
+            first = first + rows.start // self.rows_apart * self.values_apart
             return schedule.strips(values[np.where(self.places == FILL, FILL,
                                                    first + self.places)])
         return schedule.records(self.command, self.weights, self.channels, strips)
+
+    @property
+    def rows_apart(self) -> int:
+        """Rows that take the same activations, or a divisor of them: a group's, or all."""
+        return self.rows // self.geometry.groups if self.apart else self.rows
+
+    @property
+    def values_apart(self) -> int:
+        """Values of a padded sample from one group's to the next one's."""
+        if not self.apart:
+            return 0
+        return Sample.of(self.geometry, self.inputs).size // self.geometry.groups
 
     def header(self) -> dict:
         """All fields but the arrays, for JSON."""
@@ -161,7 +194,9 @@ class TensorCoreLayer(LayerKind):
     def unpacked(self, config: TensorCoreConfig, batch: int) -> Int8Layer:
         """The layer without any packing, taken out of the words as the core reads them;
         ``ValueError`` where a sum could overflow."""
-        weight = self.schedule(config, batch).matrix(self.weights)[:, :self.columns]
+        whole = self.schedule(config, batch).matrix(self.weights)[:, :self.columns]
+        weight = whole.reshape(self.rows, -1, self.side)[
+            np.arange(self.rows), :, beside(self.rows, self.geometry) % self.side]
         channel = unpack_fields(layouts.CHANNEL, self.channels)
         scale = [channel["multiplier"], channel["shift"] + np.uint64(layouts.LEAST_SHIFT)]
         if self.raw:    # quantisation leaves nothing to requantise with
@@ -189,6 +224,8 @@ class TensorCoreLayer(LayerKind):
             check_scale(f"{where}: {name}_scale", kind.scale)
             check_range(f"{where}: {name}_zero_point", kind.zero_point, -128, 127)
         self._check_geometry(where)
+        side = side_by_side(self, config)
+        check_range(f"{where}: side", self.side, side, side)
         self.check_size(config, batch)
         self._check_arrays(where, self.schedule(config, batch))
         again = self.packed(self.unpacked(config, batch), self.pattern, config, batch)
@@ -226,8 +263,10 @@ class TensorCoreLayer(LayerKind):
         values = np.arange(self.columns)
         if self.geometry is not None:
             sample = Sample.of(self.geometry, self.inputs)
-            channel, row, column = np.indices((
-                self.geometry.input_shape[0], *self.geometry.kernel)).reshape(3, -1)
+            channels = self.geometry.input_shape[0] // self.geometry.groups
+            channel, row, column, group = np.indices((
+                channels, *self.geometry.kernel, self.side)).reshape(4, -1)
+            channel += group * channels
             down, along = self.geometry.dilation
             values = (channel * sample.padded_height + row * down) * sample.padded_width \
                 + column * along
@@ -243,6 +282,9 @@ class TensorCoreLayer(LayerKind):
         if self.outputs % geometry.positions:
             raise ValueError(f"{where}: outputs is {self.outputs}, expected a multiple of its "
                              f"{geometry.positions} positions")
+        if self.rows % geometry.groups:
+            raise ValueError(f"{where}: groups is {geometry.groups}, expected a divisor of its "
+                             f"{self.rows} output channels")
 
     def _check_arrays(self, where: str, schedule: Schedule) -> None:
         def words(layout):
@@ -261,9 +303,34 @@ def _geometry(where: str, described: dict[str, list[int]] | None) -> Geometry | 
     if described is None:
         return None
     try:
-        return Geometry(**{name: tuple(sizes) for name, sizes in described.items()})
+        return Geometry.from_json(described)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def side_by_side(layer: LayerKind, config: TensorCoreConfig) -> int:
+    """Groups that run side by side: those of as many rows as the tile has, where they fill every
+    panel of rows; one where a group fills panels alone; or else all."""
+    if layer.geometry is None:
+        return 1
+    groups = layer.geometry.groups
+    rows = layer.outputs // layer.positions // groups
+    if config.rows % rows == 0 and groups % (config.rows // rows) == 0:
+        return config.rows // rows
+    return 1 if rows % config.rows == 0 else groups
+
+
+def beside(rows: int, geometry: Geometry | None) -> np.ndarray:
+    """The group of each row, int64 [rows]."""
+    return np.arange(rows) // (rows // (geometry.groups if geometry else 1))
+
+
+def spread(layer: Int8Layer, side: int) -> np.ndarray:
+    """The weights of a layer with zeros for the groups beside each: int8 [out, K]."""
+    weight = np.zeros((*layer.weight.shape, side), np.int8)
+    rows = np.arange(len(weight))
+    weight[rows, :, beside(len(rows), layer.geometry) % side] = layer.weight
+    return weight.reshape(len(weight), -1)
 
 
 def kept_columns(columns: int, pattern: str) -> int:

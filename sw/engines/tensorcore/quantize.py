@@ -70,8 +70,8 @@ class Int8Layer(LayerKind):
         geometry = None
         outputs, inputs = tensors["weight"].shape
         if "kernel" in header:
-            geometry = Geometry(**{field.name: tuple(header[field.name])
-                                   for field in fields(Geometry)})
+            geometry = Geometry.from_json({field.name: header[field.name]
+                                           for field in fields(Geometry)})
             inputs, outputs = prod(geometry.input_shape), outputs * geometry.positions
         return cls(**tensors, geometry=geometry, **types(header, inputs, outputs), **{
             name: header[name] for name in ("name", "activation", "ties")})

@@ -30,6 +30,8 @@ class Schedule:
     chunks : int
     block : int
         Columns in a block, a multiple of the tile's.
+    apart : bool
+        Whether each panel of rows takes activations of its own.
     """
 
     config: TensorCoreConfig
@@ -40,11 +42,16 @@ class Schedule:
     words: int
     chunks: int
     block: int
+    apart: bool = False
 
     @classmethod
-    def of(cls, config: TensorCoreConfig, pattern: str, m: int, k: int, n: int) -> "Schedule":
+    def of(cls, config: TensorCoreConfig, pattern: str, m: int, k: int, n: int,
+           apart: bool = False) -> "Schedule":
         """The schedule with the fewest words to load; ``k`` counts bytes, that is pairs with
         4-bit numbers.
+
+        Where K is in chunks the core takes activations with each panel: where these are to be
+        ``apart`` there are two chunks at least.
 
         ``BadInput`` if the core lacks the pattern, or a size leaves the command's fields.
         """
@@ -56,7 +63,7 @@ class Schedule:
         most = min(config.weight_words, config.activation_words * per_word)
         if steps > most:        # a chunk starts with a whole word of activations
             most -= most % per_word
-        chunks = -(-steps // most)
+        chunks = max(-(-steps // most), 1 + apart)
         if chunks > 1:
             steps = -(-steps // (chunks * per_word)) * per_word
         words = -(-steps // per_word)
@@ -68,7 +75,7 @@ class Schedule:
         blocks = -(-tiles // capacity)
         block = -(-tiles // blocks) * config.columns
         _check_field("columns in a block", block, layouts.COLUMN_BITS)
-        return cls(config, pattern, m, n, steps, words, chunks, block)
+        return cls(config, pattern, m, n, steps, words, chunks, block, apart)
 
     @property
     def blocks(self) -> list[slice]:
@@ -177,28 +184,29 @@ class Schedule:
         words = as_words(items.reshape(tiles * columns.shape[1], -1).view(np.uint8))
         return words.reshape(tiles, self.chunks, self.words, -1)
 
-    def operands(self, b: np.ndarray) -> Callable[[slice], np.ndarray]:
-        """From columns of B, of int8 [n, k], to their :meth:`strips`."""
+    def operands(self, b: np.ndarray) -> Callable[[slice, slice], np.ndarray]:
+        """From columns of B, of int8 [n, k], to their :meth:`strips`, the same for all rows."""
         padded = np.zeros((self.n, self.order.size), np.int8)
         padded[:, :b.shape[1]] = b
-        return lambda columns: self.strips(padded[columns][:, self.order])
+        return lambda columns, _: self.strips(padded[columns][:, self.order])
 
     def records(self, command: np.ndarray, weights: np.ndarray, channels: np.ndarray,
-                strips: Callable[[slice], np.ndarray]) -> Iterator[Record]:
+                strips: Callable[[slice, slice], np.ndarray]) -> Iterator[Record]:
         """What the host exchanges with the core: :meth:`command`, one load of :meth:`weights`,
-        :meth:`channels`, and the :meth:`strips` of columns of B."""
+        :meth:`channels`, and the :meth:`strips` of columns of B, for a panel of rows."""
         yield Write("commands", command)
         weights = weights.reshape(len(self.panels), self.chunks, self.steps, -1)
         for number, columns in enumerate(self.blocks):
-            block = strips(columns)
-            items = block.shape[-1]
             for panel, rows in enumerate(self.panels):
+                if panel == 0 or self.apart:
+                    block = strips(columns, rows)
                 yield Write("channels", channels[rows])
                 for chunk in range(self.chunks):
                     if number < self.loads:
                         yield Write("weights", weights[panel, chunk])
                     if panel == 0 or self.chunks > 1:
-                        yield Write("activations", block[:, chunk].reshape(-1, items))
+                        yield Write("activations", block[:, chunk].reshape(
+                            -1, block.shape[-1]))
                 yield Read("outputs", len(block) * (rows.stop - rows.start))
         yield Poll("busy", 0)
 
