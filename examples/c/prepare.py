@@ -31,13 +31,17 @@ def weights(rng: np.random.Generator, rows: int, columns: int, pattern: str) -> 
 
 
 def convolutional(rng: np.random.Generator) -> Network:
-    """A convolution with stride, dilation and uneven padding, and a layer behind it."""
-    conv = Conv2d("conv", weights(rng, 3, 24, "2:4").reshape(3, 4, 3, 2),
-                  rng.normal(size=3).astype(np.float32), "relu", (4, 6, 5), (1, 2), (1, 0, 2, 1),
+    """A convolution with stride, dilation and uneven padding, one in groups, and a layer."""
+    conv = Conv2d("conv", weights(rng, 4, 24, "2:4").reshape(4, 4, 3, 2),
+                  rng.normal(size=4).astype(np.float32), "relu", (4, 6, 5), (1, 2), (1, 0, 2, 1),
                   (1, 2))
-    columns = -(-conv.outputs // 4) * 4
-    dense = weights(rng, 5, columns, "2:4")[:, :conv.outputs]
-    return Network((conv, Linear("fc", dense, rng.normal(size=5).astype(np.float32), "none")))
+    depth = Conv2d("depth", rng.normal(size=(4, 1, 2, 1)).astype(np.float32),
+                   rng.normal(size=4).astype(np.float32), "relu", conv.output_shape, (1, 1),
+                   (0, 0, 1, 0), (1, 1), groups=4)
+    columns = -(-depth.outputs // 4) * 4
+    dense = weights(rng, 5, columns, "2:4")[:, :depth.outputs]
+    bias = rng.normal(size=5).astype(np.float32)
+    return Network((conv, depth, Linear("fc", dense, bias, "none")))
 
 
 def vector(rng: np.random.Generator) -> Network:

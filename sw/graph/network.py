@@ -184,9 +184,9 @@ class Conv2d:
 
     def __post_init__(self):
         if self.weight.ndim != 4 or self.weight.shape[1] * self.groups != self.input_shape[0]:
-            raise BadInput(f"layer {self.name}: the weight must be [out, {self.input_shape[0]} over "
-                           f"{self.groups} groups, kernel rows, kernel columns], not "
-                           f"{list(self.weight.shape)}")
+            raise BadInput(f"layer {self.name}: the weight must be [out, "
+                           f"{self.input_shape[0] // self.groups}, kernel rows, kernel columns], "
+                           f"not {list(self.weight.shape)}")
         if len(self.weight) % self.groups:
             raise BadInput(f"layer {self.name}: its {len(self.weight)} outputs are no multiple of "
                            f"its {self.groups} groups")

@@ -28,7 +28,7 @@ def test_two_programs_run_from_c(tmp_path):
     assert code == 0, said
     assert "tensor core: 20 outputs\nEIE: 28 outputs\nall equal, " in said
     # A change of one word is seen: of a weight, of a place, of a load.
-    for header, name in (("net.h", "net_layer1_weights"), ("net.h", "net_layer0_places"),
+    for header, name in (("net.h", "net_layer2_weights"), ("net.h", "net_layer0_places"),
                          ("vector.h", "vector_load")):
         path = tmp_path / "build" / header
         whole = path.read_text()

@@ -42,9 +42,9 @@ class TensorCoreEngine(Engine):
             raise BadInput(f"layer {layer.name} is neither fully connected nor a convolution, and "
                            "the tensor core takes nothing else: choose another engine")
         if layer.geometry and layer.geometry.groups > 1:
-            return Offer(1.0, "dense", f"It runs in {layer.geometry.groups} groups, as many side by "
-                         "side as fill the rows of the tile; most of the multipliers see zeros "
-                         "there where a group has few channels.")
+            return Offer(1.0, "dense", f"Its {layer.geometry.groups} groups run as many side by "
+                         "side as fill the rows of the tile; of groups of few channels most "
+                         "multipliers see zeros.")
         nonzero = layer.matrix != 0
         if nonzero.mean() > DENSE:
             return Offer(1.0, "dense", "It runs in dense mode: few weights are zero; prune it to "

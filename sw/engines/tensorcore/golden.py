@@ -3,9 +3,10 @@
 acc = A.B + bias, exact modulo 2^32; of a convolution
 acc[o, r, s] = bias[o] + sum over c, i, j of weight[o, c, i, j] * x[c, r', s'], where
 r' = r * stride + i * dilation - padding, s' likewise, x is the input's zero point outside of the
-image, and c runs over the channels of o's group. Outputs are flat, channel by channel, each row by row. Then, unless the int32 itself is
-the output, q is the integer nearest to acc * multiplier / 2^shift, of two the even one, and
-y = clip(q + zero_point, low, 127), where low is -128, or the zero point with ReLU.
+image, and c runs over the channels of o's group. Outputs are flat, channel by channel, each row by
+row. Then, unless the int32 itself is the output, q is the integer nearest to
+acc * multiplier / 2^shift, of two the even one, and y = clip(q + zero_point, low, 127), where low
+is -128, or the zero point with ReLU.
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference", CVPR 2018, section 2.2 (a multiplier and a shift in place of
 the real scale), with the rounding of ONNX's QuantizeLinear; the widths are this project's.

@@ -63,7 +63,7 @@ class Schedule:
         most = min(config.weight_words, config.activation_words * per_word)
         if steps > most:        # a chunk starts with a whole word of activations
             most -= most % per_word
-        chunks = max(-(-steps // most), 1 + apart)
+        chunks = max(-(-steps // most), 2 if apart else 0)
         if chunks > 1:
             steps = -(-steps // (chunks * per_word)) * per_word
         words = -(-steps // per_word)

@@ -193,32 +193,36 @@ def test_convolution_pads_with_the_zero_point():
     np.testing.assert_array_equal(y, expected.reshape(3, -1).numpy())
 
 
-@given(channels=st.integers(1, 3), size=st.tuples(*[st.integers(1, 7)] * 2),
+@given(channels=st.integers(1, 3), groups=st.integers(1, 3),
+       size=st.tuples(*[st.integers(1, 7)] * 2),
        kernel=st.tuples(*[st.integers(1, 3)] * 2), stride=st.tuples(*[st.integers(1, 3)] * 2),
        padding=st.tuples(*[st.integers(0, 4)] * 4), dilation=st.tuples(*[st.integers(1, 3)] * 2),
        zero_point=st.integers(-128, 127), seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=60)
-def test_convolution_equals_the_definition(channels, size, kernel, stride, padding, dilation,
-                                           zero_point, seed):
-    """Sums over channel, kernel row and kernel column, in Python's integers; flat outputs go
-    channel by channel, each row by row."""
+def test_convolution_equals_the_definition(channels, groups, size, kernel, stride, padding,
+                                           dilation, zero_point, seed):
+    """Sums over channel of the group, kernel row and kernel column, in Python's integers; flat
+    outputs go channel by channel, each row by row."""
     (height, width), (top, left, bottom, right) = size, padding
     rows, columns = ((total - (k - 1) * d - 1) // s + 1 for total, k, d, s in zip(
         (top + height + bottom, left + width + right), kernel, dilation, stride, strict=True))
     assume(rows > 0 and columns > 0)
     rng = np.random.default_rng(seed)
-    x, weight = random_int8(rng, channels, height, width), random_int8(rng, 2, channels, *kernel)
+    x = random_int8(rng, groups * channels, height, width)
+    weight = random_int8(rng, 2 * groups, channels, *kernel)
 
     def read(c, row, column):
         inside = 0 <= row < height and 0 <= column < width
         return int(x[c, row, column]) if inside else zero_point
-    expected = [sum(int(weight[o, c, i, j]) * read(c, r * stride[0] + i * dilation[0] - top,
-                                                   s * stride[1] + j * dilation[1] - left)
+    expected = [sum(int(weight[o, c, i, j]) * read(
+                        o // 2 * channels + c, r * stride[0] + i * dilation[0] - top,
+                        s * stride[1] + j * dilation[1] - left)
                     for c, i, j in np.ndindex(channels, *kernel))
-                for o in range(2) for r in range(rows) for s in range(columns)]
+                for o in range(2 * groups) for r in range(rows) for s in range(columns)]
     found = tensorcore.convolve(
-        np.stack([x, x]).reshape(2, -1), weight.reshape(2, -1),
-        Geometry((channels, height, width), kernel, stride, padding, dilation), zero_point)
+        np.stack([x, x]).reshape(2, -1), weight.reshape(2 * groups, -1),
+        Geometry((groups * channels, height, width), kernel, stride, padding, dilation, groups),
+        zero_point)
     assert found.tolist() == [expected] * 2
 
 

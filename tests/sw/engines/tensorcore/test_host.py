@@ -3,6 +3,7 @@ finds a planted change of one bit in anything that the host streams."""
 
 from dataclasses import replace
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from zeroskip.sw.runtime.verify import verify
 CONFIG = TensorCoreConfig(rows=2, columns=2, products=2, weight_words=16, activation_words=16,
                           patterns=("dense", "2:4", "1:4"), int4=True)
 GEOMETRY = Geometry((2, 5, 4), (3, 2), (2, 1), (1, 0, 1, 1), (1, 1))
+DEPTHWISE = replace(GEOMETRY, input_shape=(4, 5, 4), groups=4)
 """K = 12; 3 x 4 positions."""
 
 
@@ -196,15 +198,15 @@ def test_counters_by_hand(model):
 
 def layer(name="a", outputs=6, inputs=12, pattern="2:4", geometry=None, seed=0, dtype=np.int8,
           **fields):
-    """A random layer, 12 columns where it is a convolution; and its pattern."""
+    """A random layer, and its pattern."""
     rng = np.random.default_rng(seed)
-    columns, positions = (12, geometry.positions) if geometry else (inputs, 1)
+    columns, positions = (geometry.patch, geometry.positions) if geometry else (inputs, 1)
     return Int8Layer(**{
         "name": name, "weight": random_weight(rng, outputs, columns, pattern),
         "bias": rng.integers(-9999, 9999, outputs),
         "multiplier": rng.integers(1 << 30, 1 << 31, outputs, np.int32),
         "shift": np.full(outputs, 39, np.int32), "activation": "none", "geometry": geometry,
-        "input": TensorType.of(40 if geometry else inputs, np.int8, 1.0, 3),
+        "input": TensorType.of(prod(geometry.input_shape) if geometry else inputs, np.int8, 1.0, 3),
         "output": TensorType.of(outputs * positions, dtype, 1.0, 3), **fields}), pattern
 
 
@@ -240,6 +242,11 @@ NETWORKS = {
     "ReLU": [layer(activation="relu"), layer("b", 3, 6, "dense", activation="relu")],
     "convolution": [layer(geometry=GEOMETRY)],
     "convolution and linear": [layer(outputs=3, geometry=GEOMETRY), layer("b", 5, 36)],
+    "groups side by side": [
+        layer(outputs=4, pattern="dense", geometry=DEPTHWISE),
+        layer("b", 4, pattern="2:4", geometry=replace(DEPTHWISE, input_shape=(4, 3, 4)))],
+    "groups one by one": [layer(outputs=4, geometry=replace(GEOMETRY, groups=2))],
+    "groups all together": [layer(pattern="dense", geometry=replace(GEOMETRY, groups=2))],
     "chunks of K": [layer(inputs=150, pattern="dense")],
 }
 

@@ -22,13 +22,14 @@ from zeroskip.sw.graph.types import TensorType
 CONFIG = TensorCoreConfig(rows=4, patterns=("dense", "2:4", "1:4"))
 GEOMETRY = Geometry((2, 5, 4), (3, 2), (2, 1), (1, 0, 1, 1), (1, 1))
 """K = 12; 3 x 4 positions."""
+DEPTHWISE = replace(GEOMETRY, input_shape=(8, 5, 4), groups=8)
 BATCH = 3
 
 
 def integer(name="fc", pattern="dense", inputs=12, rows=6, geometry=None, raw=False, **fields):
     """A random layer whose weights are of a pattern."""
     rng = np.random.default_rng(3)
-    k = 12 if geometry else inputs
+    k = geometry.patch if geometry else inputs
     weight = rng.integers(-128, 128, (rows, -(-k // 4) * 4)).astype(np.int8)
     if pattern != "dense":
         weight = np.where(mask(weight, pattern), weight, 0).astype(np.int8)
@@ -66,6 +67,10 @@ IMAGES = {
     "K no multiple of four": (layer(pattern="2:4", inputs=13), layer("b", "1:4", 6, 5)),
     "many steps": (layer(pattern="2:4", inputs=200),),
     "convolution": (layer("conv", "2:4", geometry=GEOMETRY), layer("fc", inputs=72)),
+    "groups side by side": (layer("conv", geometry=DEPTHWISE, rows=8,
+                                  input=TensorType.of(160, np.int8, 0.25, -3)),),
+    "groups one by one": (layer("conv", geometry=replace(GEOMETRY, groups=2), rows=8),),
+    "groups all together": (layer("conv", geometry=replace(GEOMETRY, groups=2), rows=6),),
     "raw": (layer(), layer("last", inputs=6, activation="none", raw=True)),
 }
 
@@ -330,7 +335,9 @@ def test_missing_key(path, key):
     ({"dilation": [1, "2"]}, "layer conv: dilation must be"),
     ({"kernel": [9, 9]}, "layer conv: a kernel of"),
     ({"colour": [1]}, "layer conv: .*colour"),
-    ({"kernel": 3}, "layer conv: .*iterable"),
+    ({"kernel": 3}, "layer conv: .*len"),
+    ({"groups": 3}, "layer conv: groups must divide the 2 channels"),
+    ({"groups": [1]}, "layer conv: groups must divide"),
     ({"input_shape": [2, 5, 5]}, "layer conv: inputs is 40, expected 50"),
     ({"stride": [1, 1]}, "layer conv: outputs is 72, expected a multiple of its 20 positions"),
     ({"kernel": [3, 1], "padding": [1, 0, 1, 0]},
