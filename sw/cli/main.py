@@ -240,6 +240,13 @@ def bench_models(net: Annotated[list[str] | None, typer.Option(
     run(net, backend, Screen(json, quiet))
 
 
+@bench.command("nodes")
+def bench_nodes(json: Json = False, quiet: Quiet = False) -> None:
+    """ONNX's own tests of single operators, read and evaluated."""
+    from zeroskip.sw.cli.bench_nodes import nodes as run
+    run(Screen(json, quiet))
+
+
 @bench.command("area")
 def bench_area(config: Config = None, json: Json = False, quiet: Quiet = False) -> None:
     """Logic cells of a tensor core, and of the same array without its operand select."""

@@ -155,7 +155,11 @@ def _fix_shapes(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], sourc
                 raise BadInput(f"{source}: the input {value.name!r} is {_dims(kind)}, which cannot "
                                f"be {list(given)}; give it another shape.")
             sizes = list(given)
-        if None in sizes or any(size < 1 for size in sizes):
+        if any(size is not None and size < 1 for size in sizes):
+            raise BadInput(f"{source}: the input {value.name!r} is "
+                           f"{_dims(kind) if given is None else list(given)}, which holds no "
+                           "values; give it a shape with sizes of 1 or more.")
+        if None in sizes:
             raise BadInput(f"{source}: the input {value.name!r} is {_dims(kind)}, and all but the "
                            "batch must be known; say it with --input-shape, such as "
                            f"{value.name}:{','.join(str(size or 8) for size in sizes)}.")

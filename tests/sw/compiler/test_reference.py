@@ -233,7 +233,7 @@ def test_core_metadata_is_as_documented(core_path):
         "name": "conv", "engine": "tensorcore", "activation": "relu",
         "input_zero_point": 4, "output_zero_point": -6, "input_scale": 0.5, "output_scale": 2.0,
         "ties": "even", "raw": False, "input_shape": [2, 4, 5], "kernel": [2, 3], "stride": [1, 2],
-        "padding": [0, 1, 1, 0], "dilation": [1, 1]}
+        "padding": [0, 1, 1, 0], "dilation": [1, 1], "groups": 1}
     assert [layer["raw"] for layer in layers] == [False, False, True]
     assert not any("kernel" in layer for layer in layers[1:])
 
