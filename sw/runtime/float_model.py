@@ -39,6 +39,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from zeroskip.sw.compiler.program import EngineStep, HostStep, Port, Program
+from zeroskip.sw.compiler.rules import Convert
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Deviation, ReferenceLayer
 from zeroskip.sw.errors import BadInput
@@ -170,7 +171,7 @@ class FloatModel:
         """
         program = run.program
         sources = {step.writes[0]: step.reads[0] for step in program.steps
-                   if isinstance(step, HostStep) and step.rule == "convert"}
+                   if isinstance(step, HostStep) and isinstance(step.rule, Convert)}
         ports = {port.buffer: port for port in program.inputs}
         opinions: list[LayerOpinion] = []
         found: list[Disagreement | None] = []
