@@ -119,7 +119,7 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
         if section.raw:
             last = section.nodes[-1]
             sums[last.writes[0]] = Sums(
-                np.float32(report[-1].units), _channels(graph, last),
+                np.array(report[-1].units, np.float32), _channels(graph, last),
                 last.layer.activation == "relu")
     program = link(graph, [(section.nodes, images[id(section.nodes[0])])
                            for section in sections], layers, kinds, sums)
@@ -146,10 +146,11 @@ class _Section:
 
     def samples(self, x: np.ndarray) -> np.ndarray:
         """Inputs of the first layer as the core takes them."""
-        if not is_patches(self.config, self.nodes[0]):
+        geometry = self.nodes[0].layer.geometry
+        if geometry is None or not is_patches(self.config, self.nodes[0]):
             return x
         # ranges are known: one sample tells the size of a patch
-        return columns(x[:1], self.nodes[0].layer.geometry, 0)
+        return columns(x[:1], geometry, 0)
 
 
 def _sections(graph: Graph, configs: Sequence[CoreConfig]) -> list[_Section]:
@@ -196,25 +197,25 @@ def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, n
             *(section.nodes[0].reads[0] for section in sections),
             *(node.writes[0] for node in graph.nodes if isinstance(node, RuleNode))])
     starts = {id(section.nodes[0]): section for section in sections}
-    for node in (group[0] for group in graph.groups):
-        section = starts.get(id(node))
-        if isinstance(node, RuleNode):
-            name, = node.writes
-            kinds[name] = node.form.type([kinds[graph.source_of(each)] for each in node.reads],
-                                         _span(values[name]))
+    for first in (group[0] for group in graph.groups):
+        section = starts.get(id(first))
+        if isinstance(first, RuleNode):
+            name, = first.writes
+            kinds[name] = first.form.type([kinds[graph.source_of(each)] for each in first.reads],
+                                          _span(values[name]))
         if section is None:
             continue
-        network, x, own, reads = section.network, None, None, node.reads[0]
+        network, x, own, reads = section.network, None, None, section.nodes[0].reads[0]
         if given is not None:
             chain = Network(tuple(node.layer for node in section.chain))
             key, at = id(section.chain), section.chain.index(section.nodes[0])
             if key not in spans:
-                first = section.chain[0].reads[0]
-                spans[key] = ranges(chain, samples(chain, _rows(graph, first, values[first],
+                begin = section.chain[0].reads[0]
+                spans[key] = ranges(chain, samples(chain, _rows(graph, begin, values[begin],
                                                                 chain.inputs)))
             own = spans[key][at:at + len(section.nodes) + 1]
             x = samples(network, section.samples(_rows(graph, reads, values[reads],
-                                                       node.layer.inputs)))
+                                                       section.nodes[0].layer.inputs)))
         layers, report = registry.of(section.config).quantise(
             network, x, own, section.config, kinds.get(graph.source_of(reads)), section.raw)
         kinds[section.nodes[-1].writes[0]] = layers[-1].output

@@ -11,6 +11,7 @@ they read; of everything else the calibration's range of the value sets the scal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ class Form:
     def type(self, before: Sequence[TensorType], span: Range) -> TensorType:
         """The type of what it gives, whose values are within ``span``; its shape does not
         count."""
-        return before[0]
+        raise NotImplementedError
 
     def rule(self, before: Sequence[TensorType], after: TensorType) -> Rule:
         """The rule between these types."""
@@ -125,6 +126,10 @@ class Permuted(Form):
     shape: tuple[int, ...]
     axes: tuple[int, ...]
 
+    def type(self, before, span):       # noqa: ARG002 - as the others
+        """See :class:`Form`."""
+        return before[0]
+
     def rule(self, before, after):      # noqa: ARG002 - as the others
         """See :class:`Form`."""
         return Permute(self.shape, self.axes)
@@ -155,7 +160,8 @@ def _possible(graph: Graph) -> list[Node]:
 def _clamped(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
     """The nodes, with sums and what alone stands behind each and bounds it as one rule."""
     ends = {graph.source_of(name) for name in graph.outputs}
-    sums, found = {}, []
+    sums: dict[str, RuleNode] = {}
+    found: list[Node] = []
     for node in nodes:
         if isinstance(node, RuleNode) and isinstance(node.form, Added):
             before = sums.get(node.reads[0]) if len(node.reads) == 1 else None
@@ -246,55 +252,55 @@ def _transpose(graph: Graph, node: onnx.NodeProto) -> Form | None:
 def _mean(graph: Graph, node: onnx.NodeProto) -> Form | None:
     """An average over axes that follow one another."""
     shape = graph.types[node.input[0]].shape
-    axes = range(2, len(shape))
+    axes = list(range(2, len(shape)))
     if node.op_type == "ReduceMean":
         given = _constant(graph, node, 1, "axes")
-        axes = range(0) if given is None else sorted(int(axis) % len(shape) for axis in given)
-    if not axes or list(axes) != list(range(axes[0], axes[-1] + 1)):
+        axes = [] if given is None else sorted(int(axis) % len(shape) for axis in given)
+    if not axes or axes != list(range(axes[0], axes[-1] + 1)):
         return None
     first, size, rest = (prod(shape[part]) for part in (
         slice(axes[0]), slice(axes[0], axes[-1] + 1), slice(axes[-1] + 1, None)))
-    return _windowed(Geometry((first, size, rest), (size, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
-                     (0, 0, 0, 0))
+    geometry = Geometry((first, size, rest), (size, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+    return Pooled(geometry, (0, 0, 0, 0)) if _usual(geometry) else None
 
 
 def _pool(graph: Graph, node: onnx.NodeProto) -> Form | None:
-    """Windows over one or two axes."""
+    """Windows over one or two axes; one is an image of one row."""
     given, shape = attributes(node), graph.types[node.input[0]].shape
-    sizes, kernel = shape[2:], given["kernel_shape"]
-    axes = len(sizes)
-    if axes not in (1, 2) or len(kernel) != axes:
+    axes = len(shape) - 2
+    if axes not in (1, 2):
         return None
-    strides, dilations = (given.get(name, [1] * axes) for name in ("strides", "dilations"))
+
+    def two(values: Sequence[int], first: int = 1) -> Any:
+        return (*[first] * (2 - axes), *values)
+
+    sizes, wanted = two(shape[2:]), two(graph.types[node.output[0]].shape[2:])
+    kernel = two(given["kernel_shape"])
+    stride, dilation = (two(given.get(name, [1] * axes)) for name in ("strides", "dilations"))
     pads = given.get("pads", [0] * (2 * axes))
+    before, after = two(pads[:axes], 0), two(pads[axes:], 0)
+    needed = [(out - 1) * step + (k - 1) * d + 1 - size for out, step, k, d, size in zip(
+        wanted, stride, kernel, dilation, sizes, strict=True)]
     automatic = given.get("auto_pad", b"NOTSET").decode(errors="replace")
-    before, after, counted = [], [], []
-    for i, (out, size) in enumerate(zip(graph.types[node.output[0]].shape[2:], sizes, strict=True)):
-        begin, end = pads[i], pads[i + axes]
-        whole = (out - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
-        if automatic != "NOTSET":
-            total = max(0, whole - size) if automatic.startswith("SAME") else 0
-            begin = total - total // 2 if automatic == "SAME_LOWER" else total // 2
-            end = total - begin
-        before.append(begin)
-        counted.append(end)
-        after.append(max(end, whole - size - begin))    # the last window of a rounded-up size
-    one = [1] * (2 - axes)
-    none = [0] * (2 - axes)
-    geometry = Geometry((prod(shape[:2]), *one, *sizes), (*one, *kernel), (*one, *strides),
-                        (*none, *before, *none, *after), (*one, *dilations))
-    if geometry.output_size != (*one, *graph.types[node.output[0]].shape[2:]):
+    if automatic.startswith("SAME"):
+        less, more = (tuple((max(each, 0) + up) // 2 for each in needed) for up in (0, 1))
+        before, after = (less, more) if automatic == "SAME_UPPER" else (more, less)
+    # a size that is rounded up ends beyond the padding
+    bottom, right = (max(end, each - begin) for begin, end, each in zip(
+        before, after, needed, strict=True))
+    geometry = Geometry((prod(shape[:2]), *sizes), kernel, stride, (*before, bottom, right),
+                        dilation)
+    if geometry.output_size != wanted:
         return None
-    if node.op_type == "MaxPool":
-        return _windowed(geometry, None)
-    padding = (*none, *before, *none, *counted)
-    return _windowed(geometry, padding if given.get("count_include_pad", 0) else (0, 0, 0, 0))
+    counted = None
+    if node.op_type == "AveragePool":
+        counted = (*before, *after) if given.get("count_include_pad", 0) else (0, 0, 0, 0)
+    return Pooled(geometry, counted) if _usual(geometry) else None
 
 
-def _windowed(geometry: Geometry, counted: tuple[int, int, int, int] | None) -> Form | None:
-    """Windows, each of which has a value in the image, and not too many."""
-    usual = prod(geometry.kernel) <= WINDOW and counts(geometry, (0, 0, 0, 0)).all()
-    return Pooled(geometry, counted) if usual else None
+def _usual(geometry: Geometry) -> bool:
+    """Whether each window has a value in the image, and not too many."""
+    return prod(geometry.kernel) <= WINDOW and bool(counts(geometry, (0, 0, 0, 0)).all())
 
 
 FORMS: dict[str, Callable[[Graph, onnx.NodeProto], Form | None]] = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from zeroskip.hw.core import CoreConfig
 from zeroskip.sw.compiler.program import Builder, Port, Program
@@ -83,7 +84,7 @@ def _patches(nodes: Sequence[LayerNode], image: Image, name: str, made: Builder,
              shape: tuple[int, ...]) -> str:
     """A convolution as a product of its patches, whose outputs lie channel by channel again."""
     node, = nodes
-    geometry = node.layer.geometry
+    geometry: Any = node.layer.geometry
     own = made.convert(name, image.input, f"{name}:{image.engine}")
     samples = made.buffers[own].size // node.layer.inputs
     rows = made.rule(Patches(geometry, image.input.zero_point), [own],

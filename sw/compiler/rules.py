@@ -12,7 +12,7 @@ types, and where floats begin or end.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from math import ldexp, prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_origin
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -54,10 +54,15 @@ class Rule:
     def from_file(cls, described: Mapping[str, Any]) -> "Rule":
         """The inverse of :meth:`header`; ``KeyError``, ``TypeError`` or ``ValueError`` where
         something is missing or of another kind."""
-        given = {each.name: _tuples(described[each.name]) for each in fields(cls)}
-        if "geometry" in given:
-            given["geometry"] = Geometry(**{
-                name: _tuples(sizes) for name, sizes in described["geometry"].items()})
+        given = {each.name: described[each.name] for each in fields(cls)}
+        for each in fields(cls):
+            if each.name == "geometry":
+                given["geometry"] = Geometry(**{
+                    name: tuple(sizes) for name, sizes in described["geometry"].items()})
+                continue
+            given[each.name] = _numbers(each.name, given[each.name])
+            if get_origin(each.type) is tuple and not isinstance(given[each.name], tuple):
+                raise ValueError(f"{each.name} is {given[each.name]!r}, expected a list")
         return cls(**given)
 
     def apply(self, before: Types, after: TensorType, *xs: np.ndarray) -> tuple[np.ndarray, int]:
@@ -169,10 +174,9 @@ class Average(Rule):
         inside = prod(self.geometry.kernel)
         sums = _windows(xs[0], self.geometry, xs[0].dtype.type(zero)).sum(
             axis=(-2, -1), dtype=np.int64) - inside * zero
-        scale = {count: pair for count, *pair in self.multipliers}
-        multiplier, shift = np.moveaxis(np.array([
-            [scale[count] for count in row]
-            for row in counts(self.geometry, self.counted).tolist()], np.int64), -1, 0)
+        known, multiplier, shift = np.array(self.multipliers, np.int64).T
+        at = np.searchsorted(known, counts(self.geometry, self.counted))
+        multiplier, shift = multiplier[at], shift[at]
         y, saturated = _within(divided(sums * multiplier, shift) + self.zero_points[1], after)
         return y.reshape(len(xs[0]), -1), saturated
 
@@ -226,7 +230,7 @@ class Sum(Rule):
         total = np.zeros(xs[0].shape, np.int64)
         for x, multiplier, zero in zip(xs, self.multipliers, self.zero_points, strict=False):
             total += (x.astype(np.int64) - zero) * multiplier
-        y = divided(total, np.int64(self.shift)) + self.zero_points[-1]
+        y = divided(total, np.array(self.shift)) + self.zero_points[-1]
         return _within(y, after, self.low, self.high)
 
     def check(self, before, after):
@@ -297,7 +301,7 @@ class Permute(Moving):
             check_range("size of an axis", each, 1, size)
         check_range("number of values that it reads", size, *[prod(self.shape)] * 2)
         check_range("number of values that it gives", after.size, size, size)
-        if sorted(self.axes) != list(range(len(self.shape))):
+        if len(self.axes) != len(self.shape) or set(self.axes) != set(range(len(self.shape))):
             raise ValueError(f"its axes are {list(self.axes)}, expected each of "
                              f"{len(self.shape)} once")
 
@@ -360,7 +364,7 @@ def counts(geometry: Geometry, counted: tuple[int, int, int, int]) -> np.ndarray
 def divided(values: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """``values / 2^shift``, a tie to even; int64, and a shift is at least 1."""
     below = values >> shift
-    rest, half = values - (below << shift), np.int64(1) << (shift - 1)
+    rest, half = values - (below << shift), np.left_shift(1, shift - 1)
     return below + ((rest > half) | ((rest == half) & (below % 2 == 1)))
 
 
@@ -392,8 +396,13 @@ def _within(y: np.ndarray, kind: TensorType, low: int | None = None,
     return np.clip(y, least, greatest).astype(kind.dtype), int(np.count_nonzero(beyond))
 
 
-def _tuples(value):
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _numbers(name: str, value) -> Any:
+    """A whole number, None, or lists of them as tuples."""
+    if isinstance(value, list | tuple):
+        return tuple(_numbers(name, each) for each in value)
+    if value is not None and type(value) is not int:
+        raise ValueError(f"{name} is {value!r}, expected a whole number")
+    return value
 
 
 def _check_windows(geometry: Geometry, before: TensorType, after: TensorType) -> None:

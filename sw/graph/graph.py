@@ -347,8 +347,8 @@ class Graph:
         members = set(map(id, group))
         wanted: set[str] = set()
         found: list[onnx.NodeProto] = []
-        for node in reversed([each for node in self.nodes for each in (
-                node.operators if isinstance(node, RuleNode) else (node,))]):
+        for node in reversed([each for one in self.nodes for each in (
+                one.operators if isinstance(one, RuleNode) else (one,))]):
             if isinstance(node, LayerNode):
                 continue
             if id(node) in members or (isinstance(node, ViewNode) and node.writes[0] in wanted):

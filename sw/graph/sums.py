@@ -2,6 +2,7 @@
 them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,7 +34,8 @@ class Sums:
     def nodes(self, name: str, dtype: np.dtype) -> list[onnx.NodeProto]:
         """What makes the value ``name`` of its sums."""
         kind = helper.np_dtype_to_tensor_dtype(dtype)
-        steps = [("Cast", [], {"to": onnx.TensorProto.FLOAT}), ("Mul", [name + UNITS], {})]
+        steps: list[tuple[str, list[str], dict[str, Any]]] = [
+            ("Cast", [], {"to": onnx.TensorProto.FLOAT}), ("Mul", [name + UNITS], {})]
         steps += [("Relu", [], {})] * self.relu
         steps += [("Cast", [], {"to": kind})] * (kind != onnx.TensorProto.FLOAT)
         names = [name + INTEGERS, name + FLOAT, name + REAL, f"{name}{REAL}'"][:len(steps)]
