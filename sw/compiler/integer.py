@@ -207,6 +207,8 @@ def _form(graph: Graph, node: OperatorNode) -> Form | None:
     make = FORMS.get(node.proto.op_type) if node.proto.domain in DOMAINS else None
     if make is None or len(node.writes) != 1 or graph.types[node.writes[0]].dtype.kind != "f":
         return None
+    if node.proto.op_type in WHOLE and set(node.proto.input) != set(node.reads):
+        return None
     try:
         return make(graph, node.proto)
     except BadInput:    # a geometry that is none, or too large
@@ -226,9 +228,8 @@ def _constant(graph: Graph, node: onnx.NodeProto, index: int, name: str):
 
 
 def _added(graph: Graph, node: onnx.NodeProto) -> Form | None:
-    shapes = {graph.types[name].shape for name in (*node.input, *node.output)
-              if name in graph.types}
-    return Added() if len(shapes) == 1 and len(node.input) <= OPERANDS else None
+    shapes = {graph.types[name].shape for name in (*node.input, *node.output)}
+    return Added() if len(shapes) == 1 else None
 
 
 def _clip(graph: Graph, node: onnx.NodeProto) -> Form | None:
@@ -302,6 +303,9 @@ def _usual(geometry: Geometry) -> bool:
     """Whether each window has a value in the image, and not too many."""
     return prod(geometry.kernel) <= WINDOW and bool(counts(geometry, (0, 0, 0, 0)).all())
 
+
+WHOLE = ("Add", "Concat")
+"""Operators whose operands are all values; of a constant there are no integers."""
 
 FORMS: dict[str, Callable[[Graph, onnx.NodeProto], Form | None]] = {
     "Add": _added, "AveragePool": _pool, "Clip": _clip, "Concat": _concat,

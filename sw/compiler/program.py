@@ -471,7 +471,7 @@ def _step(number: int, described: dict, tensors: dict[str, np.ndarray]) -> Step:
     if described.get("rule") == ONNX:
         return OperatorStep(Session(tensors[f"step{number}.model"].tobytes()), *names)
     if "rule" in described:
-        return HostStep(rules.from_file(described), *names)
+        return HostStep(rules.from_file(f"step {number}", described), *names)
     engine, prefix = described["engine"], f"step{number}."
     if engine not in registry.names():
         raise ValueError(f"step {number} is for the engine {engine!r}, expected "

@@ -347,10 +347,10 @@ RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (
 """All rules."""
 
 
-def from_file(described: Mapping[str, Any]) -> Rule:
-    """The rule that the program file describes; ``KeyError``, ``TypeError`` or ``ValueError`` where
-    something is missing or of another kind."""
-    check_choice("rule", described["rule"], tuple(RULES))
+def from_file(where: str, described: Mapping[str, Any]) -> Rule:
+    """The rule that the program file describes; ``KeyError``, ``TypeError`` or ``ValueError``,
+    which names ``where`` an unknown one stands, where something is missing or of another kind."""
+    check_choice(f"rule of {where}", described["rule"], tuple(RULES))
     return RULES[described["rule"]].from_file(described)
 
 

@@ -316,12 +316,12 @@ def test_a_rule_that_does_not_fit(rule, before, after, said):
                          ids=lambda rule: rule.name)
 def test_a_rule_in_json(rule):
     described = json.loads(json.dumps({"rule": rule.name, **rule.header()}))
-    assert rules.from_file(described) == rule
+    assert rules.from_file("step 1", described) == rule
     for name in rule.header():
         with pytest.raises((KeyError, TypeError, ValueError)):
-            rules.from_file({key: value for key, value in described.items() if key != name})
-    with pytest.raises(ValueError, match="rule is 'other', expected 'convert' or 'max' or"):
-        rules.from_file({**described, "rule": "other"})
+            rules.from_file("step 1", {key: each for key, each in described.items() if key != name})
+    with pytest.raises(ValueError, match="rule of step 1 is 'other', expected 'convert' or 'max'"):
+        rules.from_file("step 1", {**described, "rule": "other"})
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -334,4 +334,4 @@ def test_a_rule_in_json(rule):
 def test_fields_of_another_kind(change, said):
     described = {"rule": "permute", **Permute((2, 4), (1, 0)).header()}
     with pytest.raises(ValueError, match=said):
-        rules.from_file({**described, **change})
+        rules.from_file("step 1", {**described, **change})
