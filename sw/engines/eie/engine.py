@@ -40,15 +40,17 @@ class EIEEngine(Engine):
         return {"cycles": cost.cycles, "bytes": cost.packed_bytes}
 
     def accepts(self, layer: Layer) -> Offer:
-        """Layers that are not quantised. A weight takes as many bits as two of a
-        pattern's, so skipping the zeros is worth half of what it saves; but no less than dense
-        mode, where there are zeros to skip."""
+        """Layers that are not quantised. A weight takes as many bits as two of a pattern's, so
+        skipping the zeros is worth half of what it saves; but of a fully-connected layer no less
+        than dense mode, where there are zeros to skip."""
         quantize.check_layer(layer)
         density = np.mean(layer.matrix != 0)
         worth = 0.5 / density if density else float("inf")
+        how = "It runs" if layer.geometry is None else "It runs patch by patch"
         if density > DENSE:
-            return Offer(worth, "dense", "It runs, and the few zero weights are skipped.")
-        return Offer(max(worth, 1.0), "unstructured", "It runs, and every zero weight is skipped.")
+            return Offer(worth, "dense", f"{how}, and the few zero weights are skipped.")
+        least = 1.0 if layer.geometry is None else 0.0
+        return Offer(max(worth, least), "unstructured", f"{how}, and every zero weight is skipped.")
 
     def quantise(self, section: Network, x: np.ndarray, ranges: Sequence[Range],
                  config: EIEConfig, before: TensorType | None = None,
