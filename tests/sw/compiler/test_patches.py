@@ -91,7 +91,7 @@ def test_convolutions_and_a_linear_layer_in_rtl():
 
 def test_the_offers_decide():
     """Where few weights are left the array is better, and a tensor core otherwise."""
-    sparse, dense = conv("a", (2, 5, 5), 4, density=0.15), conv("b", (4, 5, 5), 4, density=0.6)
+    sparse, dense = conv("a", (2, 5, 5), 4, density=0.15), conv("b", (4, 5, 5), 4, density=0.65)
     assert place(sparse, (ARRAY, CORE))[0] is ARRAY
     assert place(dense, (ARRAY, CORE))[0] is CORE
     assert place(dense, (ARRAY,))[0] is ARRAY
