@@ -22,7 +22,7 @@ from zeroskip.sw.graph.im2col import columns
 from zeroskip.sw.graph.network import Linear, Network
 from zeroskip.sw.graph.samples import Samples, runs
 from zeroskip.sw.graph.sums import Sums
-from zeroskip.sw.graph.types import TensorType
+from zeroskip.sw.graph.types import TensorType, refuse_nonfinite
 from zeroskip.sw.quantize.calibration import Range, check_weights, ranges, samples
 
 SUFFIX = ".zsk"
@@ -202,7 +202,7 @@ def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, n
         if isinstance(first, RuleNode):
             name, = first.writes
             kinds[name] = first.form.type([kinds[graph.source_of(each)] for each in first.reads],
-                                          _span(values[name]))
+                                          _span(name, values[name]))
         if section is None:
             continue
         network, x, own, reads = section.network, None, None, section.nodes[0].reads[0]
@@ -222,8 +222,9 @@ def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, n
         yield section, layers, report
 
 
-def _span(values: np.ndarray) -> Range:
-    """Least and greatest value; 0 counts."""
+def _span(name: str, values: np.ndarray) -> Range:
+    """Least and greatest value; 0 counts. ``BadInput`` for one that is not finite."""
+    refuse_nonfinite(f"value {name} of the calibration", values)
     return min(float(values.min()), 0.0), max(float(values.max()), 0.0)
 
 

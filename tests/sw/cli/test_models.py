@@ -164,9 +164,8 @@ def test_a_convolution_for_the_array_alone(cli, folder):
     rows = cli(*compile_(folder, "--engine", "eie", "--json", model="conv", x="image")).json
     assert [(row["engine"], row["inputs"], row["outputs"]) for row in rows["layers"]] == [
         ("eie", 18, 6), ("eie", 54, 7)]
-    done = cli("verify", folder / "model.zsk", "--input", folder / "image.npy", "--backend",
-               "python", "--json").json
-    assert done["difference"] is None
+    assert cli("verify", folder / "model.zsk", "--input", folder / "image.npy",
+               "--backend", "golden,python").code == 0
 
 
 @pytest.mark.parametrize("options", [[], ["--engine", "eie"], ["--engine", "tensorcore"]])

@@ -1,7 +1,7 @@
 """Operators that become rules: each gives what ONNX's reference gives in float, to half a step; and
 which do not."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.compiler.placement import inspect
 from zeroskip.sw.compiler.program import EngineStep, HostStep, OperatorStep, Program
 from zeroskip.sw.compiler.rules import Convert, Maximum
+from zeroskip.sw.engines.eie.layer import EIELayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import read
 from zeroskip.sw.graph.graph import Graph, LayerNode, OperatorNode, RuleNode, ValueType
@@ -368,6 +369,27 @@ def test_rules_on_sixteen_bits(branches):
     wanted = read(branches).evaluate({"x": x}, ["y"])["y"]
     found = arrays.outputs(made.program, run.buffers, len(x))["y"]
     assert np.abs(found - wanted).max() < 0.2 * np.abs(wanted).max()    # of 15 weights a layer
+
+
+def test_the_opinion_sees_a_convolution_by_patches(branches):
+    """Weights along the kernel's rows in place of its columns."""
+    made, x = compiled(branches, ARRAY)
+    first, *others = made.reference
+    turned = first.weight.reshape(4, 3, 3, 3).swapaxes(2, 3).reshape(first.weight.shape)
+    layers = (EIELayer(**{field.name: getattr(first, field.name) for field in fields(EIELayer)}
+                       | {"weight": turned}), *others)
+    program = replace(made.program, reference=made.program.digest(layers))
+    run, given = run_golden(replace(made, program=program, reference=layers), x)
+    found = FloatModel(branches, program, layers).compare(run, given.real)
+    assert (found.disagreement.layer, found.disagreement.tensor) == (first.name, "output")
+
+
+def test_a_value_that_is_not_finite(tmp_path):
+    path = model(tmp_path / "m.onnx", "a = Conv (x, A) s = Add (a, a) f = Flatten (s)"
+                 " y = Gemm <transB=1> (f, Z)", Z=np.ones((5, 16), np.float32),
+                 A=np.eye(1, 27, dtype=np.float32).reshape(1, 3, 3, 3))
+    with pytest.raises(BadInput, match=r"value s of the calibration \[0, 0\] is inf"):
+        compile_network(read(path), np.full((2, 3, 6, 6), 2e38, np.float32), CORE)
 
 
 def test_inspect_says_which_stay_integers(branches):
