@@ -1,12 +1,17 @@
 """Images and what lies between them become the steps of a program."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from zeroskip.hw.core import CoreConfig
 from zeroskip.sw.compiler.program import Builder, Port, Program
+from zeroskip.sw.compiler.rules import Patches, Permute, Sum
+from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Image, ReferenceLayer
-from zeroskip.sw.graph.graph import Graph, LayerNode, OperatorNode
+from zeroskip.sw.graph.graph import Graph, LayerNode, OperatorNode, RuleNode
 from zeroskip.sw.graph.session import Session
+from zeroskip.sw.graph.sums import Sums
 from zeroskip.sw.graph.types import TensorType
 
 Section = tuple[Sequence[LayerNode], Image]
@@ -16,11 +21,7 @@ Section = tuple[Sequence[LayerNode], Image]
 def chains(graph: Graph) -> list[tuple[LayerNode, ...]]:
     """The layers, those together of which each takes all that the one before it gives, and which
     nothing else reads."""
-    read: dict[str, int] = {}
-    for node in graph.nodes:
-        if isinstance(node, LayerNode | OperatorNode):
-            for name in {graph.source_of(each) for each in node.reads}:
-                read[name] = read.get(name, 0) + 1
+    read = {name: len(nodes) for name, nodes in graph.readers.items()}
     for name in graph.outputs:
         read[graph.source_of(name)] = read.get(graph.source_of(name), 0) + 1
     found: list[list[LayerNode]] = []
@@ -38,21 +39,26 @@ def chains(graph: Graph) -> list[tuple[LayerNode, ...]]:
     return [tuple(chain) for chain in found]
 
 
-def link(graph: Graph, sections: Sequence[Section], layers: Iterable[ReferenceLayer]) -> Program:
-    """The program of a graph whose layers are in these images, bound to the reference
-    ``layers``."""
+def link(graph: Graph, sections: Sequence[Section], layers: Iterable[ReferenceLayer],
+         kinds: Mapping[str, TensorType], sums: Mapping[str, Sums]) -> Program:
+    """The program of a graph whose layers are in these images, bound to the reference ``layers``.
+
+    ``kinds`` has the types of what rules give, ``sums`` what the sums of layers stand for.
+    """
     images = {id(nodes[0]): (nodes, image) for nodes, image in sections}
     held = {name: name for name in graph.inputs}
     made = Builder({name: _input(graph, name, sections) for name in graph.inputs})
     for group in graph.groups:
         if isinstance(group[0], OperatorNode):
-            _operators(graph, group, made, held)
+            _operators(graph, group, made, held, sums)
+        elif isinstance(group[0], RuleNode):
+            _rule(graph, group[0], kinds[group[0].writes[0]], made, held)
         elif id(group[0]) in images:
             nodes, image = images[id(group[0])]
-            written = graph.types[nodes[-1].writes[0]].shape
-            held[nodes[-1].writes[0]] = made.engine(
-                image, held[graph.source_of(nodes[0].reads[0])],
-                [node.name for node in nodes], _shape(graph, written))
+            compute = _patches if is_patches(image.config, nodes[0]) else _engine
+            held[nodes[-1].writes[0]] = compute(
+                nodes, image, held[graph.source_of(nodes[0].reads[0])], made,
+                _shape(graph, graph.types[nodes[-1].writes[0]].shape))
     for name in graph.outputs:
         buffer = held[graph.source_of(name)]
         if buffer not in graph.inputs:
@@ -64,10 +70,55 @@ def link(graph: Graph, sections: Sequence[Section], layers: Iterable[ReferenceLa
               for name in graph.outputs), layers, graph.batch)
 
 
+def is_patches(config: CoreConfig, node: LayerNode) -> bool:
+    """Whether an engine takes the patches of a layer in place of its inputs."""
+    return registry.of(config).patches and node.layer.geometry is not None
+
+
+def _engine(nodes: Sequence[LayerNode], image: Image, name: str, made: Builder,
+            shape: tuple[int, ...]) -> str:
+    return made.engine(image, name, [node.name for node in nodes], shape)
+
+
+def _patches(nodes: Sequence[LayerNode], image: Image, name: str, made: Builder,
+             shape: tuple[int, ...]) -> str:
+    """A convolution as a product of its patches, whose outputs lie channel by channel again."""
+    node, = nodes
+    geometry: Any = node.layer.geometry
+    own = made.convert(name, image.input, f"{name}:{image.engine}")
+    samples = made.buffers[own].size // node.layer.inputs
+    rows = made.rule(Patches(geometry, image.input.zero_point), [own],
+                     replace(image.input, shape=(samples * geometry.positions, image.inputs)),
+                     f"{node.name}:patches")
+    given = made.engine(image, rows, [node.name])
+    return made.rule(Permute((samples, geometry.positions, image.outputs), (0, 2, 1)), [given],
+                     replace(image.output, shape=shape), f"{node.name}:channels")
+
+
+def _rule(graph: Graph, node: RuleNode, kind: TensorType, made: Builder,
+          held: dict[str, str]) -> None:
+    name, = node.writes
+    reads = [held[graph.source_of(each)] for each in node.reads]
+    if node.form.same:
+        reads = [_rescaled(each, kind, made, f"{each}:{name}") for each in reads]
+    rule = node.form.rule([made.buffers[each] for each in reads], kind)
+    held[name] = made.rule(rule, reads, replace(kind, shape=_shape(graph, graph.types[name].shape)),
+                           name)
+
+
+def _rescaled(name: str, kind: TensorType, made: Builder, called: str) -> str:
+    """A buffer with the values of another as integers of a type."""
+    own = made.buffers[name]
+    if replace(own, shape=()) == replace(kind, shape=()):
+        return name
+    return made.rule(Sum.of([own], kind), [name], replace(kind, shape=own.shape), called)
+
+
 def _operators(graph: Graph, group: Sequence[OperatorNode], made: Builder,
-               held: dict[str, str]) -> None:
-    model, reads, writes = graph.host_model(group)
-    buffers = [made.convert(held[graph.source_of(name)], _type(graph, name), f"{name}:host")
+               held: dict[str, str], sums: Mapping[str, Sums]) -> None:
+    model, reads, writes = graph.host_model(group, sums)
+    buffers = [held[name] if name in sums else
+               made.convert(held[graph.source_of(name)], _type(graph, name), f"{name}:host")
                for name in reads]
     written = {name: _type(graph, name) for name in writes}
     held.update({name: name for name in writes})

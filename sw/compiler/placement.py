@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from zeroskip.hw.core import CoreConfig
+from zeroskip.sw.compiler import integer
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Offer
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.graph.graph import Graph, LayerNode, OperatorNode, ViewNode
+from zeroskip.sw.graph.graph import Graph, LayerNode, OperatorNode, RuleNode
 from zeroskip.sw.graph.network import Layer, Linear
 
 
@@ -42,9 +43,15 @@ def inspect(graph: Graph) -> list[dict]:
     ``macs`` of an operator are None.
     """
     configs = [next(iter(engine.configs.values())) for engine in registry.engines()]
-    return [_layer_row(graph, node, configs) if isinstance(node, LayerNode)
-            else _operator_row(node)
-            for node in graph.nodes if not isinstance(node, ViewNode)]
+    rows = []
+    for node in integer.take(graph).nodes:
+        if isinstance(node, LayerNode):
+            rows.append(_layer_row(graph, node, configs))
+        elif isinstance(node, RuleNode):
+            rows += [_host_row(each, "on the host, in integers") for each in node.operators]
+        elif isinstance(node, OperatorNode):
+            rows.append(_host_row(node, "on the host"))
+    return rows
 
 
 def _layer_row(graph: Graph, node: LayerNode, configs: Sequence[CoreConfig]) -> dict:
@@ -59,7 +66,7 @@ def _layer_row(graph: Graph, node: LayerNode, configs: Sequence[CoreConfig]) -> 
             "macs": rows * positions * layer.weight.size // graph.batch, "reason": offer.reason}
 
 
-def _operator_row(node: OperatorNode) -> dict:
-    reason = f"It runs on the host: {node.reason}." if node.reason else "It runs on the host."
+def _host_row(node: OperatorNode, where: str) -> dict:
+    reason = f"It runs {where}: {node.reason}." if node.reason else f"It runs {where}."
     return {"name": node.name, "kind": node.operator, "shape": None, "density": None,
             "pattern": None, "engine": "host", "macs": None, "reason": reason}

@@ -9,8 +9,11 @@ zero_point), ``steps`` in their order, and ``crc32``, a CRC-32 of every tensor; 
 CRC-32 of that JSON text. A step has the names of the buffers that it ``reads`` and ``writes``. That
 of an engine has its ``engine``, the target ``config`` and its ``digest``, and what the image's
 class says of itself; it takes its buffer as rows of as many values as the image has inputs. That of
-the host has a ``rule`` of :data:`zeroskip.sw.compiler.rules.RULES`, or ``onnx`` for a model, whose
-operands and results are the buffers in order.
+the host has a ``rule`` of :data:`zeroskip.sw.compiler.rules.RULES` and the fields of its class
+there, whole numbers and lists of them: ``geometry`` (``input_shape``, ``kernel``, ``stride``,
+``padding``, ``dilation``), ``counted``, ``multipliers``, ``shift``, ``zero_points``, ``low`` and
+``high``, ``rows``, ``shape`` and ``axes``; or ``onnx`` for a model, whose operands and results are
+the buffers in order.
 """
 
 import hashlib
@@ -22,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroskip.sw.compiler import reference
-from zeroskip.sw.compiler.rules import RULES
+from zeroskip.sw.compiler import reference, rules
+from zeroskip.sw.compiler.rules import Convert, Rule
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Image, ReferenceLayer
 from zeroskip.sw.engines.checks import check_choice, check_range, check_scale, check_shape
@@ -32,7 +35,7 @@ from zeroskip.sw.formats.tensorfile import parse_json, read_safetensors, write_s
 from zeroskip.sw.graph.session import Session
 from zeroskip.sw.graph.types import TensorType
 
-VERSION = 5
+VERSION = 6
 """Format version that this code writes and reads."""
 
 INPUT = "input"
@@ -66,16 +69,16 @@ class EngineStep:
 
 @dataclass(frozen=True)
 class HostStep:
-    """The host makes one buffer of another by an exact rule; see
+    """The host makes one buffer of others by an exact rule; see
     :mod:`zeroskip.sw.compiler.rules`."""
 
-    rule: str
+    rule: Rule
     reads: tuple[str, ...]
     writes: tuple[str, ...]
 
     def header(self) -> dict:
         """What the file says of it, beside the names."""
-        return {"rule": self.rule}
+        return {"rule": self.rule.name, **self.rule.header()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,12 +367,13 @@ class Program:
                                  f"{kind}")
 
     def _check_host(self, number: int, step: HostStep) -> None:
-        check_choice(f"rule of step {number}", step.rule, tuple(RULES))
-        if len(step.writes) != 1 or len(step.reads) != 1:
-            raise ValueError(f"step {number} reads {len(step.reads)} and writes {len(step.writes)} "
-                             "buffers, expected 1 of each")
-        before, after = self.buffers[step.reads[0]], self.buffers[step.writes[0]]
-        check_range(f"values that step {number} gives", after.size, before.size, before.size)
+        if len(step.writes) != 1:
+            raise ValueError(f"step {number} writes {len(step.writes)} buffers, expected 1")
+        try:
+            step.rule.check([self.buffers[name] for name in step.reads],
+                            self.buffers[step.writes[0]])
+        except ValueError as error:
+            raise ValueError(f"step {number} ({step.rule.name}): {error}") from None
 
     def _check_operators(self, number: int, step: OperatorStep) -> None:
         reads, writes = step.session.check(f"step {number}")
@@ -397,9 +401,13 @@ class Builder:
         own = self.buffers[name]
         if replace(own, shape=()) == replace(wanted, shape=()):
             return name
+        return self.rule(Convert(), [name], replace(wanted, shape=own.shape), called)
+
+    def rule(self, rule: Rule, reads: Sequence[str], kind: TensorType, called: str) -> str:
+        """A buffer of this type that a rule makes of others."""
         made = _new(called, self.buffers)
-        self.steps.append(HostStep("convert", (name,), (made,)))
-        self.buffers[made] = replace(wanted, shape=own.shape)
+        self.steps.append(HostStep(rule, tuple(reads), (made,)))
+        self.buffers[made] = kind
         return made
 
     def engine(self, image: Image, name: str, names: Sequence[str],
@@ -439,7 +447,9 @@ def _digest(step: Step) -> str:
     """What a step does, apart from the numbers of an image."""
     if isinstance(step, OperatorStep):
         return hashlib.sha256(step.session.model).hexdigest()
-    return step.rule if isinstance(step, HostStep) else step.image.config.digest()
+    if isinstance(step, HostStep):
+        return json.dumps(step.header(), sort_keys=True)
+    return step.image.config.digest()
 
 
 def _new(name: str, taken: dict[str, TensorType]) -> str:
@@ -461,7 +471,7 @@ def _step(number: int, described: dict, tensors: dict[str, np.ndarray]) -> Step:
     if described.get("rule") == ONNX:
         return OperatorStep(Session(tensors[f"step{number}.model"].tobytes()), *names)
     if "rule" in described:
-        return HostStep(described["rule"], *names)
+        return HostStep(rules.from_file(f"step {number}", described), *names)
     engine, prefix = described["engine"], f"step{number}."
     if engine not in registry.names():
         raise ValueError(f"step {number} is for the engine {engine!r}, expected "

@@ -270,6 +270,11 @@ class Engine(ABC):
         Which facts of :meth:`describe` a table shows, and under which head.
     costs : dict
         By name, a function from a configuration and float samples [batch, ...] to a :data:`Cost`.
+    patches : bool
+        Whether it takes of a convolution the patches, as rows of a fully-connected layer.
+    sums : bool
+        Whether it can give sums; the report of such a layer has ``units`` then, see
+        :meth:`quantise`.
     """
 
     name: ClassVar[str]
@@ -278,6 +283,8 @@ class Engine(ABC):
     layer: ClassVar[type[ReferenceLayer]]
     shown: ClassVar[dict[str, str]]
     costs: ClassVar[dict[str, Callable[[CoreConfig, np.ndarray], Cost]]] = {}
+    patches: ClassVar[bool] = False
+    sums: ClassVar[bool] = False
 
     @abstractmethod
     def accepts(self, layer: Layer) -> Offer:
@@ -286,12 +293,16 @@ class Engine(ABC):
 
     @abstractmethod
     def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,
-                 config: CoreConfig) -> tuple[tuple[ReferenceLayer, ...], tuple]:
+                 config: CoreConfig, before: TensorType | None = None,
+                 raw: bool = False) -> tuple[tuple[ReferenceLayer, ...], tuple]:
         """Consecutive layers in integers, and a report of each.
 
         ``x`` float32 [batch, inputs] reaches them, and ``ranges`` are those of their input and of
-        every output; None where every layer is quantised already. ``BadInput`` where no scale
-        suits a layer.
+        every output; None where every layer is quantised already. ``before`` is the type of the
+        integers that reach them, where there are some already: the engine takes them as they are
+        if it can. With ``raw``, which only an engine that has :attr:`sums` is asked for, the last
+        layer is to give its sums, without its activation, and ``units`` of its report, float64
+        [out], are what they count in. ``BadInput`` where no scale suits a layer.
         """
 
     @abstractmethod
@@ -321,10 +332,11 @@ class Engine(ABC):
     def describe(self, layer, report) -> dict:
         """Facts of one layer of an image and its report, for tables."""
 
-    def deviation(self, layer: ReferenceLayer,
-                  own: Layer) -> Callable[[slice], "Deviation"]:
+    def deviation(self, layer: ReferenceLayer, own: Layer,
+                  units: np.ndarray | None = None) -> Callable[[slice], "Deviation"]:
         """By rows: what a layer computes in real numbers, and how far quantisation may have moved
-        it from the float layer ``own``."""
+        it from the float layer ``own``. ``units``, float64 [out], are what its sums count in,
+        where they are its outputs."""
         raise BadInput(f"layer {layer.name}: no bound is known between the engine {self.name} and "
                        "a float model; verify the program without one")
 

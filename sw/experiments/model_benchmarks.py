@@ -1,6 +1,7 @@
 """The everyday nets as people export them: each read, compiled and run in RTL, output by output."""
 
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ import torch
 
 from zeroskip.hw.core import CoreConfig
 from zeroskip.hw.tensorcore.config import CONFIGS as TENSORCORE
+from zeroskip.sw.compiler import integer
 from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.compiler.placement import inspect
 from zeroskip.sw.experiments.everyday import Net
 from zeroskip.sw.files import write
 from zeroskip.sw.frontends.load import read
 from zeroskip.sw.frontends.torch_frontend import quietly
+from zeroskip.sw.graph.graph import OperatorNode, RuleNode
 from zeroskip.sw.runtime.arrays import inputs, outputs
 from zeroskip.sw.runtime.backend import Backend
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -59,8 +62,8 @@ class ModelRun:
     Attributes
     ----------
     net, export : str
-    layers, operators : int
-        Nodes on engines and on the host.
+    layers, operators, rules : int
+        Nodes on engines, on the host in float, and on the host in integers.
     macs : int
         Multiplications of a sample in layers.
     compared : int
@@ -77,6 +80,7 @@ class ModelRun:
     export: str
     layers: int
     operators: int
+    rules: int
     macs: int
     compared: int
     equal: bool
@@ -94,7 +98,8 @@ def run(net: Net, kind: str, folder: Path, backend: Backend,
         configs: Sequence[CoreConfig] = (CONFIG,)) -> ModelRun:
     """Exports, reads, compiles and runs a net; ``BadInput`` where it cannot be."""
     graph = read(export(net, kind, folder))
-    rows = inspect(graph)
+    macs = sum(row["macs"] or 0 for row in inspect(graph))
+    kinds = Counter(map(type, integer.take(graph).nodes))
     samples = _arrays(graph.inputs, net, CALIBRATION, seed=1)
     compiled = compile_network(graph, samples, *configs)
     program = compiled.program
@@ -104,8 +109,8 @@ def run(net: Net, kind: str, folder: Path, backend: Backend,
     found = outputs(program, run_program(program, golden, given.buffers).buffers, given.samples)
     statistics = [each.statistics for each in verdict.results[1] if each.statistics]
     return ModelRun(
-        net.name, kind, len(program.layers), sum(row["engine"] == "host" for row in rows),
-        sum(row["macs"] or 0 for row in rows), verdict.compared, verdict.difference is None,
+        net.name, kind, len(program.layers), kinds[OperatorNode], kinds[RuleNode], macs,
+        verdict.compared, verdict.difference is None,
         _error(net, found), sum(each.cycles for each in statistics) / given.samples)
 
 

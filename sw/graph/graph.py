@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Layer, Network
 from zeroskip.sw.graph.reasons import table
 from zeroskip.sw.graph.session import Session
+from zeroskip.sw.graph.sums import INTEGERS, Sums
 from zeroskip.sw.graph.types import TensorType
 
 
@@ -96,7 +98,35 @@ class OperatorNode:
             else self.proto.op_type
 
 
-Node = LayerNode | ViewNode | OperatorNode
+@dataclass(frozen=True, eq=False)
+class RuleNode:
+    """What the host computes on integers, by an exact rule.
+
+    Attributes
+    ----------
+    operators : tuple of OperatorNode
+        What it stands for, one behind the other: in float it is these.
+    reads : tuple of str
+        Operands in order; one may come twice.
+    writes : tuple of str
+    form : zeroskip.sw.compiler.integer.Form
+        The rule, but for the types.
+    """
+
+    operators: tuple[OperatorNode, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    form: Any
+
+    @property
+    def name(self) -> str:
+        """That of the first operator."""
+        return self.operators[0].name
+
+
+Node = LayerNode | ViewNode | OperatorNode | RuleNode
+Group = tuple[LayerNode] | tuple[RuleNode] | tuple[OperatorNode, ...]
+"""Nodes that run together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,11 +212,22 @@ class Graph:
         return (self.sources if sources is None else sources).get(value, value)
 
     @cached_property
-    def groups(self) -> tuple[tuple[LayerNode, ...] | tuple[OperatorNode, ...], ...]:
-        """The nodes in an order of execution: each layer alone, and all operators together that
-        need no layer between them."""
+    def readers(self) -> dict[str, list[Node]]:
+        """Of each value that is no view: what reads it, under whatever shape."""
+        found: dict[str, list[Node]] = {
+            name: [] for name in self.types if self.source_of(name) == name}
+        for node in self.nodes:
+            if not isinstance(node, ViewNode):
+                for name in {self.source_of(each) for each in node.reads}:
+                    found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The nodes in an order of execution: each layer and rule alone, and all operators together
+        that need none of these between them."""
         stage: dict[str, tuple[int, type]] = dict.fromkeys(self.inputs, (0, OperatorNode))
-        levels: list[tuple[int, bool, int, LayerNode | OperatorNode]] = []
+        levels: list[tuple[int, bool, int, LayerNode | OperatorNode | RuleNode]] = []
         for number, node in enumerate(self.nodes):
             kind = OperatorNode if isinstance(node, OperatorNode) else LayerNode
             if isinstance(node, ViewNode):
@@ -215,7 +256,8 @@ class Graph:
                 node, = group
                 values[node.writes[0]] = self._layer(node, values[self.source_of(node.reads[0])])
             else:
-                model, reads, writes = self.host_model(group)
+                operators = group[0].operators if isinstance(group[0], RuleNode) else group
+                model, reads, writes = self.host_model(operators)
                 values.update(zip(writes, Session(model).run([values[name] for name in reads],
                                                              runs), strict=True))
             for name in [name for name in values if last.get(name, -1) <= number]:
@@ -267,8 +309,11 @@ class Graph:
             y = self.quantised[node.writes[0]].to_integer(y)[0]
         return y.reshape(len(x), -1)
 
-    def host_model(self, group: Sequence[OperatorNode]) -> tuple[bytes, list[str], list[str]]:
-        """Operators as an ONNX model, and the names of its inputs and outputs.
+    def host_model(self, group: Sequence[OperatorNode], sums: Mapping[str, Sums] | None = None
+                   ) -> tuple[bytes, list[str], list[str]]:
+        """Operators as an ONNX model, and the names of the values that it takes and gives.
+
+        Of the values that ``sums`` has, it takes the int32 sums.
 
         What makes integers real values around an operator is in the model too: onnxruntime then
         computes the three together, as it does in the whole.
@@ -283,11 +328,16 @@ class Graph:
             if id(node) not in members and not isinstance(node, ViewNode)
             for name in node.reads}
         writes = [name for node in group for name in node.writes if name in later]
+        given = {name: each for name, each in (sums or {}).items() if name in reads}
+        first = [node for name, each in given.items()
+                 for node in each.nodes(name, self.types[name].dtype)]
         model = onnx.helper.make_model(
-            onnx.helper.make_graph(protos, "host", [self._info(name) for name in reads],
+            onnx.helper.make_graph([*first, *protos], "host",
+                                   [self._info(name, name in given) for name in reads],
                                    [self._info(name) for name in writes],
                                    [self.constants[name] for name in sorted(operands)
-                                    if name in self.constants and name not in written]),
+                                    if name in self.constants and name not in written]
+                                   + [each.constant(name) for name, each in given.items()]),
             opset_imports=list(self.opsets),
             ir_version=onnx.helper.find_min_ir_version_for(list(self.opsets)))
         return model.SerializeToString(deterministic=True), reads, writes
@@ -297,7 +347,8 @@ class Graph:
         members = set(map(id, group))
         wanted: set[str] = set()
         found: list[onnx.NodeProto] = []
-        for node in reversed(self.nodes):
+        for node in reversed([each for one in self.nodes for each in (
+                one.operators if isinstance(one, RuleNode) else (one,))]):
             if isinstance(node, LayerNode):
                 continue
             if id(node) in members or (isinstance(node, ViewNode) and node.writes[0] in wanted):
@@ -310,8 +361,11 @@ class Graph:
                 wanted.update(proto.input)
         return found[::-1]
 
-    def _info(self, name: str) -> onnx.ValueInfoProto:
+    def _info(self, name: str, sums: bool = False) -> onnx.ValueInfoProto:
         found = self.types[name]
+        if sums:
+            return onnx.helper.make_tensor_value_info(
+                name + INTEGERS, onnx.TensorProto.INT32, found.shape)
         return onnx.helper.make_tensor_value_info(
             name, onnx.helper.np_dtype_to_tensor_dtype(found.dtype), found.shape)
 

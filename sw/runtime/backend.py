@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from zeroskip.sw.compiler.program import HostStep
-from zeroskip.sw.compiler.rules import RULES
 from zeroskip.sw.engines.base import Image, Progress, Result
 from zeroskip.sw.graph.types import TensorType
 
@@ -40,7 +39,7 @@ class Simulated(ABC):
 
 
 class Backend(ABC):
-    """What runs the engines; the host's steps are the same on all but golden."""
+    """What runs the engines; the host's steps are the same on all, but golden's conversions."""
 
     name: str
 
@@ -51,6 +50,7 @@ class Backend(ABC):
         cannot be the image's outputs."""
 
     def host(self, step: HostStep, types: Mapping[str, TensorType],
-             x: np.ndarray) -> tuple[np.ndarray, int]:
-        """What a host step makes of values [runs, values], and how many had to be saturated."""
-        return RULES[step.rule](types[step.reads[0]], types[step.writes[0]], x)
+             *xs: np.ndarray) -> tuple[np.ndarray, int]:
+        """What a host step makes of values [runs, values] of each buffer that it reads, and how
+        many had to be saturated."""
+        return step.rule.apply([types[name] for name in step.reads], types[step.writes[0]], *xs)

@@ -9,7 +9,8 @@ that counts in ``unit`` and outputs that count in ``step``, the bound of an outp
 - ``step / 2``, for its rounding. A model that is quantised itself rounds too, and a tie to even
   like golden: nothing is left then, but a whole ``step`` where golden's sum lies so near to a tie
   that the rest of the bound, which float32 may move it by, takes it there or across. Where the
-  model's own sums are the output, they must be equal.
+  model's own sums are the output, they must be equal; where a float layer's are, they count as what
+  the host step that reads them makes of them, and nothing is rounded.
 - ``sum(|w - v| |x|)``. A weight that is farther from v than the quantiser may leave it is a fault,
   and adds no more than that: half of its scale in int8, nothing where v is 0 or the model is
   quantised; in an EIE array the distance from v to the nearest shared weight, and the weights'
@@ -38,7 +39,8 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from zeroskip.sw.compiler.program import EngineStep, HostStep, Port, Program
+from zeroskip.sw.compiler.program import EngineStep, HostStep, OperatorStep, Port, Program
+from zeroskip.sw.compiler.rules import Convert, Patches
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Deviation, ReferenceLayer
 from zeroskip.sw.errors import BadInput
@@ -47,8 +49,10 @@ from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.frontends.external import load_external
 from zeroskip.sw.graph.convolution import convolve
 from zeroskip.sw.graph.graph import Graph, LayerNode
+from zeroskip.sw.graph.im2col import fold
 from zeroskip.sw.graph.network import Layer
 from zeroskip.sw.graph.samples import batched
+from zeroskip.sw.graph.sums import Sums
 from zeroskip.sw.runtime.golden_network import Units, inputs, outputs
 from zeroskip.sw.runtime.run import Run
 
@@ -57,6 +61,8 @@ GRIDS = {"QuantizeLinear": (1, 2), "QLinearMatMul": (6, 7), "QLinearConv": (6, 7
 point."""
 OPERATIONS = 16
 """Roundings of an output beside those of its sum, at most."""
+NOTHING = 2.0**-1000
+"""The step of sums, which are not rounded: no bound is 0."""
 BLOCK = 1 << 22
 """Weights that are widened at a time."""
 
@@ -169,15 +175,18 @@ class FloatModel:
         run's were made; None where nothing but these is known.
         """
         program = run.program
-        sources = {step.writes[0]: step.reads[0] for step in program.steps
-                   if isinstance(step, HostStep) and step.rule == "convert"}
+        hosts = [step for step in program.steps if isinstance(step, HostStep)]
+        sources = {step.writes[0]: step.reads[0] for step in hosts
+                   if isinstance(step.rule, Convert)}
+        patches = {step.writes[0]: step.reads[0] for step in hosts
+                   if isinstance(step.rule, Patches)}
         ports = {port.buffer: port for port in program.inputs}
         opinions: list[LayerOpinion] = []
         found: list[Disagreement | None] = []
         for step in program.steps:
             if not isinstance(step, EngineStep):
                 continue
-            name, before = step.reads[0], None
+            name, before = patches.get(step.reads[0], step.reads[0]), None
             source, x = sources.get(name, name), run.buffers[name]
             if name not in ports:
                 kind = program.buffers[source]
@@ -188,22 +197,26 @@ class FloatModel:
                                inputs(self._layers[len(opinions)]), program.batch)
             for name in step.writes:
                 number, y = len(opinions), run.buffers[name]
-                layer = self._layers[number]
+                layer, geometry = self._layers[number], self._nodes[number].layer.geometry
+                if step.reads[0] in patches:    # golden's rows are places of a convolution
+                    y = fold(y.reshape(-1, layer.output.size), geometry).reshape(len(y), -1)
                 if before is not None:
                     found.append(_converted(layer, x, before))
-                opinion, wrong = self._layer(number, x, y)
+                opinion, wrong = self._layer(number, x, y, _sums_of(program, name))
                 opinions.append(opinion)
                 found.append(wrong)
                 x, before = y, outputs(layer).real(y)
         return Opinion(tuple(opinions), next((each for each in found if each), None))
 
-    def _layer(self, number: int, x: np.ndarray,
-               y: np.ndarray) -> tuple[LayerOpinion, Disagreement | None]:
-        """The opinion on one layer, of which golden made y [runs, values] of x."""
+    def _layer(self, number: int, x: np.ndarray, y: np.ndarray,
+               sums: Sequence[Sums]) -> tuple[LayerOpinion, Disagreement | None]:
+        """The opinion on one layer, of which golden made y [runs, values] of x; ``sums`` are what
+        host steps take them for, where they are the sums of a float layer."""
         layer, ends = self._layers[number], self._ends[number]
         units, cleaned = outputs(layer), not self._written.joins(*ends)
         model = self._cleaned if cleaned else self._written
-        wanted, golden = self._run(model, number, x), units.real(y)
+        wanted, size = self._run(model, number, x), self._nodes[number].layer.outputs
+        golden = units.real(y)
         if wanted.shape != golden.shape:
             raise self._other(f"gives {wanted.shape[1]} outputs in layer {layer.name}, but the "
                               f"program {golden.shape[1]}")
@@ -211,8 +224,12 @@ class FloatModel:
             raise BadInput(f"{self._path}: layer {layer.name} gives outputs that are not numbers; "
                            "give inputs like those that the model was trained on")
         clipped = _clip(wanted, units, layer.activation)
-        bound = np.broadcast_to(self._bound(number, x, y, model.kinds[ends[0]][0]),
-                                (y.size // layer.output.size, layer.output.size)).reshape(y.shape)
+        if sums:    # of what several steps make of them, that which is farthest off
+            clipped = wanted
+            golden = max((_scaled(y, each, size) for each in sums),
+                         key=lambda each: np.abs(each - wanted).max())
+        bound = np.broadcast_to(self._bound(number, x, y, model.kinds[ends[0]][0], sums),
+                                (y.size // size, size)).reshape(y.shape)
         opinion = LayerOpinion(
             layer.name, y.size, float((np.abs(golden - clipped) / bound).max()),
             int(np.count_nonzero(clipped != wanted)), cleaned)
@@ -238,18 +255,21 @@ class FloatModel:
             found.append(compute(full).reshape(runs, -1)[:len(some)])
         return np.concatenate(found).astype(np.float64)
 
-    def _bound(self, number: int, x: np.ndarray, y: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    def _bound(self, number: int, x: np.ndarray, y: np.ndarray, dtype: np.dtype,
+               sums: Sequence[Sums]) -> np.ndarray:
         """How far each output may be from what the float model computes of inputs of a type:
         float64, broadcasts to [rows, outputs]."""
         layer, own = self._layers[number], self._nodes[number].layer
-        step = outputs(layer).scale
-        if y.dtype == np.int32:
+        step, units = outputs(layer).scale, None
+        if sums:
+            step, units = NOTHING, sums[0].units.astype(np.float64)
+        elif y.dtype == np.int32:
             return np.array([step / 2])
         real, columns = inputs(layer).real(x).reshape(-1, own.inputs), layer.weight.shape[1]
         # float64 gains nothing: the front end's weights are float32
         eps = np.finfo(np.float16 if dtype == np.float16 else np.float32).eps
         arithmetic = (columns + OPERATIONS) * float(eps) / 2
-        deviation = registry.engine(layer.engine).deviation(layer, own)
+        deviation = registry.engine(layer.engine).deviation(layer, own, units)
         rows = max(1, BLOCK // columns)
         bounds = []
         for start in range(0, len(layer.weight), rows):
@@ -393,6 +413,21 @@ def _sums(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, own: Layer) -> np
     """Outputs of some rows of a layer before its activation, float64 [rows, outputs]."""
     products = x @ weight.T if own.geometry is None else convolve(x, weight, own.geometry, 0)
     return products + np.repeat(bias, products.shape[1] // len(bias))
+
+
+def _sums_of(program: Program, name: str) -> list[Sums]:
+    """What host steps take the sums in a buffer for; nothing where it holds none."""
+    found = [Sums.of(step.session.model, at) for step in program.steps
+             if isinstance(step, OperatorStep) for at, each in enumerate(step.reads)
+             if each == name]
+    return [each for each in found if each is not None]
+
+
+def _scaled(y: np.ndarray, sums: Sums, size: int) -> np.ndarray:
+    """Real values of sums [runs, values] of so many outputs, float64."""
+    units = np.repeat(sums.units.astype(np.float64), size // len(sums.units))
+    real = (y.reshape(-1, size) * units).reshape(y.shape)
+    return np.maximum(real, 0) if sums.relu else real
 
 
 def _errors(deviation: Deviation, own: Layer, rows: slice,

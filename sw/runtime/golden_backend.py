@@ -6,6 +6,7 @@ from itertools import islice
 import numpy as np
 
 from zeroskip.sw.compiler.program import EngineStep, HostStep, Program
+from zeroskip.sw.compiler.rules import Convert
 from zeroskip.sw.engines.base import Image, Progress, ReferenceLayer, Result
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.types import TensorType
@@ -17,7 +18,8 @@ class GoldenBackend(Backend):
     """Computes from the integer reference, not from the program's packed images.
 
     It runs the images of ``program``, and what is made of them by replacing memories; the
-    conversions between them by arithmetic of its own, between the types that its layers have.
+    conversions between them by arithmetic of its own, between the types that its layers have; the
+    host's other rules are the same on all backends.
     Raises ``BadInput`` if the program was not compiled from that reference.
 
     Attributes
@@ -53,8 +55,9 @@ class GoldenBackend(Backend):
         return Result(outputs, tuple(np.zeros(y.shape, np.int64) for y in outputs),
                       saturated=sum(each.saturated for each in computed))
 
-    def host(self, step: HostStep, types: Mapping[str, TensorType],     # noqa: ARG002 - its own
-             x: np.ndarray) -> tuple[np.ndarray, int]:
+    def host(self, step: HostStep, types: Mapping[str, TensorType],
+             *xs: np.ndarray) -> tuple[np.ndarray, int]:
         """See :class:`zeroskip.sw.runtime.backend.Backend`."""
-        before, after = self._units[step.reads[0]], self._units[step.writes[0]]
-        return {"convert": network.convert}[step.rule](before, after, x)
+        if not isinstance(step.rule, Convert):
+            return super().host(step, types, *xs)
+        return network.convert(self._units[step.reads[0]], self._units[step.writes[0]], *xs)

@@ -41,8 +41,8 @@ def run_program(program: Program, backend: Backend, inputs: np.ndarray | Mapping
     """Runs inputs [runs, values] as the program's buffers have them: those of the only input, or
     of each by its name.
 
-    Where the host converts what an engine takes, its result says how many values saturated in
-    that.
+    Where the host makes what an engine takes, the engine's result says how many values saturated
+    in that.
     """
     given = inputs if isinstance(inputs, Mapping) else {program.inputs[0].name: inputs}
     run = Run(program, {port.buffer: given[port.name] for port in program.inputs})
@@ -53,12 +53,13 @@ def run_program(program: Program, backend: Backend, inputs: np.ndarray | Mapping
             run.buffers.update(zip(step.writes, step.session.run(
                 [run.buffers[name] for name in step.reads], runs), strict=True))
             continue
-        x = run.buffers[step.reads[0]]
         if isinstance(step, HostStep):
-            run.buffers[step.writes[0]], saturated[step.writes[0]] = backend.host(
-                step, program.buffers, x)
+            name, = step.writes
+            run.buffers[name], lost = backend.host(
+                step, program.buffers, *(run.buffers[each] for each in step.reads))
+            saturated[name] = lost + sum(saturated[each] for each in set(step.reads))
             continue
-        rows = x.reshape(-1, step.image.inputs)
+        rows = run.buffers[step.reads[0]].reshape(-1, step.image.inputs)
         result = backend.run(step.image, rows,
                              _share(progress, len(run.results), images, len(rows)))
         for name, y, times in zip(step.writes, result.outputs, result.times, strict=True):

@@ -13,6 +13,7 @@ from zeroskip.sw.engines.eie.layer import EIELayer, FixedLayer
 from zeroskip.sw.engines.eie.quantize import LayerReport
 from zeroskip.sw.engines.eie.schedule import LayerInfo
 from zeroskip.sw.graph.network import Layer, Network
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range
 
 DENSE = 0.75
@@ -20,12 +21,14 @@ DENSE = 0.75
 
 
 class EIEEngine(Engine):
-    """Fully-connected layers, 16 bits, every zero weight and zero activation skipped."""
+    """Fully-connected layers, 16 bits, every zero weight and zero activation skipped; of a
+    convolution the patches, as rows of one."""
 
     name = "eie"
     configs = CONFIGS
     image = EIEImage
     layer = EIELayer
+    patches = True
     shown = {"name": "layer", "inputs": "in", "outputs": "out", "nonzeros": "weights",    # noqa: RUF012
              "entries": "entries", "padding": "padding", "rms": "codebook error (RMS)",
              "vanished": "weights lost", "bound": "accumulator used", "shift": "shift"}
@@ -37,20 +40,24 @@ class EIEEngine(Engine):
         return {"cycles": cost.cycles, "bytes": cost.packed_bytes}
 
     def accepts(self, layer: Layer) -> Offer:
-        """Fully-connected layers that are not quantised. A weight takes as many bits as two of a
-        pattern's, so skipping the zeros is worth half of what it saves; but no less than dense
-        mode, where there are zeros to skip."""
+        """Layers that are not quantised. A weight takes as many bits as two of a pattern's, so
+        skipping the zeros is worth half of what it saves; but of a fully-connected layer no less
+        than dense mode, where there are zeros to skip."""
         quantize.check_layer(layer)
         density = np.mean(layer.matrix != 0)
         worth = 0.5 / density if density else float("inf")
+        how = "It runs" if layer.geometry is None else "It runs patch by patch"
         if density > DENSE:
-            return Offer(worth, "dense", "It runs, and the few zero weights are skipped.")
-        return Offer(max(worth, 1.0), "unstructured", "It runs, and every zero weight is skipped.")
+            return Offer(worth, "dense", f"{how}, and the few zero weights are skipped.")
+        least = 1.0 if layer.geometry is None else 0.0
+        return Offer(max(worth, least), "unstructured", f"{how}, and every zero weight is skipped.")
 
     def quantise(self, section: Network, x: np.ndarray, ranges: Sequence[Range],
-                 config: EIEConfig) -> tuple[tuple[FixedLayer, ...], tuple[LayerReport, ...]]:
+                 config: EIEConfig, before: TensorType | None = None,
+                 raw: bool = False,
+                 ) -> tuple[tuple[FixedLayer, ...], tuple[LayerReport, ...]]:
         """See :func:`zeroskip.sw.engines.eie.quantize.quantize`."""
-        return quantize.quantize(section, x, config.acc_width, ranges)
+        return quantize.quantize(section, x, config.acc_width, ranges, before)
 
     def lower(self, layers: Sequence[FixedLayer], config: EIEConfig,
               batch: int | None = None) -> EIEImage:
@@ -77,7 +84,9 @@ class EIEEngine(Engine):
         """All that is known of both."""
         return {**layer.header(), "input_scale": layer.input.scale, **asdict(report)}
 
-    def deviation(self, layer: EIELayer, own: Layer) -> Callable[[slice], Deviation]:
+    def deviation(self, layer: EIELayer, own: Layer,
+                  units: np.ndarray | None = None,
+                  ) -> Callable[[slice], Deviation]:
         """A weight may be as far from its own as the nearest shared one is, and that, like the
         chosen one, is rounded to the weights' scale."""
         unit = layer.output.scale / 2**layer.shift

@@ -89,37 +89,40 @@ def prove(name: str, weight: np.ndarray, bias: np.ndarray, shift: int, low: int,
 
 def check_layer(layer: Layer) -> None:
     """Raises :class:`BadInput` where the array cannot take a layer."""
-    if isinstance(layer, Conv2d):
-        raise BadInput(f"layer {layer.name} is a convolution; the EIE array takes "
-                       "fully-connected layers only: choose a tensor core as its target")
-    if not isinstance(layer, Linear):
-        raise BadInput(f"layer {layer.name} is not fully connected, and the EIE array takes "
-                       "nothing else: choose another engine")
+    if not isinstance(layer, Linear | Conv2d):
+        raise BadInput(f"layer {layer.name} is not fully connected, and the EIE array takes no "
+                       "other layer but convolutions: choose another engine")
     if layer.quantised:
         raise BadInput(f"layer {layer.name} is quantised to int8, and the EIE array takes "
                        "16-bit activations: choose a tensor core as its target")
 
 
 def quantize(network: Network, calibration: np.ndarray, width: int = 32,
-             given: Sequence[Range] | None = None
+             given: Sequence[Range] | None = None, before: TensorType | None = None
              ) -> tuple[tuple[FixedLayer, ...], tuple[LayerReport, ...]]:
     """Integers for every layer of ``network``, proven for accumulators of ``width`` bits, and a
     report per layer.
 
     ``calibration`` is a float array, batch first; its values and the activations that it causes
-    set the scales, or the ranges ``given`` of the input and of every output. Weights are shared
-    among 15 centroids. Raises :class:`BadInput` for a NaN or an infinity, and where no scale keeps
+    set the scales, or the ranges ``given`` of the input and of every output, or ``before``, the
+    type of the input's integers, if they are int16 and zero is zero. Weights are shared among 15
+    centroids. Raises :class:`BadInput` for a NaN or an infinity, and where no scale keeps
     a layer from overflowing without losing its weights.
     """
     if not 2 <= width <= 62:
         raise BadInput(f"the accumulator width must be 2 to 62 bits, not {width}")
     for layer in network.layers:
         check_layer(layer)
+        if isinstance(layer, Conv2d):
+            raise BadInput(f"layer {layer.name} is a convolution; the EIE array takes "
+                           "fully-connected layers only: choose a tensor core as its target")
     calibration = samples(network, calibration)
     check_weights(network)
     peaks = [max(-low, high) for low, high in given or ranges(network, calibration)]
 
     scale = peaks[0] / HIGHEST
+    if before is not None and (before.dtype, before.zero_point) == (np.int16, 0):
+        scale = before.scale
     low, layers, report = LOWEST, [], []
     for layer, peak in zip(network.layers, peaks[1:], strict=True):
         fixed, entry = _quantize_layer(layer, peak, scale, low, width)

@@ -12,6 +12,7 @@ from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Layer, Linear, Network
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range
 
 DENSE = 0.75
@@ -32,6 +33,7 @@ class TensorCoreEngine(Engine):
     configs = CONFIGS
     image = TensorCoreImage
     layer = Int8Layer
+    sums = True
     shown = {"name": "layer", "inputs": "in", "outputs": "out", "pattern": "pattern",    # noqa: RUF012
              "weights": "weights", "kept": "kept", "rms": "weight error (RMS)",
              "outputs_saturated": "saturated", "accumulator_bits": "accumulator bits"}
@@ -60,10 +62,10 @@ class TensorCoreEngine(Engine):
                      "them only in a pattern; prune it to 2:4.")
 
     def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,
-                 config: TensorCoreConfig
+                 config: TensorCoreConfig, before: TensorType | None = None, raw: bool = False
                  ) -> tuple[tuple[Int8Layer, ...], tuple[LayerReport8, ...]]:
         """See :func:`zeroskip.sw.engines.tensorcore.quantize.quantize`."""
-        return quantize.quantize(section, x, ranges)
+        return quantize.quantize(section, x, ranges, before, raw)
 
     def lower(self, layers: Sequence[Int8Layer], config: TensorCoreConfig,
               batch: int | None = None) -> TensorCoreImage:
@@ -94,11 +96,14 @@ class TensorCoreEngine(Engine):
                 "rms": report.rms, "outputs_saturated": report.saturated,
                 "accumulator_bits": report.accumulator_bits}
 
-    def deviation(self, layer: Int8Layer, own: Layer) -> Callable[[slice], Deviation]:
+    def deviation(self, layer: Int8Layer, own: Layer,
+                  units: np.ndarray | None = None) -> Callable[[slice], Deviation]:
         """Half of a weight's scale; nothing where the model is quantised."""
+        if units is None:
+            units = layer.output.scale * np.ldexp(layer.multiplier.astype(np.float64), -layer.shift)
+
         def of(rows: slice) -> Deviation:
-            unit = layer.output.scale * np.ldexp(layer.multiplier[rows].astype(np.float64),
-                                                 -layer.shift[rows])
+            unit = units[rows]
             scale = unit[:, None] / layer.input.scale
             # the input's zero point is folded in
             bias = layer.bias[rows] + layer.input.zero_point * layer.weight[rows].sum(

@@ -16,9 +16,9 @@ from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.engines.tensorcore import golden
 from zeroskip.sw.engines.tensorcore.host import multiply
 from zeroskip.sw.engines.tensorcore.product import ProductImage
-from zeroskip.sw.engines.tensorcore.quantize import multiplier_and_shift
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry, columns, fold
+from zeroskip.sw.quantize.requantise import multiplier_and_shift
 
 UNSIGNED = 128
 """What is subtracted from uint8 values and zero points to make them int8."""

@@ -9,7 +9,7 @@ CVPR 2018, section 2.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from math import frexp, ldexp, prod
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
 from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range, check_weights, effective_bias, ranges, samples
+from zeroskip.sw.quantize.requantise import FINEST, LEAST_SHIFT, multiplier_and_shift
 
 LOWEST, HIGHEST = -128, 127
 WEIGHT_PEAK = 127
@@ -28,9 +29,6 @@ BIAS_PEAK = 1 << 30
 """Greatest bias of a float layer: half of int32, so that as much is left to the products."""
 ROUNDED = 2.0**-21
 """Relative error of a multiple of a scale after some steps in float32, at most."""
-FINEST = 64
-"""Steps of the output at most in a unit of a float layer's sums; a multiplier takes under 128."""
-LEAST_SHIFT, GREATEST_SHIFT = tensorcore.SHIFTS
 BATCH = 64
 """Samples of the calibration set that run at a time."""
 
@@ -91,17 +89,20 @@ class LayerReport8:
         ones that ReLU takes away; None without a set.
     accumulator_bits : int
         Width that holds every sum, proven for all inputs; at most 32.
+    units : tuple of float, or None
+        What the sums of each channel count in, where they are the outputs of a float layer.
     """
 
     name: str
     rms: float
     saturated: float | None
     accumulator_bits: int
+    units: tuple[float, ...] | None = None
 
 
 def quantize(network: Network, calibration: np.ndarray | None,
-             given: Sequence[Range] | None = None
-             ) -> tuple[tuple[Int8Layer, ...], tuple[LayerReport8, ...]]:
+             given: Sequence[Range] | None = None, before: TensorType | None = None,
+             raw: bool = False) -> tuple[tuple[Int8Layer, ...], tuple[LayerReport8, ...]]:
     """Integers for every layer of ``network``, and a report per layer.
 
     Parameters
@@ -113,6 +114,10 @@ def quantize(network: Network, calibration: np.ndarray | None,
         quantised already.
     given : sequence of ranges, optional
         Of the input and of every output: they set the scales then.
+    before : TensorType, optional
+        What the input's integers stand for already; what is not int8 does not count.
+    raw : bool
+        Whether the last layer, which is not quantised yet, is to give its sums.
 
     Raises
     ------
@@ -122,36 +127,23 @@ def quantize(network: Network, calibration: np.ndarray | None,
     """
     check_weights(network)
     x = None if calibration is None else samples(network, calibration)
-    grids = _grids(network, x, given)
-    layers, errors = zip(*(_layer(*each) for each in
-                           zip(network.layers, grids, grids[1:], strict=False)), strict=True)
+    grids = _grids(network, x, given, before)
+    last = network.layers[-1] if raw else None
+    layers, errors, units = zip(*(_layer(*each, each[0] is last) for each in
+                                  zip(network.layers, grids, grids[1:], strict=False)),
+                                strict=True)
     bits = [prove(layer) for layer in layers]
     shares = [None] * len(layers) if x is None else _saturated(layers, x)
     return layers, tuple(LayerReport8(layer.name, *each) for layer, *each in
-                         zip(layers, errors, shares, bits, strict=True))
+                         zip(layers, errors, shares, bits, units, strict=True))
 
 
-def multiplier_and_shift(scale: float) -> tuple[int, int]:
-    """``multiplier * 2^-shift`` nearest to ``scale``, a real number of at least 0.
-
-    The multiplier has 31 bits where a shift of at most 55 allows, fewer beyond. Raises
-    :class:`BadInput` from 128 on, which no shift of at least 24 reaches.
-    """
-    if not 0 <= scale < 128:
-        raise BadInput(f"the scale from sum to output is {scale:g}, not from 0 to below 128; "
-                       "quantise the model again, with a coarser scale of the output")
-    _, exponent = frexp(scale)
-    shift = min(31 - exponent, GREATEST_SHIFT)
-    multiplier = round(ldexp(scale, shift))
-    if multiplier == 1 << 31:   # rounded up to a power of two
-        return ((1 << 30, shift - 1) if shift > LEAST_SHIFT else ((1 << 31) - 1, shift))
-    return multiplier, shift
-
-
-def _grids(network: Network, x: np.ndarray | None,
-           given: Sequence[Range] | None) -> list[tuple[float, int]]:
+def _grids(network: Network, x: np.ndarray | None, given: Sequence[Range] | None,
+           reaching: TensorType | None) -> list[tuple[float, int]]:
     """Scale and zero point of the input and of every layer's output."""
     grids: list[tuple[float, int] | None] = [None] * (len(network.layers) + 1)
+    if reaching is not None and reaching.dtype == np.int8 and not network.layers[0].quantised:
+        grids[0] = reaching.scale, reaching.zero_point
     for i, layer in enumerate(network.layers):
         if layer.quantised is None:
             continue
@@ -180,34 +172,37 @@ def _grids(network: Network, x: np.ndarray | None,
     return grids
 
 
-def _layer(layer: Linear | Conv2d, input_grid: tuple[float, int],
-           output_grid: tuple[float, int]) -> tuple[Int8Layer, float]:
-    """One layer in integers, and the relative error of its weights."""
-    own = layer.quantised or _from_float(layer, input_grid, output_grid)
+def _layer(layer: Linear | Conv2d, input_grid: tuple[float, int], output_grid: tuple[float, int],
+           raw: bool) -> tuple[Int8Layer, float, tuple[float, ...] | None]:
+    """One layer in integers, the relative error of its weights, and what its sums count in where
+    they are wanted."""
+    own = layer.quantised or _from_float(layer, input_grid, output_grid, raw)
     weight = own.weight.astype(np.int64)
     multiplier, shift = _requantiser(layer.name, own)
     integers = Int8Layer(
         name=layer.name, weight=own.weight,
         bias=own.bias - own.input.zero_point * weight.sum(axis=1),
-        multiplier=multiplier, shift=shift, activation=layer.activation,
+        multiplier=multiplier, shift=shift, activation="none" if raw else layer.activation,
         geometry=layer.geometry, input=own.input.flat, output=own.output.flat)
     if layer.quantised:
-        return integers, 0.0
+        return integers, 0.0, None
     exact = layer.matrix.astype(np.float64)
     error = weight * own.weight_scale[:, None] - exact
     rms = np.sqrt(np.mean(error**2) / np.mean(exact**2)) if exact.any() else 0.0
-    return integers, float(rms)
+    units = tuple((own.input.scale * own.weight_scale).tolist()) if raw else None
+    return integers, float(rms), units
 
 
 def _from_float(layer: Linear | Conv2d, input_grid: tuple[float, int],
-                output_grid: tuple[float, int]) -> Quantised:
+                output_grid: tuple[float, int], raw: bool) -> Quantised:
     """Symmetric int8 weights, a scale per output channel; zero stays zero."""
     scale = _weight_scale(layer, input_grid[0], output_grid[0])
     return Quantised(
         weight=np.rint(layer.matrix / scale[:, None]).astype(np.int8), weight_scale=scale,
         bias=np.rint(_bias(layer, input_grid[0]) / (input_grid[0] * scale)).astype(np.int64),
         input=TensorType.of(layer.inputs, np.int8, *input_grid),
-        output=TensorType.of(layer.outputs, np.int8, *output_grid))
+        output=TensorType.of(layer.outputs, np.int32, 1.0) if raw else
+        TensorType.of(layer.outputs, np.int8, *output_grid))
 
 
 def _weight_scale(layer: Linear | Conv2d, input_scale: float, output_scale: float) -> np.ndarray:

@@ -159,9 +159,13 @@ def test_targets_that_do_not_go_together(refused, folder, options, message):
     assert message in refused(*compile_(folder, *options))
 
 
-def test_a_convolution_for_the_array_alone(refused, folder):
-    message = refused(*compile_(folder, "--engine", "eie", model="conv", x="image"))
-    assert "layer conv is a convolution; the EIE array takes fully-connected" in message
+def test_a_convolution_for_the_array_alone(cli, folder):
+    """Its rows are places of the image, of which the array takes the patches."""
+    rows = cli(*compile_(folder, "--engine", "eie", "--json", model="conv", x="image")).json
+    assert [(row["engine"], row["inputs"], row["outputs"]) for row in rows["layers"]] == [
+        ("eie", 18, 6), ("eie", 54, 7)]
+    assert cli("verify", folder / "model.zsk", "--input", folder / "image.npy",
+               "--backend", "golden,python").code == 0
 
 
 @pytest.mark.parametrize("options", [[], ["--engine", "eie"], ["--engine", "tensorcore"]])

@@ -185,7 +185,7 @@ class ScalerEngine(Engine):
             raise BadInput(f"layer {layer.name} scales nothing")
         return Offer(1.0, "dense", "It is scaled.")
 
-    def quantise(self, section, x, ranges, config):
+    def quantise(self, section, x, ranges, config, before=None, raw=False):
         layers, shift = [], (1 << config.shift_bits) - 1
         scale = max(map(abs, ranges[0])) / 127
         for layer, span in zip(section.layers, ranges[1:], strict=True):

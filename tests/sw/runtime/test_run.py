@@ -8,12 +8,14 @@ import pytest
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.cases import random_layers
-from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.compiler.program import Builder, Port, Program
+from zeroskip.sw.compiler.rules import Patches
 from zeroskip.sw.engines.eie import golden as eie
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.tensorcore import golden as golden_tensorcore
 from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
+from zeroskip.sw.graph.im2col import Geometry
 from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
@@ -71,6 +73,21 @@ def test_both_engines_give_what_the_layers_give(program, golden, layers, inputs)
         for y, wanted in zip(found, expected, strict=True):
             np.testing.assert_array_equal(y, wanted)
         assert [result.inputs_saturated for result in results] == [0, saturated]
+
+
+def test_what_saturated_ahead_of_a_rule_counts_for_the_engine_behind_it(program, layers, inputs):
+    """As the program, but that the second image takes patches of one value each."""
+    first, second = program.images
+    made = Builder({"input": first.input})
+    real = made.convert(made.engine(first, "input", ["a"]), second.input, "converted")
+    rule = Patches(Geometry((9, 1, 1), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)), 0)
+    last = made.engine(second, made.rule(rule, [real], second.input, "patches"), ["b", "c"])
+    port = Port("input", "float32", "input"), Port(last, "float32", last)
+    both = made.program(port[:1], port[1:], layers)
+    expected, saturated = by_hand(layers, inputs)
+    run = run_program(both, GoldenBackend(both, tuple(layers)), inputs)
+    assert [result.inputs_saturated for result in run.results] == [0, saturated]
+    np.testing.assert_array_equal(run.output, expected[-1])
 
 
 def test_statistics_are_those_of_each_image(program, inputs):
