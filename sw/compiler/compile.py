@@ -1,8 +1,8 @@
 """A trained network into a program and its reference."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from zeroskip.sw.formats.tensorfile import read_safetensors
 from zeroskip.sw.graph.graph import Graph, LayerNode
 from zeroskip.sw.graph.network import Network
 from zeroskip.sw.graph.samples import Samples, runs
-from zeroskip.sw.quantize.calibration import check_weights, ranges, samples
+from zeroskip.sw.quantize.calibration import Range, check_weights, ranges, samples
 
 SUFFIX = ".zsk"
 """Of a program's file."""
@@ -102,16 +102,14 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
         raise BadInput(f"{graph.source} holds no layer that an engine computes; give a model with "
                        "a linear layer or a convolution")
     sections = _sections(graph, configs)
-    images: dict[int, Image] = {}
+    images: dict[Hashable, Image] = {}
     layers: list[ReferenceLayer] = []
     reports: list = []
     for section, quantised, report in _quantised(graph, sections, given):
-        images[id(section.nodes[0])] = registry.of(section.config).lower(
-            quantised, section.config, batch)
+        images[section.key] = registry.of(section.config).lower(quantised, section.config, batch)
         layers += quantised
         reports += report
-    program = link(graph, [(section.nodes, images[id(section.nodes[0])])
-                           for section in sections], layers)
+    program = link(graph, [(section.nodes, images[section.key]) for section in sections], layers)
     return Compiled(program, tuple(layers), tuple(reports))
 
 
@@ -124,6 +122,17 @@ class _Section:
     nodes: tuple[LayerNode, ...]
     chain: tuple[LayerNode, ...]
 
+    @property
+    def key(self) -> Hashable:
+        """The same in all sections that one image computes."""
+        return self.config, *(id(node.layer) for node in self.nodes)
+
+    @property
+    def places(self) -> range:
+        """Of its input and of every output among those of the chain."""
+        at = self.chain.index(self.nodes[0])
+        return range(at, at + len(self.nodes) + 1)
+
 
 def _sections(graph: Graph, configs: Sequence[CoreConfig]) -> list[_Section]:
     """In the order in which they run."""
@@ -133,30 +142,79 @@ def _sections(graph: Graph, configs: Sequence[CoreConfig]) -> list[_Section]:
         placed = [(placement.place(node.layer, configs)[0], node) for node in chain]
         sections += [_Section(config, tuple(node for _, node in group), chain)
                      for config, group in groupby(placed, key=lambda each: each[0])]
-    return sorted(sections, key=lambda section: order[id(section.nodes[0])])
+    return sorted(_cut(sections), key=lambda section: order[id(section.nodes[0])])
+
+
+def _cut(sections: Sequence[_Section]) -> list[_Section]:
+    """The sections, cut so that a layer that several nodes have is in one image: it stands alone
+    where its sections do not repeat as a whole."""
+    keys: dict[tuple[CoreConfig, int], Hashable] = {}
+    alone = set()
+    for section in sections:
+        layers = [id(node.layer) for node in section.nodes]
+        alone |= {each for each in layers if layers.count(each) > 1
+                  or keys.setdefault((section.config, each), section.key) != section.key}
+    pieces = []
+    for section in sections:
+        for single, group in groupby(section.nodes, key=lambda node: id(node.layer) in alone):
+            nodes = tuple(group)
+            pieces += [replace(section, nodes=part)
+                       for part in ([(node,) for node in nodes] if single else [nodes])]
+    return pieces
 
 
 def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, np.ndarray] | None
                ) -> Iterator[tuple[_Section, tuple[ReferenceLayer, ...], tuple]]:
-    """Each section in integers, and its report."""
+    """The layers of each image in integers, and their report; for all sections that it computes,
+    with the first of them."""
     values, spans = {}, {}
+    uses: dict[Hashable, list[_Section]] = {}
+    for section in sections:
+        uses.setdefault(section.key, []).append(section)
     if given is not None:
         for node in graph.layers:
             check_weights(Network((node.layer,)))
         values = graph.evaluate(given, [section.nodes[0].reads[0] for section in sections])
-    for section in sections:
-        network, x, own = Network(tuple(node.layer for node in section.nodes)), None, None
+        spans = _ranges(graph, sections, values)
+        _unite(spans, [each for each in uses.values() if len(each) > 1])
+    for each in uses.values():
+        section, x, own = each[0], None, None
+        network = Network(tuple(node.layer for node in section.nodes))
         if given is not None:
-            chain = Network(tuple(node.layer for node in section.chain))
-            key, at = id(section.chain), section.chain.index(section.nodes[0])
-            if key not in spans:
-                first = section.chain[0].reads[0]
-                spans[key] = ranges(chain, samples(chain, _rows(graph, first, values[first],
-                                                                chain.inputs)))
-            own = spans[key][at:at + len(section.nodes) + 1]
-            reads = section.nodes[0].reads[0]
-            x = samples(network, _rows(graph, reads, values[reads], network.inputs))
+            own = [spans[id(section.chain)][place] for place in section.places]
+            reads = [use.nodes[0].reads[0] for use in each]
+            x = samples(network, np.concatenate([
+                _rows(graph, name, values[name], network.inputs) for name in reads]))
         yield section, *registry.of(section.config).quantise(network, x, own, section.config)
+
+
+def _ranges(graph: Graph, sections: Sequence[_Section],
+            values: Mapping[str, np.ndarray]) -> dict[int, list[Range]]:
+    """Of the input and of every output of each chain."""
+    spans = {}
+    for section in sections:
+        if id(section.chain) not in spans:
+            chain = Network(tuple(node.layer for node in section.chain))
+            first = section.chain[0].reads[0]
+            spans[id(section.chain)] = ranges(chain, samples(chain, _rows(
+                graph, first, values[first], chain.inputs)))
+    return spans
+
+
+def _unite(spans: Mapping[int, list[Range]], shared: Sequence[Sequence[_Section]]) -> None:
+    """Makes ``spans`` the same in all uses of an image, wide enough for each; so also what is
+    beside it in a chain, until all agree."""
+    changed = True
+    while changed:
+        changed = False
+        for uses in shared:
+            for places in zip(*([(spans[id(use.chain)], place) for place in use.places]
+                                for use in uses), strict=True):
+                found = [chain[place] for chain, place in places]
+                whole = min(low for low, _ in found), max(high for _, high in found)
+                changed |= any(each != whole for each in found)
+                for chain, place in places:
+                    chain[place] = whole
 
 
 def _rows(graph: Graph, name: str, values: np.ndarray, inputs: int) -> np.ndarray:

@@ -124,7 +124,8 @@ class FloatModel:
         if path.suffix.lower() == ".pt2":
             raise BadInput(f"{path}: only an ONNX model can be run beside a program; export the "
                            "model with torch.onnx.export and give that file")
-        self._path, self._layers = path, layers
+        self._path = path
+        self._layers = [layer for own in program.by_step(layers) for layer in own]
         graph = frontend.read(path, shapes)
         self._nodes = self._matched(graph, program)
         self._ends = [(node.reads[0], node.writes[0]) for node in self._nodes]
@@ -139,8 +140,10 @@ class FloatModel:
     def _matched(self, graph: Graph, program: Program) -> list[LayerNode]:
         """The model's layers of the program's names, which have its shapes."""
         nodes: dict[str, list[LayerNode]] = {}
-        for node in graph.layers:
-            nodes.setdefault(node.name, []).append(node)
+        for group in graph.groups:      # in the order of the program's steps
+            for node in group:
+                if isinstance(node, LayerNode):
+                    nodes.setdefault(node.layer.name, []).append(node)
         found = []
         for layer in self._layers:
             if not nodes.get(layer.name):
