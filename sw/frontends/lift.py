@@ -35,7 +35,7 @@ class _Lift:
 
     def __init__(self, clean: Clean, source: str):
         self.source, self.opsets = source, tuple(clean.model.opset_import)
-        self.values = Values(clean, source)
+        self.values, self.reasons = Values(clean, source), clean.reasons
         self.taken: set[int] = set()
         self.layers: list[Layer] = []
 
@@ -78,7 +78,7 @@ class _Lift:
     def _node(self, node: onnx.NodeProto) -> Node:
         if self.values.is_view(node) or self.values.is_other_unit(node):
             return ViewNode(node, (node.input[0],), (node.output[0],))
-        reason = ""
+        reason = self.reasons.get(node.output[0], "")
         if node.domain in DOMAINS and node.op_type in PRODUCTS:
             try:
                 return self._layer(node)

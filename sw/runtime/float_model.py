@@ -35,7 +35,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from zeroskip.sw.compiler.program import EngineStep, HostStep, Port, Program
@@ -133,8 +133,10 @@ class FloatModel:
         load_external(file, path)
         self._written = _Model(path, file, graph, self._ends)
         if not all(self._written.joins(*each) for each in self._ends):
-            again = clean.load(path.read_bytes(), str(path), shapes or {})
-            again.model.graph.initializer.extend(again.weights.values())
+            again = frontend.apart(clean.load(path.read_bytes(), str(path), shapes or {}),
+                                   str(path))
+            again.model.graph.initializer.extend(
+                numpy_helper.from_array(values, name) for name, values in again.weights.items())
             self._cleaned = _Model(path, again.model, graph, self._ends)
 
     def _matched(self, graph: Graph, program: Program) -> list[LayerNode]:
