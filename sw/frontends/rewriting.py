@@ -28,6 +28,8 @@ class Rewriter:
         The constants that they take.
     types : list of onnx.ValueInfoProto
         Of what they give.
+    taken : list of onnx.NodeProto
+        What follows the node, and is in them.
     """
 
     def __init__(self, node: onnx.NodeProto, values: Values):
@@ -37,6 +39,7 @@ class Rewriter:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, np.ndarray] = {}
         self.types: list[onnx.ValueInfoProto] = []
+        self.taken: list[onnx.NodeProto] = []
         self._indices: dict[int, str] = {}
         self.dtype = values.types[node.input[0]].dtype
         if self.dtype.kind != "f" and self.dtype.name != "bfloat16":
@@ -94,9 +97,18 @@ class Rewriter:
             self._indices[index] = self.constant(np.array(index, np.int64))
         return self.add("Gather", [x, self._indices[index]], shape, axis=axis)
 
+    def takes(self, operator: str) -> bool:
+        """Whether the only reader of the node's first output is such an operator, which is taken
+        out of the model then: what is given in place of the node is to be its output."""
+        after = self._values.only_reader(self.node.output[0])
+        found = after is not None and after.op_type == operator and after.domain in DOMAINS
+        self.taken += [after] * found
+        return found
+
     def gives(self, value: str, index: int) -> None:
-        """Makes a value an output of the node."""
-        self.nodes.append(helper.make_node("Identity", [value], [self.node.output[index]]))
+        """Makes a value an output of the node, or of what is taken behind it."""
+        name = self.taken[-1].output[0] if self.taken else self.node.output[index]
+        self.nodes.append(helper.make_node("Identity", [value], [name]))
 
 
 Rule = Callable[[Rewriter], None]
@@ -112,7 +124,10 @@ def rewritten(clean: Clean, source: str, rules: Mapping[str, Rule]) -> Clean:
     values = Values(clean, source)
     computed = {id(node) for node in values.computed}
     nodes, weights, reasons = [], dict(clean.weights), dict(clean.reasons)
+    taken: set[int] = set()
     for node in list(graph.node):
+        if id(node) in taken:
+            continue
         if node.op_type not in rules or node.domain not in DOMAINS or id(node) not in computed:
             nodes.append(node)
             continue
@@ -124,6 +139,7 @@ def rewritten(clean: Clean, source: str, rules: Mapping[str, Rule]) -> Clean:
             nodes.append(node)
             continue
         nodes += own.nodes
+        taken |= {id(each) for each in own.taken}
         weights |= own.weights
         graph.value_info.extend(own.types)
     del graph.node[:]

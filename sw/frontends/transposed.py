@@ -50,6 +50,8 @@ def convolve(own: Rewriter) -> None:
     phases = (shape[0], channels * prod(strides), *positions)
     value = own.add("Conv", inputs, phases, f"{own.name}:convolution", group=groups,
                     kernel_shape=taps, pads=[*front, *behind])
+    if own.takes("Relu"):
+        value = own.add("Relu", [value], phases)
     value = _side_by_side(own, value, channels, strides, phases)
     start = [before - (tap - 1 - a) * stride
              for before, tap, a, stride in zip(cut, taps, front, strides, strict=True)]
