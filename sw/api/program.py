@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from inspect import signature
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,13 @@ class Program:
     def report(self) -> list[dict]:
         """A row for each layer and each step of the host: ``step`` (an engine, or ``"host"``),
         ``target``, ``layer`` (the host's: what it writes), and what is known of the layer."""
-        rows, facts = [], iter(self.facts)
+        rows, facts = [], iter(self.program.by_step(self.facts or repeat(None)))
         for step in self.program.steps:
             if isinstance(step, programs.EngineStep):
                 own = registry.engine(step.image.engine)
                 rows += [{"step": own.name, "target": name_of(step.image.config),
-                          "layer": layer.name,
-                          **(own.describe(layer, next(facts)) if self.facts else {})}
-                         for layer in step.image.layers]
+                          "layer": layer.name, **(own.describe(layer, fact) if fact else {})}
+                         for layer, fact in zip(step.image.layers, next(facts), strict=True)]
             else:
                 rows.append({"step": "host", "target": None, "layer": ", ".join(step.writes)})
         return rows

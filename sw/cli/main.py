@@ -247,6 +247,13 @@ def bench_nodes(json: Json = False, quiet: Quiet = False) -> None:
     run(Screen(json, quiet))
 
 
+@bench.command("sequences")
+def bench_sequences(backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
+    """An LSTM and a convolution over time, trained on waves: accuracy as float, golden and RTL."""
+    from zeroskip.sw.cli.bench_sequences import sequences as run
+    run(backend, Screen(json, quiet))
+
+
 @bench.command("area")
 def bench_area(config: Config = None, json: Json = False, quiet: Quiet = False) -> None:
     """Logic cells of a tensor core, and of the same array without its operand select."""

@@ -1,19 +1,20 @@
 """The program file, ``model.zsk``: everything that one network puts into the cores, and what the
 host does between them.
 
-A safetensors file. Its tensors are those of the images, ``step{i}.`` before each name, and the ONNX
-models of the host, ``step{i}.model``, uint8; its metadata holds, under ``zeroskip``, a JSON object:
-the format ``version``, the ``reference``'s digest, the ``batch``, ``inputs`` and ``outputs`` (the
-model's own ``name`` and ``dtype``, and the ``buffer``), ``buffers`` (by name: shape, dtype, scale,
-zero_point), ``steps`` in their order, and ``crc32``, a CRC-32 of every tensor; under ``crc32`` a
-CRC-32 of that JSON text. A step has the names of the buffers that it ``reads`` and ``writes``. That
-of an engine has its ``engine``, the target ``config`` and its ``digest``, and what the image's
-class says of itself; it takes its buffer as rows of as many values as the image has inputs. That of
-the host has a ``rule`` of :data:`zeroskip.sw.compiler.rules.RULES` and the fields of its class
-there, whole numbers and lists of them: ``geometry`` (``input_shape``, ``kernel``, ``stride``,
-``padding``, ``dilation``), ``counted``, ``multipliers``, ``shift``, ``zero_points``, ``low`` and
-``high``, ``rows``, ``shape`` and ``axes``; or ``onnx`` for a model, whose operands and results are
-the buffers in order.
+A safetensors file. Its tensors are those of the images, ``image{i}.`` before each name, and the
+ONNX models of the host, ``step{i}.model``, uint8; its metadata holds, under ``zeroskip``, a JSON
+object: the format ``version``, the ``reference``'s digest, the ``batch``, ``inputs`` and
+``outputs`` (the model's own ``name`` and ``dtype``, and the ``buffer``), ``buffers`` (by name:
+shape, dtype, scale, zero_point), ``images``, ``steps`` in their order, and ``crc32``, a CRC-32 of
+every tensor; under ``crc32`` a CRC-32 of that JSON text. An image has its ``engine``, the target
+``config`` and its ``digest``, and what its class says of itself. A step has the names of the
+buffers that it ``reads`` and ``writes``. That of an engine has the number of its ``image``, in the
+order in which steps first use them; it takes its buffer as rows of as many values as the image has
+inputs. That of the host has a ``rule`` of :data:`zeroskip.sw.compiler.rules.RULES` and the fields
+of its class there, whole numbers and lists of them: ``geometry`` (``input_shape``, ``kernel``,
+``stride``, ``padding``, ``dilation``, ``groups``, which is 1), ``counted``, ``multipliers``,
+``shift``, ``zero_points``, ``low`` and ``high``, ``rows``, ``shape`` and ``axes``; or ``onnx`` for
+a model, whose operands and results are the buffers in order.
 """
 
 import hashlib
@@ -21,7 +22,10 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import count, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,6 +38,8 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.tensorfile import parse_json, read_safetensors, write_safetensors
 from zeroskip.sw.graph.session import Session
 from zeroskip.sw.graph.types import TensorType
+
+T = TypeVar("T")
 
 VERSION = 6
 """Format version that this code writes and reads."""
@@ -53,18 +59,12 @@ ENGINES = (np.int8, np.int16)
 
 @dataclass(frozen=True, eq=False)
 class EngineStep:
-    """An engine computes ``image`` from the one buffer that it reads; it writes one for each layer
-    that the image sends out."""
+    """An engine computes ``image``, which may be that of other steps too, from the one buffer that
+    it reads; it writes one for each layer that the image sends out."""
 
     image: Image
     reads: tuple[str, ...]
     writes: tuple[str, ...]
-
-    def header(self) -> dict:
-        """What the file says of it, beside the names."""
-        config = self.image.config
-        return {"engine": self.image.engine, "config": asdict(config), "digest": config.digest(),
-                **self.image.header()}
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,14 @@ class Program:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """Those of all engine steps."""
-        return tuple(step.image for step in self.steps if isinstance(step, EngineStep))
+        """Those of all engine steps, each once, in the order of their first use."""
+        return tuple({id(step.image): step.image for step in self.steps
+                      if isinstance(step, EngineStep)}.values())
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        """The number of each image by its id."""
+        return {id(image): number for number, image in enumerate(self.images)}
 
     @property
     def layers(self) -> tuple:
@@ -180,6 +186,14 @@ class Program:
         """The type of the only, or first, output."""
         return self.buffers[self.outputs[0].buffer]
 
+    def by_step(self, given: Iterable[T]) -> list[tuple[T, ...]]:
+        """Of what is given for each layer of the images, in order: that for the layers of each
+        engine step."""
+        left = iter(given)
+        own = [tuple(islice(left, len(image.layers))) for image in self.images]
+        return [own[self._numbers[id(step.image)]] for step in self.steps
+                if isinstance(step, EngineStep)]
+
     def rows(self, step: EngineStep) -> int:
         """Rows of the image's inputs in a run."""
         return self.buffers[step.reads[0]].size // step.image.inputs
@@ -188,13 +202,13 @@ class Program:
         """The same program with other images for the same layers, in order."""
         buffers = {port.buffer: self.buffers[port.buffer] for port in self.inputs}
         steps: list[Step] = []
-        left = iter(images)
+        others = {id(old): new for old, new in zip(self.images, images, strict=True)}
         for step in self.steps:
             if not isinstance(step, EngineStep):
                 buffers |= {name: self.buffers[name] for name in step.writes}
                 steps.append(step)
                 continue
-            image, rows = next(left), self.rows(step)
+            image, rows = others[id(step.image)], self.rows(step)
             own = dict(zip((i for i, sent in enumerate(step.image.sent) if sent), step.writes,
                            strict=True))
             writes = []
@@ -224,7 +238,15 @@ class Program:
             "buffers": [[name, str(kind)] for name, kind in self.buffers.items()
                         if name not in inner],
             "steps": [[step.reads, [name for name in step.writes if name not in inner],
-                       _digest(step)] for step in self.steps]})
+                       self._digest(step)] for step in self.steps]})
+
+    def _digest(self, step: Step) -> str | list:
+        """What a step does, apart from the numbers of an image."""
+        if isinstance(step, EngineStep):
+            return [self._numbers[id(step.image)], step.image.config.digest()]
+        if isinstance(step, HostStep):
+            return json.dumps(step.header(), sort_keys=True)
+        return hashlib.sha256(step.session.model).hexdigest()
 
     def save(self, path: Path) -> None:
         """Writes the file."""
@@ -238,7 +260,12 @@ class Program:
             "buffers": [{"name": name, "shape": kind.shape, "dtype": kind.dtype.name,
                          "scale": kind.scale, "zero_point": kind.zero_point}
                         for name, kind in self.buffers.items()],
-            "steps": [{"reads": step.reads, "writes": step.writes, **step.header()}
+            "images": [{"engine": image.engine, "config": asdict(image.config),
+                        "digest": image.config.digest(), **image.header()}
+                       for image in self.images],
+            "steps": [{"reads": step.reads, "writes": step.writes,
+                       **({"image": self._numbers[id(step.image)]}
+                          if isinstance(step, EngineStep) else step.header())}
                       for step in self.steps],
             "crc32": {name: zlib.crc32(tensor.tobytes()) for name, tensor in tensors.items()},
         }, sort_keys=True)
@@ -256,23 +283,29 @@ class Program:
                 raise BadInput(f"{path}: tensor '{name}' is damaged (its CRC-32 does not match); "
                                "copy the file again or compile the model again")
         try:
+            images = [_image(i, described, tensors)
+                      for i, described in enumerate(header["images"])]
             program = cls(
                 {each["name"]: _type(each) for each in header["buffers"]},
-                tuple(_step(i, described, tensors) for i, described in enumerate(header["steps"])),
+                tuple(_step(i, described, images, tensors)
+                      for i, described in enumerate(header["steps"])),
                 tuple(Port(**port) for port in header["inputs"]),
                 tuple(Port(**port) for port in header["outputs"]),
                 header["reference"], header["batch"])
             if len(program.buffers) < len(header["buffers"]):
                 raise ValueError("two buffers have one name")
-            digests = [described.get("digest") for described in header["steps"]
-                       if "rule" not in described]
+            digests = [described["digest"] for described in header["images"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(f"{path}: the program's header does not hold together ({error}); "
                            "compile the model again") from None
-        for image, digest in zip(program.images, digests, strict=True):
+        for image, digest in zip(images, digests, strict=True):
             if digest != image.config.digest():
                 raise BadInput(f"{path}: the configuration has digest {image.config.digest()}, but "
                                f"the program was built for {digest}; compile the model again")
+        if list(map(id, images)) != list(program._numbers):
+            raise BadInput(f"{path}: it has {len(images)} images, and its steps use "
+                           f"{len(program.images)} of them, or not in their order; compile the "
+                           "model again")
         try:
             program._check(tensors)
         except ValueError as error:
@@ -281,11 +314,11 @@ class Program:
 
     def _tensors(self) -> Iterator[tuple[str, np.ndarray]]:
         """What the file holds in tensors, by name."""
+        for i, image in enumerate(self.images):
+            for name, tensor in image.tensors().items():
+                yield f"image{i}.{name}", tensor
         for i, step in enumerate(self.steps):
-            if isinstance(step, EngineStep):
-                for name, tensor in step.image.tensors().items():
-                    yield f"step{i}.{name}", tensor
-            elif isinstance(step, OperatorStep):
+            if isinstance(step, OperatorStep):
                 yield f"step{i}.model", np.frombuffer(step.session.model, np.uint8)
 
     def _check(self, tensors: dict[str, np.ndarray]) -> None:
@@ -293,12 +326,11 @@ class Program:
         and that all of it is what the reference says; ``ValueError`` on a misfit."""
         if not self.images:
             raise ValueError("it has 0 steps of an engine, expected 1 or more")
-        for i, step in enumerate(self.steps):
-            if isinstance(step, EngineStep):
-                try:
-                    step.image.check()
-                except ValueError as error:
-                    raise ValueError(f"step {i} ({step.image.engine}): {error}") from None
+        for i, image in enumerate(self.images):
+            try:
+                image.check()
+            except ValueError as error:
+                raise ValueError(f"image {i} ({image.engine}): {error}") from None
         check_range("batch", self.batch, 1, LONGEST)
         self._check_ports()
         self._check_order()
@@ -443,20 +475,11 @@ def _times(kind: TensorType, rows: int) -> TensorType:
     return replace(kind, shape=(rows * kind.size,))
 
 
-def _digest(step: Step) -> str:
-    """What a step does, apart from the numbers of an image."""
-    if isinstance(step, OperatorStep):
-        return hashlib.sha256(step.session.model).hexdigest()
-    if isinstance(step, HostStep):
-        return json.dumps(step.header(), sort_keys=True)
-    return step.image.config.digest()
-
-
 def _new(name: str, taken: dict[str, TensorType]) -> str:
-    """A name that is not taken: as given, or with strokes behind it."""
-    while name in taken:
-        name += "'"
-    return name
+    """A name that is not taken: as given, or with the first free number from 2 on behind it."""
+    if name not in taken:
+        return name
+    return next(each for each in (f"{name}#{number}" for number in count(2)) if each not in taken)
 
 
 def _type(described: dict) -> TensorType:
@@ -465,20 +488,27 @@ def _type(described: dict) -> TensorType:
                       described["zero_point"])
 
 
-def _step(number: int, described: dict, tensors: dict[str, np.ndarray]) -> Step:
-    """One step from its JSON object and the file's tensors."""
+def _image(number: int, described: dict, tensors: dict[str, np.ndarray]) -> Image:
+    """One image from its JSON object and the file's tensors."""
+    engine, prefix = described["engine"], f"image{number}."
+    if engine not in registry.names():
+        raise ValueError(f"image {number} is for the engine {engine!r}, expected "
+                         f"{' or '.join(registry.names())}")
+    return registry.engine(engine).image.from_file(described, {
+        name.removeprefix(prefix): tensor for name, tensor in tensors.items()
+        if name.startswith(prefix)})
+
+
+def _step(number: int, described: dict, images: Sequence[Image],
+          tensors: dict[str, np.ndarray]) -> Step:
+    """One step from its JSON object, the images and the file's tensors."""
     names = tuple(described["reads"]), tuple(described["writes"])
     if described.get("rule") == ONNX:
         return OperatorStep(Session(tensors[f"step{number}.model"].tobytes()), *names)
     if "rule" in described:
         return HostStep(rules.from_file(f"step {number}", described), *names)
-    engine, prefix = described["engine"], f"step{number}."
-    if engine not in registry.names():
-        raise ValueError(f"step {number} is for the engine {engine!r}, expected "
-                         f"{' or '.join(registry.names())}")
-    return EngineStep(registry.engine(engine).image.from_file(described, {
-        name.removeprefix(prefix): tensor for name, tensor in tensors.items()
-        if name.startswith(prefix)}), *names)
+    check_range(f"image of step {number}", described["image"], 0, len(images) - 1)
+    return EngineStep(images[described["image"]], *names)
 
 
 def _header(path: Path, metadata: dict[str, str]) -> dict:

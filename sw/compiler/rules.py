@@ -57,8 +57,8 @@ class Rule:
         given = {each.name: described[each.name] for each in fields(cls)}
         for each in fields(cls):
             if each.name == "geometry":
-                given["geometry"] = Geometry(**{
-                    name: tuple(sizes) for name, sizes in described["geometry"].items()})
+                given["geometry"] = Geometry.from_json(described["geometry"])
+                check_range("groups of its geometry", given["geometry"].groups, 1, 1)
                 continue
             given[each.name] = _numbers(each.name, given[each.name])
             if get_origin(each.type) is tuple and not isinstance(given[each.name], tuple):

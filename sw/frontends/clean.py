@@ -7,7 +7,7 @@ weights are set aside for them.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
@@ -42,10 +42,12 @@ FOLDED = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """A model, and its weights that were set aside, by name."""
+    """A model, its weights that were set aside, by name, and of operators that could not be
+    replaced by others, by their first output: why."""
 
     model: onnx.ModelProto
     weights: Mapping[str, np.ndarray]
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> Clean:

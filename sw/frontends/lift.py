@@ -4,10 +4,10 @@ everything else stays an operator for the host.
 A layer takes into itself what is only behind it: constants that are added, batch normalisation,
 ReLU; and in a quantised model the DequantizeLinear in front of it and the QuantizeLinear behind it,
 so that it goes from integers to integers. Views between them do not matter, because a layer reads
-values in the order in which they lie.
+values in the order in which they lie. Layers of the same numbers are one.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import onnx
@@ -35,8 +35,9 @@ class _Lift:
 
     def __init__(self, clean: Clean, source: str):
         self.source, self.opsets = source, tuple(clean.model.opset_import)
-        self.values = Values(clean, source)
+        self.values, self.reasons = Values(clean, source), clean.reasons
         self.taken: set[int] = set()
+        self.layers: list[Layer] = []
 
     def graph(self) -> Graph:
         """All nodes that something depends on."""
@@ -77,7 +78,7 @@ class _Lift:
     def _node(self, node: onnx.NodeProto) -> Node:
         if self.values.is_view(node) or self.values.is_other_unit(node):
             return ViewNode(node, (node.input[0],), (node.output[0],))
-        reason = ""
+        reason = self.reasons.get(node.output[0], "")
         if node.domain in DOMAINS and node.op_type in PRODUCTS:
             try:
                 return self._layer(node)
@@ -140,7 +141,18 @@ class _Lift:
     def _taken(self, layer: Layer, nodes: list[onnx.NodeProto], reads: str) -> LayerNode:
         _check_finite(self.source, layer)
         self.taken |= {id(node) for node in nodes}
-        return LayerNode(layer, (reads,), (nodes[-1].output[0],))
+        known = next((each for each in self.layers if _same(each, layer)), None)
+        if known is None:
+            self.layers.append(layer)
+        return LayerNode(known or layer, (reads,), (nodes[-1].output[0],), layer.name)
+
+
+def _same(one: Layer | Quantised, other: Layer | Quantised) -> bool:
+    """Whether two layers, or their integers, differ in nothing but a name."""
+    return type(one) is type(other) and all(
+        _same(a, b) if isinstance(a, Quantised) else np.array_equal(a, b)
+        for a, b in ((getattr(one, each.name), getattr(other, each.name))
+                     for each in reversed(fields(one)) if each.name != "name"))
 
 
 def _int8(own: TensorType, size: int) -> TensorType:

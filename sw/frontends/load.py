@@ -4,11 +4,15 @@ import struct
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zeroskip.sw.errors import BadInput, ToolMissing
 from zeroskip.sw.frontends.onnx_writer import to_onnx
 from zeroskip.sw.graph.graph import Graph
 from zeroskip.sw.graph.network import Network
+
+if TYPE_CHECKING:
+    from zeroskip.sw.frontends.clean import Clean
 
 UNREADABLE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError,
               RuntimeError, TypeError, ValueError, struct.error)
@@ -45,7 +49,8 @@ def read(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None) 
     from zeroskip.sw.frontends import clean, lift
     try:
         # nothing here keeps the file's bytes, which are as many as the model's
-        return lift.lift(clean.load(_content(path), str(path), shapes or {}), str(path))
+        return lift.lift(apart(clean.load(_content(path), str(path), shapes or {}), str(path)),
+                         str(path))
     except BadInput:
         raise
     except UNREADABLE as error:
@@ -62,8 +67,14 @@ def from_torch(module, inputs: Sequence) -> Graph:
     """
     require_torch()
     from zeroskip.sw.frontends import clean, lift, torch_frontend
-    return lift.lift(clean.load(torch_frontend.to_onnx(module, inputs), "the module", {}),
-                     "the module")
+    return lift.lift(apart(clean.load(torch_frontend.to_onnx(module, inputs), "the module", {}),
+                           "the module"), "the module")
+
+
+def apart(model: "Clean", source: str) -> "Clean":
+    """A clean model with the products of recurrent layers and transposed convolutions apart."""
+    from zeroskip.sw.frontends import recurrent, rewriting, transposed
+    return rewriting.rewritten(model, source, recurrent.RULES | transposed.RULES)
 
 
 def require_torch():

@@ -9,7 +9,7 @@ from onnx import helper
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.clean import DOMAINS, Clean
-from zeroskip.sw.frontends.constants import Constants, Reject
+from zeroskip.sw.frontends.constants import Constants, Reject, attributes
 from zeroskip.sw.graph import session
 from zeroskip.sw.graph.graph import ValueType
 from zeroskip.sw.graph.types import TensorType
@@ -74,12 +74,23 @@ class Values:
 
     def is_view(self, node: onnx.NodeProto) -> bool:
         """Whether a node's output is its input under another shape."""
-        if node.op_type not in VIEWS or node.domain not in DOMAINS:
+        if node.domain not in DOMAINS:
+            return False
+        if node.op_type not in VIEWS and not self._keeps_order(node):
             return False
         others = [name for name in node.output[1:] if name in self.readers or name in self.outputs]
         before = self.types.get(node.input[0])
         return not others and before is not None \
             and before.size == self.types[node.output[0]].size
+
+    def _keeps_order(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a Transpose that only moves axes of one place."""
+        before = self.types.get(node.input[0]) if node.op_type == "Transpose" else None
+        if before is None:
+            return False
+        order = attributes(node).get("perm", range(len(before.shape))[::-1])
+        moved = [axis for axis in order if before.shape[axis] > 1]
+        return moved == sorted(moved)
 
     def source(self, name: str) -> str:
         """What a value is a view of."""

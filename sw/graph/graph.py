@@ -48,17 +48,20 @@ class LayerNode:
     """A product, with its bias and activation, that an engine may compute.
 
     It takes what it reads as rows of ``layer.inputs`` values, in order, and writes as many rows of
-    ``layer.outputs``: samples, tokens, steps of time.
+    ``layer.outputs``: samples, tokens, steps of time. Several nodes that share weights have the
+    same object as their layer, and each may have a name of its own: ``called``, where that is not
+    the layer's.
     """
 
     layer: Layer
     reads: tuple[str]
     writes: tuple[str]
+    called: str = ""
 
     @property
     def name(self) -> str:
-        """That of the layer."""
-        return self.layer.name
+        """Its own, or that of the layer."""
+        return self.called or self.layer.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -391,5 +394,11 @@ class Graph:
                            "here; give a model in which each layer reads what the one before it "
                            "writes.")
         first, last = self.types[self.inputs[0]], self.types[self.outputs[0]]
-        return Network(tuple(node.layer for node in layers), first.dtype.name,
+        return Network(tuple(_named(node) for node in layers), first.dtype.name,
                        first.shape[1:], last.shape[1:])
+
+
+def _named(node: LayerNode) -> Layer:
+    """The layer of a node, under the node's name."""
+    layer: Any = node.layer
+    return layer if node.name == layer.name else replace(layer, name=node.name)

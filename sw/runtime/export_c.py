@@ -2,22 +2,27 @@
 
 from zeroskip.hw.system.corepage import core_items
 from zeroskip.hw.system.registers import Page
-from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.compiler.program import EngineStep, Program
 from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput
 
 
 def c_header(program: Program, name: str) -> str:
-    """A header that defines the program's only image as ``name``.
+    """A header that defines the image of the program's only engine step as ``name``.
 
-    ``BadInput`` where the program has several images, or ``name`` is no identifier.
+    ``BadInput`` where an engine has several steps, or ``name`` is no identifier.
     """
     if not (name.isidentifier() and name.isascii()):
         raise BadInput(f"{name!r} is no name in C; give the header a name of letters, digits and _")
+    images = [step.image for step in program.steps if isinstance(step, EngineStep)]
     if len(program.images) > 1:
         raise BadInput(f"the program has {len(program.images)} images, and what the host computes "
                        "between them is not written as C; compile the model for one engine")
-    (image,) = program.images
+    if len(images) > 1:
+        raise BadInput(f"the program runs its image {len(images)} times, and what the host does "
+                       "between them is not written as C; give each layer of the model weights of "
+                       "its own, and compile it for one engine")
+    (image,) = images
     addresses = Page("core", 0, core_items(image.config.component())).addresses
     source = registry.engine(image.engine).c_source(image, name, addresses)
     return (f"/* Made by zeroskip export-c: an image of the engine {image.engine}, for a core of\n"

@@ -36,7 +36,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from zeroskip.sw.compiler.program import EngineStep, HostStep, OperatorStep, Port, Program
@@ -130,7 +130,8 @@ class FloatModel:
         if path.suffix.lower() == ".pt2":
             raise BadInput(f"{path}: only an ONNX model can be run beside a program; export the "
                            "model with torch.onnx.export and give that file")
-        self._path, self._layers = path, layers
+        self._path = path
+        self._layers = [layer for own in program.by_step(layers) for layer in own]
         graph = frontend.read(path, shapes)
         self._nodes = self._matched(graph, program)
         self._ends = [(node.reads[0], node.writes[0]) for node in self._nodes]
@@ -138,15 +139,19 @@ class FloatModel:
         load_external(file, path)
         self._written = _Model(path, file, graph, self._ends)
         if not all(self._written.joins(*each) for each in self._ends):
-            again = clean.load(path.read_bytes(), str(path), shapes or {})
-            again.model.graph.initializer.extend(again.weights.values())
+            again = frontend.apart(clean.load(path.read_bytes(), str(path), shapes or {}),
+                                   str(path))
+            again.model.graph.initializer.extend(
+                numpy_helper.from_array(values, name) for name, values in again.weights.items())
             self._cleaned = _Model(path, again.model, graph, self._ends)
 
     def _matched(self, graph: Graph, program: Program) -> list[LayerNode]:
         """The model's layers of the program's names, which have its shapes."""
         nodes: dict[str, list[LayerNode]] = {}
-        for node in graph.layers:
-            nodes.setdefault(node.name, []).append(node)
+        for group in graph.groups:      # in the order of the program's steps
+            for node in group:
+                if isinstance(node, LayerNode):
+                    nodes.setdefault(node.layer.name, []).append(node)
         found = []
         for layer in self._layers:
             if not nodes.get(layer.name):

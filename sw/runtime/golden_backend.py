@@ -1,7 +1,6 @@
 """Backend ``golden``: the integer reference, which knows nothing of packing or hardware."""
 
 from collections.abc import Mapping
-from itertools import islice
 
 import numpy as np
 
@@ -35,15 +34,14 @@ class GoldenBackend(Backend):
             raise BadInput("the reference beside the program belongs to another program, or is "
                            "damaged; compile the model again")
         self.layers = layers
-        self._images, left = [], iter(layers)
         self._units = {name: network.Units(kind.dtype.type, kind.scale, kind.zero_point)
                        for name, kind in program.buffers.items()}
-        for step in program.steps:
-            if isinstance(step, EngineStep):
-                own = list(islice(left, len(step.image.layers)))
-                self._images.append((step.image.layers, own))
-                self._units[step.reads[0]] = network.inputs(own[0])
-                self._units[step.writes[-1]] = network.outputs(own[-1])
+        steps = [step for step in program.steps if isinstance(step, EngineStep)]
+        self._images = []
+        for step, own in zip(steps, program.by_step(layers), strict=True):
+            self._images.append((step.image.layers, own))
+            self._units[step.reads[0]] = network.inputs(own[0])
+            self._units[step.writes[-1]] = network.outputs(own[-1])
 
     def run(self, image: Image, inputs: np.ndarray, progress: Progress | None = None) -> Result:
         """See :class:`zeroskip.sw.runtime.backend.Backend`; all samples are computed at once."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from zeroskip.sw.compiler.program import HostStep, OperatorStep, Program
+from zeroskip.sw.compiler.program import EngineStep, HostStep, OperatorStep, Program
 from zeroskip.sw.engines.base import Progress, Result
 from zeroskip.sw.runtime.backend import Backend
 
@@ -46,7 +46,8 @@ def run_program(program: Program, backend: Backend, inputs: np.ndarray | Mapping
     """
     given = inputs if isinstance(inputs, Mapping) else {program.inputs[0].name: inputs}
     run = Run(program, {port.buffer: given[port.name] for port in program.inputs})
-    saturated, images = dict.fromkeys(program.buffers, 0), len(program.images)
+    saturated = dict.fromkeys(program.buffers, 0)
+    engines = sum(isinstance(step, EngineStep) for step in program.steps)
     runs = len(next(iter(run.buffers.values())))
     for step in program.steps:
         if isinstance(step, OperatorStep):
@@ -61,16 +62,16 @@ def run_program(program: Program, backend: Backend, inputs: np.ndarray | Mapping
             continue
         rows = run.buffers[step.reads[0]].reshape(-1, step.image.inputs)
         result = backend.run(step.image, rows,
-                             _share(progress, len(run.results), images, len(rows)))
+                             _share(progress, len(run.results), engines, len(rows)))
         for name, y, times in zip(step.writes, result.outputs, result.times, strict=True):
             run.buffers[name], run.times[name] = y.reshape(runs, -1), times.reshape(runs, -1)
         run.results.append(replace(result, inputs_saturated=int(saturated[step.reads[0]])))
     return run
 
 
-def _share(progress: Progress | None, number: int, images: int, samples: int) -> Progress | None:
-    """Progress of one image, in any steps, as progress of all."""
-    if progress is None or images == 1:
+def _share(progress: Progress | None, number: int, engines: int, samples: int) -> Progress | None:
+    """Progress of one engine step, in any steps, as progress of all."""
+    if progress is None or engines == 1:
         return progress
     return lambda done, total: progress(number * samples + done * samples // total,
-                                        images * samples)
+                                        engines * samples)

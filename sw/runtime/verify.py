@@ -15,7 +15,7 @@ from zeroskip.sw.runtime.run import Run, run_program
 class Difference:
     """The first value in which two backends disagree, in order of image, buffer, row.
 
-    ``layer`` is a layer's name, or that of the buffer that the host made of its outputs for an
+    ``layer`` is the buffer's name: that of a layer, or of what the host made of its outputs for an
     engine, ``fc2:eie``. ``row`` counts in its flat values. ``pe`` computes it: a PE of the EIE
     array, a row of the tensor core's tile; ``unit`` says which. ``cycle`` is the clock cycle since
     reset in which the backend that has a clock sent it, 0 if none has. ``outputs`` counts all that
@@ -67,15 +67,15 @@ def _first(program: Program, a: Run, b: Run) -> Difference | None:
         return None
     image, number, row = min(found)
     name = list(wrong)[number]
-    called, unit, owner, times = name, "host", 0, [0]
+    unit, owner, times = "host", 0, [0]
     for step in program.steps:
         if isinstance(step, EngineStep) and name in step.writes:
             layer = step.image.layers[step.writes.index(name)]
-            called, unit = layer.name, step.image.unit
+            unit = step.image.unit
             owner = step.image.owner(layer, row % layer.output.size)
             times = [int(run.times[name][image, row]) for run in (a, b)]
     values = a.buffers[name][image, row].item(), b.buffers[name][image, row].item()
-    return Difference(image, called, row, unit, owner, max(times), values,
+    return Difference(image, name, row, unit, owner, max(times), values,
                       sum(map(len, wrong.values())))
 
 

@@ -92,6 +92,9 @@ def check_layer(layer: Layer) -> None:
     if not isinstance(layer, Linear | Conv2d):
         raise BadInput(f"layer {layer.name} is not fully connected, and the EIE array takes no "
                        "other layer but convolutions: choose another engine")
+    if layer.geometry is not None and layer.geometry.groups > 1:
+        raise BadInput(f"layer {layer.name} is a convolution in groups, and the EIE array takes "
+                       "patches of all channels: choose a tensor core as its target")
     if layer.quantised:
         raise BadInput(f"layer {layer.name} is quantised to int8, and the EIE array takes "
                        "16-bit activations: choose a tensor core as its target")

@@ -18,8 +18,8 @@ from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.types import TensorType
 
-TENSORS = ("step0.entries", "step0.pointers", "step0.biases", "step0.codebooks",
-           "step0.order")
+TENSORS = ("image0.entries", "image0.pointers", "image0.biases", "image0.codebooks",
+           "image0.order")
 
 
 def layer(name, outputs, inputs, seed, activation="relu", input_scale=0.125):
@@ -102,6 +102,11 @@ def forge(path, change):
 def step_of(header):
     """What the header says of the first step."""
     return header["steps"][0]
+
+
+def image_of(header):
+    """What the header says of the first image."""
+    return header["images"][0]
 
 
 def write(path, text, tensors):
@@ -188,15 +193,15 @@ def test_wrong_version(path):
 
 
 def test_wrong_digest(path):
-    check_forged(path, lambda header, _: step_of(header).update(digest="0" * 16), "digest")
+    check_forged(path, lambda header, _: image_of(header).update(digest="0" * 16), "digest")
 
 
 def test_configuration_changed_under_its_digest(path):
-    check_forged(path, lambda header, _: step_of(header)["config"].update(acc_width=31), "digest")
+    check_forged(path, lambda header, _: image_of(header)["config"].update(acc_width=31), "digest")
 
 
 def test_unknown_field_of_the_configuration(path):
-    check_forged(path, lambda header, _: step_of(header)["config"].update(colour=1), "colour")
+    check_forged(path, lambda header, _: image_of(header)["config"].update(colour=1), "colour")
 
 
 def test_key_twice_in_the_header(path):
@@ -223,24 +228,57 @@ def test_header_that_is_no_object(path, text):
 
 
 @pytest.mark.parametrize("key", [
-    "version", "reference", "batch", "inputs", "outputs", "buffers", "steps"])
+    "version", "reference", "batch", "inputs", "outputs", "buffers", "images", "steps"])
 def test_key_missing_in_the_header(path, key):
     check_forged(path, lambda header, _: header.pop(key), key)
 
 
 @pytest.mark.parametrize("key", ["engine", "config", "digest", "input_scale", "layers",
-                                 "segments", "reads", "writes"])
+                                 "segments"])
+def test_key_missing_in_an_image(path, key):
+    check_forged(path, lambda header, _: image_of(header).pop(key), key)
+
+
+@pytest.mark.parametrize("key", ["image", "reads", "writes"])
 def test_key_missing_in_a_step(path, key):
     check_forged(path, lambda header, _: step_of(header).pop(key), key)
 
 
-@pytest.mark.parametrize("steps", [7, None, [7], ["eie"], [[]], {"engine": "eie"}])
-def test_steps_that_are_no_list_of_objects(path, steps):
-    check_forged(path, lambda header, _: header.update(steps=steps), "does not hold together")
+@pytest.mark.parametrize("key", ["images", "steps"])
+@pytest.mark.parametrize("value", [7, None, [7], ["eie"], [[]], {"engine": "eie"}])
+def test_steps_and_images_that_are_no_list_of_objects(path, key, value):
+    check_forged(path, lambda header, _: header.update({key: value}), "does not hold together")
 
 
 def test_program_without_steps(path):
-    check_forged(path, lambda header, _: header.update(steps=[]), "0 steps")
+    check_forged(path, lambda header, _: header.update(steps=[]), "has 1 images, and its steps")
+    check_forged(path, lambda header, tensors: (header.update(images=[]), tensors.clear()),
+                 "0 steps of an engine")
+
+
+@pytest.mark.parametrize(("number", "message"), [
+    (1, "image of step 0 is 1, expected 0 to 0"), (-1, "image of step 0 is -1, expected 0 to 0"),
+    ("0", "image of step 0 is '0', expected"), (None, "image of step 0 is None"),
+    ([0], r"image of step 0 is \[0\]")])
+def test_number_of_an_image_that_is_not_there(path, number, message):
+    check_forged(path, lambda header, _: step_of(header).update(image=number), message)
+
+
+def test_image_that_no_step_uses(tmp_path):
+    path = tmp_path / "both.zsk"
+    compiled(FIRST, second_image(5)).save(path)
+    check_forged(path, lambda header, _: header["steps"][1].update(image=0),
+                 "has 2 images, and its steps use 1 of them")
+
+
+def test_images_in_another_order_than_that_of_their_use(tmp_path):
+    path = tmp_path / "both.zsk"
+    compiled(FIRST, second_image(5)).save(path)
+
+    def change(header, _):
+        for step in header["steps"]:
+            step["image"] = 1 - step["image"]
+    check_forged(path, change, "use 2 of them, or not in their order")
 
 
 @pytest.mark.parametrize("dtype", ["int16", "", 7, None, ["uint8"]])
@@ -255,8 +293,8 @@ def test_array_cannot_take_the_integers_of_a_model(path):
 
 
 def test_unknown_engine(path):
-    check_forged(path, lambda header, _: step_of(header).update(engine="gpu"),
-                 "step 0 is for the engine 'gpu', expected eie or tensorcore")
+    check_forged(path, lambda header, _: image_of(header).update(engine="gpu"),
+                 "image 0 is for the engine 'gpu', expected eie or tensorcore")
 
 
 def test_tensor_of_no_image(path):
@@ -276,40 +314,40 @@ def test_crcs_that_are_no_object(path, crcs):
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_missing_tensor(path, name):
-    check_forged(path, lambda _, tensors: tensors.pop(name), name.removeprefix("step0."))
+    check_forged(path, lambda _, tensors: tensors.pop(name), name.removeprefix("image0."))
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_wrong_dtype(path, name):
     def change(_, tensors):
         tensors[name] = tensors[name].astype(np.int64)
-    check_forged(path, change, f"step 0 .*'{name.removeprefix('step0.')}' is int64")
+    check_forged(path, change, f"image 0 .*'{name.removeprefix('image0.')}' is int64")
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_wrong_number_of_rows(path, name):
     def change(_, tensors):
         tensors[name] = tensors[name][:1].copy()
-    check_forged(path, change, f"'{name.removeprefix('step0.')}' is ")
+    check_forged(path, change, f"'{name.removeprefix('image0.')}' is ")
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_wrong_dimensions(path, name):
     def change(_, tensors):
         tensors[name] = tensors[name][None].copy()
-    check_forged(path, change, f"'{name.removeprefix('step0.')}' is ")
+    check_forged(path, change, f"'{name.removeprefix('image0.')}' is ")
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda step: step.update(input_scale=0.0), "step 0 .*input_scale is 0.0"),
-    (lambda step: step["layers"][0].update(stride=3), "step 0 .*layer fc1: stride is 3"),
-    (lambda step: step["segments"][1].update(limit=8), "step 0 .*segment 1: limit is 8"),
-    (lambda step: step["segments"].pop(), "step 0 .*the list of 3 segments does not fit"),
+    (lambda step: step.update(input_scale=0.0), "image 0 .*input_scale is 0.0"),
+    (lambda step: step["layers"][0].update(stride=3), "image 0 .*layer fc1: stride is 3"),
+    (lambda step: step["segments"][1].update(limit=8), "image 0 .*segment 1: limit is 8"),
+    (lambda step: step["segments"].pop(), "image 0 .*the list of 3 segments does not fit"),
     (lambda step: step["layers"][0].pop("slots"), "does not hold together .*slots"),
     (lambda step: step["segments"][0].update(rows=2), "does not hold together .*rows"),
 ])
 def test_every_image_checks_itself(path, change, message):
-    check_forged(path, lambda header, _: change(step_of(header)), message)
+    check_forged(path, lambda header, _: change(image_of(header)), message)
 
 
 def test_metadata_changed_without_its_crc(path, content):
@@ -350,10 +388,11 @@ def test_header_holds_the_format_as_documented(program, content):
     text = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     header = json.loads(text["zeroskip"])
     assert header["version"] == program_module.VERSION
-    (step,) = header["steps"]
-    assert step["engine"] == "eie"
-    assert step["digest"] == program.images[0].config.digest()
-    assert step["config"] == asdict(program.images[0].config)
+    (step,), (image,) = header["steps"], header["images"]
+    assert step == {"image": 0, "reads": ["input"], "writes": ["fc2"]}
+    assert image["engine"] == "eie"
+    assert image["digest"] == program.images[0].config.digest()
+    assert image["config"] == asdict(program.images[0].config)
     assert text["crc32"] == str(zlib.crc32(text["zeroskip"].encode()))
 
 
@@ -381,7 +420,7 @@ def test_images_that_do_not_follow_one_another(path):
 
 def test_misfit_names_its_image(path):
     compiled(FIRST, second_image(5, 0.0)).save(path)
-    with pytest.raises(BadInput, match=r"step 2 \(eie\): input_scale is 0\.0"):
+    with pytest.raises(BadInput, match=r"image 1 \(eie\): input_scale is 0\.0"):
         Program.load(path)
 
 
@@ -404,20 +443,20 @@ def test_equal_programs_are_equal_files(program, tmp_path):
     (lambda step, _: step["layers"][0].update(nonzeros=3), "layer fc1: nonzeros is 3, expected"),
     (lambda step, _: step["layers"][1].update(entries=3), "layer fc2: entries is 3, expected"),
     (lambda step, _: step["layers"][1].update(padding=9), "layer fc2: padding is 9, expected"),
-    (lambda _, tensors: flip(tensors["step0.entries"], (0, 0), 0), "reference|leaves|nonzeros"),
-    (lambda _, tensors: flip(tensors["step0.codebooks"], (1, 1), 3), "not those of the reference"),
-    (lambda _, tensors: flip(tensors["step0.codebooks"], (1, 0), 3), "index 0 stands for 8"),
-    (lambda _, tensors: flip(tensors["step0.biases"], (1, 0), 5), "not those of the reference"),
-    (lambda _, tensors: swap(tensors["step0.order"]), "not those of the reference"),
+    (lambda _, tensors: flip(tensors["image0.entries"], (0, 0), 0), "reference|leaves|nonzeros"),
+    (lambda _, tensors: flip(tensors["image0.codebooks"], (1, 1), 3), "not those of the reference"),
+    (lambda _, tensors: flip(tensors["image0.codebooks"], (1, 0), 3), "index 0 stands for 8"),
+    (lambda _, tensors: flip(tensors["image0.biases"], (1, 0), 5), "not those of the reference"),
+    (lambda _, tensors: swap(tensors["image0.order"]), "not those of the reference"),
 ])
 def test_what_the_reference_does_not_say(path, change, message):
-    check_forged(path, lambda header, tensors: change(step_of(header), tensors), message)
+    check_forged(path, lambda header, tensors: change(image_of(header), tensors), message)
 
 
 @pytest.mark.parametrize("change", [
-    lambda header: (step_of(header).update(input_scale=0.5),
+    lambda header: (image_of(header).update(input_scale=0.5),
                     header["buffers"][0].update(scale=0.5)),
-    lambda header: (step_of(header)["layers"][1].update(output_scale=0.5),
+    lambda header: (image_of(header)["layers"][1].update(output_scale=0.5),
                     header["buffers"][1].update(scale=0.5)),
     lambda header: header["buffers"][0].update(shape=[3, 3]),
     lambda header: header["buffers"][1].update(shape=[5, 1])])
@@ -450,7 +489,7 @@ def test_host_steps_that_do_not_fit(tmp_path):
     path = tmp_path / "both.zsk"
     for change, message in (
             (lambda header: header["steps"][1].update(rule="scale"), "rule of step 1 is 'scale'"),
-            (lambda header: header["steps"].pop(), "step 1 is the host's|buffers are"),
+            (lambda header: header["steps"].pop(), "has 2 images, and its steps use 1 of them"),
             (lambda header: header["buffers"][2].update(scale=2.0), "'fc2:eie' is .*scale 2.0 "),
             (lambda header: header["steps"][1]["writes"].append("fc2"), "reads|buffers are")):
         compiled(FIRST, second_image(5, 0.5)).save(path)
@@ -489,7 +528,7 @@ def test_array_of_more_memory_than_there_is(program, path):
 def test_layer_that_would_fill_the_memory(path):
     """No tensor says how many columns a bank-balanced layer has."""
     def change(header, _):
-        step_of(header)["config"].update(act_depth=1 << 20)
-        step_of(header)["digest"] = EIEConfig(**step_of(header)["config"]).digest()
-        step_of(header)["layers"][0].update(balanced=1, stride=1, inputs=1 << 21)
+        image_of(header)["config"].update(act_depth=1 << 20)
+        image_of(header)["digest"] = EIEConfig(**image_of(header)["config"]).digest()
+        image_of(header)["layers"][0].update(balanced=1, stride=1, inputs=1 << 21)
     check_forged(path, change, "layer fc1: bytes of a pass is 2097152, expected 0 to")

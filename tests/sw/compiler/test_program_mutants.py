@@ -76,10 +76,10 @@ def mutant(content, rng):
         old = owner[key]
         nearby = [old + 1, old - 1, old * 2] if isinstance(old, int | float) else []
         owner[key] = rng.choice(nearby or VALUES) if rng.random() < 0.6 else rng.choice(VALUES)
-    for number, config in ((0, TensorCoreConfig), (2, EIEConfig)):
+    for number, config in ((0, TensorCoreConfig), (1, EIEConfig)):
         with suppress(TypeError, ValueError, KeyError, IndexError):
-            step = header["steps"][number]
-            step["digest"] = config(**step["config"]).digest()
+            image = header["images"][number]
+            image["digest"] = config(**image["config"]).digest()
     header["crc32"] = {name: zlib.crc32(tensor.tobytes()) for name, tensor in tensors.items()}
     text = json.dumps(header)
     return save_tensors(tensors, {"zeroskip": text, "crc32": str(zlib.crc32(text.encode()))})

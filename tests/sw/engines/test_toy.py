@@ -330,7 +330,7 @@ def test_program_and_reference_come_back(compiled, tmp_path):
     assert storage(program) == storage(compiled.program)
     registry.unregister("scaler")
     try:
-        with pytest.raises(BadInput, match="step 2 is for the engine 'scaler', expected eie or"):
+        with pytest.raises(BadInput, match="image 1 is for the engine 'scaler', expected eie or"):
             Program.load(path)
         with pytest.raises(BadInput, match="no engine 'scaler'; choose one of eie, tensorcore"):
             reference.load(reference.beside(path))

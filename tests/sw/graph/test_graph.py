@@ -62,8 +62,8 @@ STRUCTURES = {
                 " Concat"),
     "channels last": ("float[N,6,6,4] x", "t = Transpose <perm=[0, 3, 1, 2]> (x)"
                       " p = Pad <mode=\"reflect\"> (t, pads) y = Conv (p, A, a)", "Transpose Pad"),
-    "GRU": (TOKENS, "t = Transpose <perm=[1, 0, 2]> (x) g, l = GRU <hidden_size=8> (t, H, I, J)"
-            " s = Squeeze (l, zero) y = MatMul (s, U)", "Transpose GRU"),
+    "GRU": (TOKENS, "t = Transpose <perm=[1, 0, 2]> (x) g, l = GRU <hidden_size=8, clip=0.5>"
+            " (t, H, I, J) s = Squeeze (l, zero) y = MatMul (s, U)", "GRU"),
     "embedding": ("int64[N,5] x", "e = Gather (E, x) s = ReduceMean <axes=[1], keepdims=0> (e)"
                   " y = Gemm <transB=1> (s, W, w)", "Gather ReduceMean"),
     "layer norm on tokens": (

@@ -114,7 +114,7 @@ def test_verify_names_a_layer_of_the_second_image(program, golden, inputs):
     changed = replace(second, biases=second.biases + (1 << 20))
     broken = program.with_images(program.images[0], changed)
     found = verify(broken, inputs, (golden, backends.rtl("python"))).difference
-    assert found.layer == second.layers[0].name
+    assert found.layer == broken.traced().steps[-1].writes[0] == "layer0#2"
     owner = second.owner(second.layers[0], found.row)
     assert (found.image, found.unit, found.pe) == (0, "PE", owner)
     assert found.cycle > 0

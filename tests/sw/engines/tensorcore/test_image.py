@@ -100,12 +100,12 @@ def refuse(path, message, *layers):
 
 
 def forge(path, change):
-    """Applies ``change(header of the step, tensors)`` and makes the CRC-32 good again."""
+    """Applies ``change(header of the image, tensors)`` and makes the CRC-32 good again."""
     content = path.read_bytes()
     header = json.loads(json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
                         ["__metadata__"]["zeroskip"])
     tensors = load_file(path)
-    change(header["steps"][0], tensors)
+    change(header["images"][0], tensors)
     header["crc32"] = {name: zlib.crc32(t.tobytes()) for name, t in tensors.items()}
     text = json.dumps(header)
     save_file(tensors, path, {"zeroskip": text, "crc32": str(zlib.crc32(text.encode()))})
@@ -318,7 +318,7 @@ def test_places_that_do_not_ascend(path, places):
 
 @TENSORS
 def test_missing_tensor(path, name):
-    refuse_forged(path, f"layer0.{name}", lambda _, t: t.pop(f"step0.layer0.{name}"))
+    refuse_forged(path, f"layer0.{name}", lambda _, t: t.pop(f"image0.layer0.{name}"))
 
 
 @pytest.mark.parametrize("key", ["name", "pattern", "activation", "geometry", "inputs", "outputs",
@@ -414,7 +414,7 @@ def test_what_the_command_does_not_say(path, change):
 @pytest.mark.parametrize("name", ["weights", "channels"])
 def test_tensor_that_the_reference_does_not_have(path, name):
     def change(_, tensors):
-        tensors[f"step0.layer0.{name}"][1, 0] ^= 4
+        tensors[f"image0.layer0.{name}"][1, 0] ^= 4
     refuse_forged(path, "not those of the reference", change)
 
 
