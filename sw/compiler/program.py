@@ -32,7 +32,7 @@ from zeroskip.sw.formats.tensorfile import parse_json, read_safetensors, write_s
 from zeroskip.sw.graph.session import Session
 from zeroskip.sw.graph.types import TensorType
 
-VERSION = 5
+VERSION = 6
 """Format version that this code writes and reads."""
 
 INPUT = "input"

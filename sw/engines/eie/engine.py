@@ -10,6 +10,7 @@ from zeroskip.sw.engines.base import Deviation, Device, Engine, Offer, Progress,
 from zeroskip.sw.engines.eie import golden, quantize
 from zeroskip.sw.engines.eie.image import EIEImage
 from zeroskip.sw.engines.eie.layer import EIELayer, FixedLayer
+from zeroskip.sw.engines.eie.loads import EIELoads, Grid
 from zeroskip.sw.engines.eie.quantize import LayerReport
 from zeroskip.sw.engines.eie.schedule import LayerInfo
 from zeroskip.sw.graph.network import Layer, Network
@@ -53,12 +54,12 @@ class EIEEngine(Engine):
         return quantize.quantize(section, x, config.acc_width, ranges)
 
     def lower(self, layers: Sequence[FixedLayer], config: EIEConfig,
-              batch: int | None = None) -> EIEImage:
-        """See :func:`zeroskip.sw.engines.eie.lower.compile_layers`."""
-        from zeroskip.sw.engines.eie.lower import compile_layers
-        return compile_layers(tuple(layers), config)
+              batch: int | None = None) -> EIEImage | EIELoads:
+        """See :func:`zeroskip.sw.engines.eie.blocks.lower`."""
+        from zeroskip.sw.engines.eie.blocks import lower
+        return lower(tuple(layers), config, batch)
 
-    def c_source(self, image: EIEImage, name: str, addresses: dict[str, int]) -> str:
+    def c_source(self, image: EIEImage | EIELoads, name: str, addresses: dict[str, int]) -> str:
         """See :func:`zeroskip.sw.engines.eie.export.c_source`."""
         from zeroskip.sw.engines.eie.export import c_source
         return c_source(image, name, addresses)
@@ -67,15 +68,15 @@ class EIEEngine(Engine):
         """See :func:`zeroskip.sw.engines.eie.golden.layer`."""
         return golden.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
 
-    def run(self, device: Device, image: EIEImage, x: np.ndarray,
+    def run(self, device: Device, image: EIEImage | EIELoads, x: np.ndarray,
             progress: Progress | None = None) -> Result:
         """See :func:`zeroskip.sw.engines.eie.host.run`."""
         from zeroskip.sw.engines.eie import host
         return host.run(device, image, x, progress)
 
-    def describe(self, layer: LayerInfo, report: LayerReport) -> dict:
-        """All that is known of both."""
-        return {**layer.header(), "input_scale": layer.input.scale, **asdict(report)}
+    def describe(self, layer: LayerInfo | Grid, report: LayerReport) -> dict:
+        """All that is known of both, and what is loaded for a batch."""
+        return {**layer.facts(), "input_scale": layer.input.scale, **asdict(report)}
 
     def deviation(self, layer: EIELayer, own: Layer) -> Callable[[slice], Deviation]:
         """A weight may be as far from its own as the nearest shared one is, and that, like the
