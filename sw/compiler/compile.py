@@ -64,7 +64,8 @@ def check_name(path: Path) -> None:
 
 
 def compile_network(model: Network | Graph, calibration: Samples | None,
-                    *configs: CoreConfig, batch: int | None = None) -> Compiled:
+                    *configs: CoreConfig, batch: int | None = None,
+                    wishes: placement.Wishes | None = None) -> Compiled:
     """Quantises and packs ``model``, each layer for the engine that suits it best.
 
     Parameters
@@ -79,9 +80,13 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
         whole, so that the engines on both sides of a value see the same.
     configs : one of each engine at most
         Of the engines that take a layer; see :func:`zeroskip.sw.compiler.placement.place`.
+        Without any, the :func:`zeroskip.sw.compiler.placement.smallest`.
     batch : int, optional
-        Samples that go through an engine together, where it has images for a batch size; for a
-        good one and the default see :class:`zeroskip.sw.engines.tensorcore.image.TensorCoreImage`.
+        Samples that go through an engine together: on a tensor core, for a good one and the
+        default see :class:`zeroskip.sw.engines.tensorcore.image.TensorCoreImage`; on an EIE array
+        those whose sums are kept while a layer is loaded block by block.
+    wishes : mapping of str to str, optional
+        Engines by the names of layers; see :data:`zeroskip.sw.compiler.placement.Wishes`.
 
     Raises
     ------
@@ -101,7 +106,10 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
     if not graph.layers:
         raise BadInput(f"{graph.source} holds no layer that an engine computes; give a model with "
                        "a linear layer or a convolution")
-    sections = _sections(graph, configs)
+    if wishes:
+        placement.check_wishes(graph, wishes)
+    configs = configs or tuple(placement.smallest(graph, registry.engines(), batch, wishes))
+    sections = _sections(graph, configs, batch, wishes)
     images: dict[int, Image] = {}
     layers: list[ReferenceLayer] = []
     reports: list = []
@@ -125,12 +133,14 @@ class _Section:
     chain: tuple[LayerNode, ...]
 
 
-def _sections(graph: Graph, configs: Sequence[CoreConfig]) -> list[_Section]:
+def _sections(graph: Graph, configs: Sequence[CoreConfig], batch: int | None,
+              wishes: placement.Wishes | None) -> list[_Section]:
     """In the order in which they run."""
     order = {id(node): number for number, group in enumerate(graph.groups) for node in group}
     sections = []
     for chain in chains(graph):
-        placed = [(placement.place(node.layer, configs)[0], node) for node in chain]
+        placed = [(placement.place(node.layer, configs, batch, wishes).config, node)
+                  for node in chain]
         sections += [_Section(config, tuple(node for _, node in group), chain)
                      for config, group in groupby(placed, key=lambda each: each[0])]
     return sorted(sections, key=lambda section: order[id(section.nodes[0])])

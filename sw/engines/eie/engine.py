@@ -6,7 +6,15 @@ from dataclasses import asdict
 import numpy as np
 
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig
-from zeroskip.sw.engines.base import Deviation, Device, Engine, Offer, Progress, Result
+from zeroskip.sw.engines.base import (
+    Deviation,
+    Device,
+    Engine,
+    Estimate,
+    Offer,
+    Progress,
+    Result,
+)
 from zeroskip.sw.engines.eie import golden, quantize
 from zeroskip.sw.engines.eie.image import EIEImage
 from zeroskip.sw.engines.eie.layer import EIELayer, FixedLayer
@@ -47,6 +55,16 @@ class EIEEngine(Engine):
         if density > DENSE:
             return Offer(worth, "dense", "It runs, and the few zero weights are skipped.")
         return Offer(max(worth, 1.0), "unstructured", "It runs, and every zero weight is skipped.")
+
+    def estimate(self, layer: Layer, config: EIEConfig, batch: int | None = None) -> Estimate:
+        """See :func:`zeroskip.sw.engines.eie.cost.estimate`."""
+        from zeroskip.sw.engines.eie.cost import estimate
+        return estimate(layer, config, batch)
+
+    def holds(self, layers: Sequence[Layer], config: EIEConfig) -> bool:
+        """See :func:`zeroskip.sw.engines.eie.cost.holds`."""
+        from zeroskip.sw.engines.eie.cost import holds
+        return holds(layers, config)
 
     def quantise(self, section: Network, x: np.ndarray, ranges: Sequence[Range],
                  config: EIEConfig) -> tuple[tuple[FixedLayer, ...], tuple[LayerReport, ...]]:

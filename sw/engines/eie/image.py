@@ -17,7 +17,7 @@ from zeroskip.sw.engines.base import Image
 from zeroskip.sw.engines.checks import WEIGHTS, check_most, check_range
 from zeroskip.sw.engines.eie.check import TENSORS, check_image
 from zeroskip.sw.engines.eie.directory import WORDS, unpack_counts, unpack_pointers
-from zeroskip.sw.engines.eie.layer import EIELayer
+from zeroskip.sw.engines.eie.layer import EIELayer, look_up
 from zeroskip.sw.engines.eie.pack import Packed, unpack
 from zeroskip.sw.engines.eie.quantize import HIGHEST, LOWEST, prove
 from zeroskip.sw.engines.eie.schedule import LayerInfo, Segment
@@ -152,7 +152,7 @@ class EIEImage(Image):
             if codebook[0]:
                 raise ValueError(f"{where}: index 0 stands for {codebook[0]}, expected 0")
             yield EIELayer(
-                name=layer.name, activation=layer.activation, weight=codebook[found],
+                name=layer.name, activation=layer.activation, weight=look_up(codebook, found),
                 bias=biases[rows], shift=end.shift, input=layer.input, output=layer.output)
             columns, start = rows, start + words
 

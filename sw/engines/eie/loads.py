@@ -103,7 +103,8 @@ class Grid:
         if not send:
             return tuple(replace(each, swap=0, shift=0, relu=0, bias=0, outputs=0)
                          for each in moved)
-        return tuple(replace(each, outputs=each.outputs and each.outputs + sample * self.stride(row))
+        before = sample * self.stride(row)
+        return tuple(replace(each, outputs=each.outputs and before + each.outputs)
                      for each in moved)
 
     def facts(self) -> dict:

@@ -43,14 +43,10 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
     Raises
     ------
     BadInput
-        If an accumulator could overflow; :class:`Misfit` if a memory is too small, with all that are
-        and numbers.
+        If an accumulator could overflow; :class:`Misfit` if a memory is too small: all that are,
+        with numbers.
     """
-    for i, layer in enumerate(layers):
-        low = -(1 << 15) if i == 0 or layers[i - 1].activation != "relu" else 0
-        prove(layer.name, layer.weight, layer.bias, layer.shift, low, (1 << 15) - 1,
-              config.acc_width)
-
+    prove_all(layers, config)
     placed, columns = [], np.arange(layers[0].indices.shape[1])
     stored = np.zeros(config.pes, np.int64)
     for layer in layers:

@@ -22,7 +22,6 @@ from zeroskip.sw.engines.eie.schedule import Segment
 from zeroskip.sw.engines.payload import pack_fields
 from zeroskip.sw.engines.wire import Read, Record, Write
 
-
 CLEAR = np.array([[LoadTarget.COUNTERS.value, 0, 0, 0]], np.uint32)
 """The write that clears every counter."""
 
