@@ -124,7 +124,7 @@ def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # no
     graph = _graph(model, inputs)
     names = [target] if isinstance(target, str) else list(target)
     given = _by_name(graph.inputs, inputs) if inputs else None
-    configs = chosen(graph, engine, names, batch, placement)
+    configs = chosen(graph, engine, names, placement)
     compiled = compiler.compile_network(graph, given, *configs, batch=batch, wishes=placement)
     return Program(compiled.program, compiled.reference, compiled.report)
 

@@ -79,13 +79,14 @@ def compile_model(model: Path, calibration: Path | None, out: Path, engine: str 
         check_writable(path)
     wanted = placement.read_wishes(wishes) if wishes else None
     graph = frontend.read(model, shapes(given))
-    configs = placement.chosen(graph, engine, names, batch, wanted)
+    configs = placement.chosen(graph, engine, names, wanted)
     compiled = compile_network(graph, calibration and arrays(calibration), *configs, batch=batch,
                                wishes=wanted)
     compiled.save(out)
+    used = [name_of(each) for each in dict.fromkeys(
+        image.config for image in compiled.program.images)]
     if not names:
-        screen.text("smallest configurations that hold the model: "
-                    + ", ".join(map(name_of, configs)))
+        screen.text(f"smallest configurations: {', '.join(used)}")
 
     reports = iter(compiled.report)
     rows = []
@@ -103,4 +104,4 @@ def compile_model(model: Path, calibration: Path | None, out: Path, engine: str 
                             "samples")
     sizes = storage(compiled.program)
     screen.table("storage, bytes", list(sizes), [list(sizes.values())])
-    screen.result({"targets": list(map(name_of, configs)), "layers": rows, "bytes": sizes})
+    screen.result({"targets": used, "layers": rows, "bytes": sizes})

@@ -108,7 +108,7 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
                        "a linear layer or a convolution")
     if wishes:
         placement.check_wishes(graph, wishes)
-    configs = configs or tuple(placement.smallest(graph, registry.engines(), batch, wishes))
+    configs = configs or tuple(placement.smallest(graph, registry.engines(), wishes))
     sections = _sections(graph, configs, batch, wishes)
     images: dict[int, Image] = {}
     layers: list[ReferenceLayer] = []

@@ -71,24 +71,33 @@ def place(layer: Layer, configs: Sequence[CoreConfig], batch: int | None = None,
     return Place(config, offer, estimate, f"{reason} Cycles a sample: {counts}.")
 
 
-def smallest(graph: Graph, engines: Sequence[Engine], batch: int | None = None,
+def smallest(graph: Graph, engines: Sequence[Engine],
              wishes: Wishes | None = None) -> list[CoreConfig]:
-    """Of each engine that is needed the smallest named configuration that holds all layers which
-    it takes, or else the largest."""
+    """Of each engine that takes a layer the smallest named configuration that holds all which it
+    takes, or else the fastest of the largest; where none takes any, the first of each."""
     configs = []
     for engine in engines:
         layers = [node.layer for node in graph.layers if _takes(engine, node.layer, wishes)]
         if layers:
             ordered = sorted(engine.configs.values(), key=_size)
-            configs.append(next((config for config in ordered if engine.holds(layers, config)),
-                                ordered[-1]))
-    used = {_engine_of(place(node.layer, configs or [next(iter(engine.configs.values()))
-                                                     for engine in engines], batch, wishes).config)
-            for node in graph.layers}
-    return [config for config in configs if _engine_of(config) in used]
+            held = (config for config in ordered if engine.holds(layers, config))
+            configs.append(next(held, None) or _fastest(engine, layers, ordered))
+    return configs or [next(iter(engine.configs.values())) for engine in engines]
 
 
-def chosen(graph: Graph, engine: str | None, names: list[str], batch: int | None = None,
+def _fastest(engine: Engine, layers: Sequence[Layer],
+             configs: Sequence[CoreConfig]) -> CoreConfig:
+    """Of those with most multipliers."""
+    def cycles(config: CoreConfig) -> float:
+        try:
+            return sum(engine.estimate(layer, config).cycles for layer in layers)
+        except BadInput:    # more than one command; placing the layer says so
+            return float("inf")
+    most = max(config.multipliers for config in configs)
+    return min((config for config in configs if config.multipliers == most), key=cycles)
+
+
+def chosen(graph: Graph, engine: str | None, names: list[str],
            wishes: Wishes | None = None) -> list[CoreConfig]:
     """The configurations of these names, or else the :func:`smallest` of one engine, or of
     each."""
@@ -96,8 +105,7 @@ def chosen(graph: Graph, engine: str | None, names: list[str], batch: int | None
         check_wishes(graph, wishes)
     if names:
         return targets(engine, names)
-    return smallest(graph, [registry.engine(engine)] if engine else registry.engines(), batch,
-                    wishes)
+    return smallest(graph, [registry.engine(engine)] if engine else registry.engines(), wishes)
 
 
 def read_wishes(path: Path) -> dict[str, str]:
