@@ -26,7 +26,7 @@ from zeroskip.sw.engines.tensorcore.layer import LayerKind, types
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, prove
 from zeroskip.sw.engines.tensorcore.sample import FILL, Sample
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
-from zeroskip.sw.engines.wire import Record
+from zeroskip.sw.engines.wire import PIECE, Record
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.nm import compress
 from zeroskip.sw.graph.im2col import Geometry
@@ -210,8 +210,8 @@ class TensorCoreLayer(LayerKind):
 
     def _host_bytes(self, schedule: Schedule) -> int:
         """Bytes that the host takes to stream one batch: its samples with their padding, weights
-        for each load of them, patches, again for each panel of rows where K has several chunks, and
-        outputs."""
+        for each load of them, patches, again for each panel of rows where K has several chunks, all
+        of them a piece at a time, and outputs."""
         config, pieces = schedule.config, schedule.chunks
         panels = -(-self.rows // config.rows)
         weights = (schedule.loads * panels * config.rows
@@ -219,7 +219,9 @@ class TensorCoreLayer(LayerKind):
         patches = (-(-schedule.n // config.columns) * config.columns * pieces * schedule.words
                    * config.operands * (panels if pieces > 1 else 1))
         padded = Sample.of(self.geometry, self.inputs).size * schedule.n // self.positions
-        return STREAMED * (weights + patches) + SENT * schedule.n * self.rows + 2 * padded
+        panel = weights // (schedule.loads * panels) + patches // (panels if pieces > 1 else 1)
+        streamed = min(weights + patches, 4 * PIECE + panel)
+        return STREAMED * streamed + SENT * schedule.n * self.rows + 2 * padded
 
     def _places(self, schedule: Schedule) -> np.ndarray:
         """:attr:`places`, by the geometry."""
