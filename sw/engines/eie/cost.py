@@ -106,11 +106,12 @@ def estimate(layer: Layer, config: EIEConfig, batch: int | None = None) -> Estim
     cycles = LATENCY + max(own.entries + idle, own.inputs / streams, own.inputs / config.clusters)
     basis = "no input zero"
     if not holds([layer], config):
-        items = config.pes * (own.entries / 4 + 3 * own.places(config) / NIBBLES)
+        each = 3 / NIBBLES if config.counts else 1      # items for a place of the directory
+        items = config.pes * (own.entries / 4 + each * own.places(config))
         samples = batch or SAMPLES
         loads = own.entries / config.entries + own.places(config) / config.pointers
         cycles += items / (samples * positions) + LATENCY * loads
-        basis = f"no input zero, loaded for {samples} samples"
+        basis = f"no input zero, loaded for each {samples} samples"
     return Estimate(float(positions * cycles), own.bytes(config), basis)
 
 
