@@ -52,6 +52,11 @@ class CoreConfig(ABC):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def multipliers(self) -> int:
+        """Multipliers of the core; of one that nobody counts them of, one."""
+        return 1
+
+    @property
     def memory_bits(self) -> Mapping[str, int]:
         """Bits of each memory; of those that nobody needs to know, nothing."""
         return {}

@@ -1,7 +1,8 @@
-/* Two compiled programs on a simulated system, from their constants alone; every output is compared
+/* Three compiled programs on a simulated system, from their constants alone; every output is compared
    with the integer reference. */
 #include "bus.h"
 #include "data.h"
+#include "large.h"
 #include "net.h"
 #include "vector.h"
 #include "zeroskip.h"
@@ -37,11 +38,20 @@ static void run_vector(void) {
     printf("EIE: %u outputs\n", (unsigned)(samples * vector.outputs));
 }
 
+static void run_large(void) {
+    static int16_t y[samples * large_largest], scratch[samples * large_largest];
+    zsk_eie_run_loads(&large, ZSK_PAGE(0), samples, large_x, y, scratch);
+    for (uint32_t k = 0; k < samples * large.outputs; k++)
+        check("EIE in loads", y[k], large_y[k]);
+    printf("EIE in loads: %u outputs\n", (unsigned)(samples * large.outputs));
+}
+
 int main(int argc, char **argv) {
     if (argc != 2 || bus_open(argv[1]))
         return 2;
     run_net();
     run_vector();
+    run_large();
     printf("%s, %u bus cycles\n", wrong ? "WRONG" : "all equal", (unsigned)bus_cycles());
     return wrong != 0;
 }

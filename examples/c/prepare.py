@@ -1,5 +1,5 @@
-"""Makes what the C program runs, in a folder: two compiled models, inputs and expected outputs, and
-a simulated system with an EIE array and a tensor core."""
+"""Makes what the C program runs, in a folder: three compiled models, inputs and expected outputs,
+and a simulated system with an EIE array and a tensor core."""
 
 import shutil
 import sys
@@ -51,10 +51,18 @@ def vector(rng: np.random.Generator) -> Network:
         Linear("b", weights(rng, 7, 13, "any"), rng.normal(size=7).astype(np.float32), "none")))
 
 
+def large(rng: np.random.Generator) -> Network:
+    """Two sparse layers, of which the array holds neither."""
+    return Network((
+        Linear("a", weights(rng, 37, 53, "any"), rng.normal(size=37).astype(np.float32), "relu"),
+        Linear("b", weights(rng, 41, 37, "any"), rng.normal(size=41).astype(np.float32), "none")))
+
+
 def main(folder: Path) -> None:
     """Writes all files."""
     rng, data = np.random.default_rng(4), []
-    models = (("net", convolutional(rng), CORE), ("vector", vector(rng), ARRAY))
+    models = (("net", convolutional(rng), CORE), ("vector", vector(rng), ARRAY),
+              ("large", large(rng), ARRAY))
     for name, network, config in models:
         samples = rng.normal(size=(64, network.layers[0].inputs)).astype(np.float32)
         compiled = compile_network(network, samples, config, batch=BATCH)

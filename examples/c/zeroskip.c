@@ -121,16 +121,65 @@ void zsk_eie_load(const struct zsk_eie *image, uint32_t page) {
     write_words(page + image->load_at, image->load, image->load_count);
 }
 
+static void send_vector(uint32_t address, const int16_t *x, uint32_t count) {
+    for (uint32_t k = 0; k < count; k++)
+        zsk_write(address, (uint16_t)x[k] | (uint32_t)(k == count - 1) << 16);
+}
+
+static uint64_t receive_item(uint32_t address, uint32_t index_bits) {
+    uint64_t item = zsk_read(address);
+    if (index_bits + 17 > 32)
+        item |= (uint64_t)zsk_read(address) << 32;
+    return item;
+}
+
 void zsk_eie_run(const struct zsk_eie *image, uint32_t page, const int16_t *x, int16_t *y) {
-    for (uint32_t k = 0; k < image->inputs; k++)
-        zsk_write(page + image->inputs_at,
-                  (uint16_t)x[k] | (uint32_t)(k == image->inputs - 1) << 16);
+    send_vector(page + image->inputs_at, x, image->inputs);
     for (uint32_t k = 0; k < image->slots; k++) {
-        uint64_t item = zsk_read(page + image->outputs_at);
-        if (image->index_bits + 17 > 32)
-            item |= (uint64_t)zsk_read(page + image->outputs_at) << 32;
+        uint64_t item = receive_item(page + image->outputs_at, image->index_bits);
         int32_t output = image->order[item & ((1u << image->index_bits) - 1)];
         if (output >= 0)
             y[output] = (int16_t)(item >> image->index_bits);
+    }
+}
+
+/* A block of rows of a layer for so many samples: those of x, to y. */
+static void run_row(const struct zsk_eie_loads *image, const struct zsk_eie_layer *layer,
+                    const struct zsk_eie_row *row, uint32_t page, uint32_t samples,
+                    const int16_t *x, int16_t *y) {
+    for (uint32_t k = 0; k < row->block_count; k++) {
+        const struct zsk_eie_block *block = row->blocks + k;
+        write_words(page + image->load_at, block->load, block->load_count);
+        for (uint32_t sample = 0; sample < samples; sample++) {
+            int sends = k == row->block_count - 1 && sample == samples - 1;
+            uint32_t start = sample + (sends ? layer->samples : 0);
+            write_words(page + image->load_at, block->starts + start * block->start_count,
+                        block->start_count);
+            send_vector(page + image->inputs_at, x + sample * layer->inputs + block->first,
+                        block->inputs);
+        }
+    }
+    for (uint32_t k = 0; k < (samples - 1) * row->stride + row->slots; k++) {
+        uint64_t item = receive_item(page + image->outputs_at, image->index_bits);
+        uint32_t place = item & ((1u << image->index_bits) - 1), slot = place % row->stride;
+        if (slot < row->slots && row->order[slot] >= 0)
+            y[place / row->stride * layer->outputs + row->order[slot]] =
+                (int16_t)(item >> image->index_bits);
+    }
+}
+
+void zsk_eie_run_loads(const struct zsk_eie_loads *image, uint32_t page, uint32_t samples,
+                       const int16_t *x, int16_t *y, int16_t *scratch) {
+    for (uint32_t left = image->layer_count; left > 0; left--) {
+        const struct zsk_eie_layer *layer = image->layers + image->layer_count - left;
+        int16_t *to = left % 2 ? y : scratch;   /* the last layer's are in y */
+        for (uint32_t k = 0; k < layer->row_count; k++) {
+            const struct zsk_eie_row *row = layer->rows + k;
+            write_words(page + image->load_at, row->load, row->load_count);
+            for (uint32_t at = 0; at < samples; at += layer->samples)
+                run_row(image, layer, row, page, at_most(layer->samples, samples - at),
+                        x + at * layer->inputs, to + at * layer->outputs);
+        }
+        x = to;
     }
 }

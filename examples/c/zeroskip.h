@@ -59,4 +59,41 @@ void zsk_eie_load(const struct zsk_eie *image, uint32_t page);
 /* Runs a sample, int16 [inputs], to y [outputs], on a loaded array. */
 void zsk_eie_run(const struct zsk_eie *image, uint32_t page, const int16_t *x, int16_t *y);
 
+/* Layers that an array does not hold: each is loaded block by block. */
+struct zsk_eie_block {
+    const uint32_t *load;       /* words that load its weights */
+    uint32_t load_count;
+    const uint32_t *starts;     /* words for each sample that keep its sums; of the last block of a
+                                   row, then those that send all sums up to a sample */
+    uint32_t start_count;       /* words for one sample */
+    uint32_t first, inputs;     /* of the layer's */
+};
+
+struct zsk_eie_row {
+    const uint32_t *load;       /* words that load its biases */
+    uint32_t load_count;
+    const struct zsk_eie_block *blocks;
+    uint32_t block_count;
+    const int32_t *order;       /* the layer's output that each slot of a sample holds, or -1 */
+    uint32_t slots, stride;     /* of a sample, and from one to the next */
+};
+
+struct zsk_eie_layer {
+    const struct zsk_eie_row *rows;
+    uint32_t row_count, inputs, outputs;
+    uint32_t samples;           /* whose sums are kept at a time, at most */
+};
+
+struct zsk_eie_loads {
+    const struct zsk_eie_layer *layers;
+    uint32_t layer_count, index_bits, inputs, outputs;
+    uint32_t largest;           /* outputs of a sample in any layer */
+    uint32_t load_at, inputs_at, outputs_at;
+};
+
+/* Runs samples, int16 [samples, inputs], to y [samples, outputs]. `y` and `scratch` have room for
+   `largest` numbers a sample each. */
+void zsk_eie_run_loads(const struct zsk_eie_loads *image, uint32_t page, uint32_t samples,
+                       const int16_t *x, int16_t *y, int16_t *scratch);
+
 #endif

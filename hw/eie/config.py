@@ -106,6 +106,11 @@ class EIEConfig(CoreConfig):
             raise ValueError(f"pointers must be a multiple of {unit}, not {self.pointers}")
 
     @property
+    def multipliers(self) -> int:
+        """One a PE."""
+        return self.pes
+
+    @property
     def clusters(self) -> int:
         """Clusters of ``groups`` PEs, K."""
         return self.pes // self.groups

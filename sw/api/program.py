@@ -13,7 +13,8 @@ import numpy as np
 from zeroskip.sw.compiler import compile as compiler
 from zeroskip.sw.compiler import program as programs
 from zeroskip.sw.compiler import reference as references
-from zeroskip.sw.compiler.targets import name_of, targets
+from zeroskip.sw.compiler.placement import chosen
+from zeroskip.sw.compiler.targets import name_of
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import ReferenceLayer
 from zeroskip.sw.errors import BadInput
@@ -95,7 +96,8 @@ class Program:
 
 
 def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # noqa: A001 - as torch
-            engine: str | None = None, batch: int | None = None) -> Program:
+            engine: str | None = None, batch: int | None = None,
+            placement: Mapping[str, str] | None = None) -> Program:
     """A model for the engines.
 
     Parameters
@@ -106,11 +108,13 @@ def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # no
         Samples for each input, batch first, or one dict by name: they set the scales, and a module
         is exported with the first of them. None for a model that is quantised.
     target : name, or several, of each engine one
-        Configurations; the first of each engine by default.
+        Configurations; by default the smallest of each engine that hold the model.
     engine : str, optional
         All layers go to this one; by default each to the one that suits it.
     batch : int, optional
-        Samples that a tensor core takes together.
+        Samples that an engine takes together.
+    placement : dict of str to str, optional
+        Engines by the names of layers, such as ``{"fc*": "eie"}``.
 
     Raises
     ------
@@ -120,7 +124,8 @@ def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # no
     graph = _graph(model, inputs)
     names = [target] if isinstance(target, str) else list(target)
     given = _by_name(graph.inputs, inputs) if inputs else None
-    compiled = compiler.compile_network(graph, given, *targets(engine, names), batch=batch)
+    configs = chosen(graph, engine, names, placement)
+    compiled = compiler.compile_network(graph, given, *configs, batch=batch, wishes=placement)
     return Program(compiled.program, compiled.reference, compiled.report)
 
 

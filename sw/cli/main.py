@@ -123,17 +123,21 @@ def compile_(model: Model,
                  "with an array for each input; not for a model that is quantised.")] = None,
              engine: Annotated[str | None, typer.Option(
                  help=f"{' or '.join(registry.names())}; by default each layer on the one that "
-                 "suits it.")] = None,
+                 "takes fewer cycles.")] = None,
              target: Annotated[list[str] | None, typer.Option(
-                 help="A named configuration, of each engine one.")] = None,
+                 help="A named configuration, of each engine one; by default the smallest that "
+                 "hold the model.")] = None,
              batch: Annotated[int | None, typer.Option(
-                 help="Samples that a tensor core takes together, by default 8; 1 for the "
-                 "quickest answer, more for fewer cycles a sample.")] = None,
+                 help="Samples that a core takes together, by default 8; 1 for the quickest "
+                 "answer, more for fewer cycles a sample.")] = None,
+             placement: Annotated[Path | None, typer.Option(
+                 help="A .toml file that says which engine computes a layer: \\[layers] and lines "
+                 "such as \"fc*\" = \"eie\".")] = None,
              input_shape: Shapes = None,
              json: Json = False, quiet: Quiet = False) -> None:
     """Quantise, pack and prove a model for the engines of some configurations."""
     from zeroskip.sw.cli.models import compile_model as run
-    run(model, calibration, out, engine, target or [], batch, input_shape or [],
+    run(model, calibration, out, engine, target or [], batch, placement, input_shape or [],
         Screen(json, quiet))
 
 
@@ -252,6 +256,17 @@ def bench_sequences(backend: Backend = None, json: Json = False, quiet: Quiet = 
     """An LSTM and a convolution over time, trained on waves: accuracy as float, golden and RTL."""
     from zeroskip.sw.cli.bench_sequences import sequences as run
     run(backend, Screen(json, quiet))
+
+
+@bench.command("passes")
+def bench_passes(layer: Annotated[list[str] | None, typer.Option(
+                     help="vgg-fc6, ddddocr or small; repeat for several; all.")] = None,
+                 config: Config = None,
+                 images: Annotated[int, typer.Option(help="Samples to run, 1 to 8.")] = 8,
+                 backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Layers that an EIE array does not hold, in RTL: exact, what is loaded, what it takes."""
+    from zeroskip.sw.cli.bench_passes import passes as run
+    run(layer, config, images, backend, Screen(json, quiet))
 
 
 @bench.command("area")

@@ -7,7 +7,7 @@ import typer
 from zeroskip.sw.cli.files import arrays, check_writable, shapes
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler import placement, reference
-from zeroskip.sw.compiler.targets import name_of, targets
+from zeroskip.sw.compiler.targets import name_of
 from zeroskip.sw.engines import registry
 from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.graph.graph import Graph
@@ -16,7 +16,8 @@ from zeroskip.sw.graph.graph import Graph
 def inspect(model: Path, given: list[str], screen: Screen) -> None:
     """See ``zeroskip inspect --help``."""
     rows = placement.inspect(frontend.read(model, shapes(given)))
-    columns = ["name", "kind", "shape", "density", "pattern", "engine", "macs", "reason"]
+    columns = ["name", "kind", "shape", "density", "pattern", "engine", "macs", "cycles", "bytes",
+               "reason"]
     screen.table(str(model), columns, [[row[column] for column in columns] for row in rows])
     screen.result({"layers": rows})
 
@@ -68,7 +69,7 @@ def _dry_run(model: Path, rows: list[dict], screen: Screen) -> None:
 
 
 def compile_model(model: Path, calibration: Path | None, out: Path, engine: str | None,
-                  names: list[str], batch: int | None, given: list[str],
+                  names: list[str], batch: int | None, wishes: Path | None, given: list[str],
                   screen: Screen) -> None:
     """See ``zeroskip compile --help``."""
     from zeroskip.sw.compiler.compile import check_name, compile_network, storage
@@ -76,10 +77,16 @@ def compile_model(model: Path, calibration: Path | None, out: Path, engine: str 
     check_name(out)
     for path in (out, reference.beside(out)):
         check_writable(path)
+    wanted = placement.read_wishes(wishes) if wishes else None
     graph = frontend.read(model, shapes(given))
-    compiled = compile_network(graph, calibration and arrays(calibration),
-                               *targets(engine, names), batch=batch)
+    configs = placement.chosen(graph, engine, names, wanted)
+    compiled = compile_network(graph, calibration and arrays(calibration), *configs, batch=batch,
+                               wishes=wanted)
     compiled.save(out)
+    used = [name_of(each) for each in dict.fromkeys(
+        image.config for image in compiled.program.images)]
+    if not names:
+        screen.text(f"smallest configurations: {', '.join(used)}")
 
     reports = iter(compiled.report)
     rows = []
@@ -90,6 +97,11 @@ def compile_model(model: Path, calibration: Path | None, out: Path, engine: str 
         screen.table(f"{out}, {own.name} ({config})", list(own.shown.values()), [
             [row[key] for key in own.shown] for row in facts])
         rows += facts
+        for row in facts:
+            if reload := row.get("reload"):
+                screen.text(f"layer {row['name']} is larger than {config}: {reload['loads']} "
+                            f"loads, {reload['bytes']:,} bytes, for each {reload['samples']} "
+                            "samples")
     sizes = storage(compiled.program)
     screen.table("storage, bytes", list(sizes), [list(sizes.values())])
-    screen.result({"layers": rows, "bytes": sizes})
+    screen.result({"targets": used, "layers": rows, "bytes": sizes})

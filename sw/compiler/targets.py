@@ -31,6 +31,7 @@ def targets(engine: str | None, names: list[str]) -> list[CoreConfig]:
     return list(found.values()) or [next(iter(configs.values())) for configs in kinds.values()]
 
 
-def name_of(config: CoreConfig) -> str:
-    """The name of a named configuration."""
-    return next(name for name, named in registry.of(config).configs.items() if named == config)
+def name_of(config: CoreConfig, otherwise: str | None = None) -> str:
+    """The name of a named configuration, or ``otherwise`` of another."""
+    names = [name for name, named in registry.of(config).configs.items() if named == config]
+    return names[0] if names or otherwise is None else otherwise

@@ -123,6 +123,25 @@ class Offer:
     reason: str
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a layer costs on a configuration, without its samples.
+
+    Attributes
+    ----------
+    cycles : float
+        For a sample, from weights and sizes alone.
+    bytes : int
+        That are stored of it.
+    basis : str
+        What the cycles rest on, in a few words.
+    """
+
+    cycles: float
+    bytes: int
+    basis: str
+
+
 class ReferenceLayer(Protocol):
     """A layer in integers, without any packing: what a stranger needs to compute it.
 
@@ -261,7 +280,7 @@ class Engine(ABC):
     name : str
         The ``kind`` of its configurations.
     configs : dict
-        The configurations that have a name; the first is taken where none is named.
+        The configurations that have a name.
     image : type
         Class of its images.
     layer : type
@@ -290,6 +309,18 @@ class Engine(ABC):
     def accepts(self, layer: Layer) -> Offer:
         """What the engine makes of a layer; ``BadInput`` with the reason where it cannot take
         it."""
+
+    def estimate(self, layer: Layer, config: CoreConfig, batch: int | None = None) -> Estimate:
+        """What a layer that the engine takes costs on a configuration, of a ``batch`` where samples
+        go through together."""
+        positions = layer.geometry.positions if layer.geometry else 1
+        return Estimate(positions * layer.weight.size / self.accepts(layer).worth,
+                        layer.weight.nbytes, "one multiplier that is never idle")
+
+    def holds(self, layers: Sequence[Layer], config: CoreConfig) -> bool:
+        """Whether a core holds all of these layers as they are, by an estimate; what it does not
+        hold may run all the same, in pieces."""
+        return bool(layers) and config.kind == self.name
 
     @abstractmethod
     def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,

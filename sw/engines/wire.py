@@ -7,7 +7,7 @@ time, each in its own order.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,15 +52,36 @@ def streams(records: Iterable[Record]) -> tuple[dict[str, np.ndarray], dict[str,
     return {port: np.concatenate(items) for port, items in send.items()}, dict(receive)
 
 
+PIECE = 1 << 22
+"""Words that are held back for one call of a device: what a large layer takes is sent in several,
+and the core waits a moment between them."""
+
+
 def exchange(device, records: Iterable[Record]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Does what records say, those that poll at the end; the items of each stream that is read, and
     their times.
 
     ``device`` is a :class:`zeroskip.sw.engines.base.Device`.
     """
-    records = list(records)
-    found = device.run(*streams(records))
+    found: dict[str, list] = defaultdict(list)
+    for piece in _pieces(records):
+        for port, items in device.run(*streams(piece)).items():
+            found[port].append(items)
+        for record in piece:
+            if isinstance(record, Poll):
+                device.wait(record.port, record.value)
+    return {port: each[0] if len(each) == 1 else
+            tuple(map(np.concatenate, zip(*each, strict=True))) for port, each in found.items()}
+
+
+def _pieces(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Records, as many at a time as write :data:`PIECE` words; each time ends as one reads."""
+    piece, words = [], 0
     for record in records:
-        if isinstance(record, Poll):
-            device.wait(record.port, record.value)
-    return found
+        piece.append(record)
+        words += record.items.size if isinstance(record, Write) else 0
+        if isinstance(record, Read) and words >= PIECE:
+            yield piece
+            piece, words = [], 0
+    if piece:
+        yield piece

@@ -18,6 +18,8 @@ EXACT = 1 << 14
 """Distinct values up to which clusters are the best there are; more are put into bins first."""
 BINS = 1 << 16
 """Bins at most."""
+PART = 1 << 22
+"""Weights that are widened at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def share(weights: np.ndarray, centroids: int = 15) -> Shared:
     codebook[1:len(first) + 1] = means = _means(ordered, first)[0]
     # the nearest centroid, which only the edge of a bin may have kept a weight from
     indices = _assign(weights, _rounded_down((means[1:] + means[:-1]) / 2))
-    return Shared(codebook, indices, _relative_rms(weights, codebook[indices]))
+    return Shared(codebook, indices, _relative_rms(weights, codebook, indices))
 
 
 def _changes(ordered: np.ndarray) -> np.ndarray:
@@ -175,8 +177,12 @@ def _rounded_down(values: np.ndarray) -> np.ndarray:
     return np.where(rounded > values, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
-def _relative_rms(weights: np.ndarray, shared: np.ndarray) -> float:
-    power, error = (float(np.einsum("i,i", each, each, dtype=np.float64))
-                    for each in (weights.ravel(),
-                                 np.subtract(shared, weights, dtype=np.float64).ravel()))
+def _relative_rms(weights: np.ndarray, codebook: np.ndarray, indices: np.ndarray) -> float:
+    power = error = 0.0
+    weights, indices = weights.reshape(-1), indices.reshape(-1)
+    for at in range(0, weights.size, PART):
+        part = weights[at:at + PART].astype(np.float64)
+        power += float(part @ part)
+        part -= codebook[indices[at:at + PART]]
+        error += float(part @ part)
     return (error / power) ** 0.5 if power else 0.0

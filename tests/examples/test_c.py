@@ -23,13 +23,15 @@ def make(build, **variables):
 
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not all(map(shutil.which, ("make", "cc", "g++"))), reason="no C compiler")
-def test_two_programs_run_from_c(tmp_path):
+def test_three_programs_run_from_c(tmp_path):
     code, said = make(tmp_path / "build")
     assert code == 0, said
-    assert "tensor core: 20 outputs\nEIE: 28 outputs\nall equal, " in said
-    # A change of one word is seen: of a weight, of a place, of a load.
+    assert ("tensor core: 20 outputs\nEIE: 28 outputs\nEIE in loads: 164 outputs\n"
+            "all equal, ") in said
+    # A change of one word is seen: of a weight, of a place, of two loads.
     for header, name in (("net.h", "net_layer2_weights"), ("net.h", "net_layer0_places"),
-                         ("vector.h", "vector_load")):
+                         ("vector.h", "vector_load"),
+                         ("large.h", "large_layer1_row0_starts0")):
         path = tmp_path / "build" / header
         whole = path.read_text()
         path.write_text(spoilt(whole, name))

@@ -6,10 +6,19 @@ from dataclasses import asdict
 import numpy as np
 
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig
-from zeroskip.sw.engines.base import Deviation, Device, Engine, Offer, Progress, Result
+from zeroskip.sw.engines.base import (
+    Deviation,
+    Device,
+    Engine,
+    Estimate,
+    Offer,
+    Progress,
+    Result,
+)
 from zeroskip.sw.engines.eie import golden, quantize
 from zeroskip.sw.engines.eie.image import EIEImage
 from zeroskip.sw.engines.eie.layer import EIELayer, FixedLayer
+from zeroskip.sw.engines.eie.loads import EIELoads, Grid
 from zeroskip.sw.engines.eie.quantize import LayerReport
 from zeroskip.sw.engines.eie.schedule import LayerInfo
 from zeroskip.sw.graph.network import Layer, Network
@@ -52,6 +61,16 @@ class EIEEngine(Engine):
         least = 1.0 if layer.geometry is None else 0.0
         return Offer(max(worth, least), "unstructured", f"{how}, and every zero weight is skipped.")
 
+    def estimate(self, layer: Layer, config: EIEConfig, batch: int | None = None) -> Estimate:
+        """See :func:`zeroskip.sw.engines.eie.cost.estimate`."""
+        from zeroskip.sw.engines.eie.cost import estimate
+        return estimate(layer, config, batch)
+
+    def holds(self, layers: Sequence[Layer], config: EIEConfig) -> bool:
+        """See :func:`zeroskip.sw.engines.eie.cost.holds`."""
+        from zeroskip.sw.engines.eie.cost import holds
+        return holds(layers, config)
+
     def quantise(self, section: Network, x: np.ndarray, ranges: Sequence[Range],
                  config: EIEConfig, before: TensorType | None = None,
                  raw: bool = False,
@@ -60,12 +79,12 @@ class EIEEngine(Engine):
         return quantize.quantize(section, x, config.acc_width, ranges, before)
 
     def lower(self, layers: Sequence[FixedLayer], config: EIEConfig,
-              batch: int | None = None) -> EIEImage:
-        """See :func:`zeroskip.sw.engines.eie.lower.compile_layers`."""
-        from zeroskip.sw.engines.eie.lower import compile_layers
-        return compile_layers(tuple(layers), config)
+              batch: int | None = None) -> EIEImage | EIELoads:
+        """See :func:`zeroskip.sw.engines.eie.blocks.lower`."""
+        from zeroskip.sw.engines.eie.blocks import lower
+        return lower(tuple(layers), config, batch)
 
-    def c_source(self, image: EIEImage, name: str, addresses: dict[str, int]) -> str:
+    def c_source(self, image: EIEImage | EIELoads, name: str, addresses: dict[str, int]) -> str:
         """See :func:`zeroskip.sw.engines.eie.export.c_source`."""
         from zeroskip.sw.engines.eie.export import c_source
         return c_source(image, name, addresses)
@@ -74,15 +93,15 @@ class EIEEngine(Engine):
         """See :func:`zeroskip.sw.engines.eie.golden.layer`."""
         return golden.layer(x, layer.weight, layer.bias, layer.shift, layer.activation)
 
-    def run(self, device: Device, image: EIEImage, x: np.ndarray,
+    def run(self, device: Device, image: EIEImage | EIELoads, x: np.ndarray,
             progress: Progress | None = None) -> Result:
         """See :func:`zeroskip.sw.engines.eie.host.run`."""
         from zeroskip.sw.engines.eie import host
         return host.run(device, image, x, progress)
 
-    def describe(self, layer: LayerInfo, report: LayerReport) -> dict:
-        """All that is known of both."""
-        return {**layer.header(), "input_scale": layer.input.scale, **asdict(report)}
+    def describe(self, layer: LayerInfo | Grid, report: LayerReport) -> dict:
+        """All that is known of both, and what is loaded for a batch."""
+        return {**layer.facts(), "input_scale": layer.input.scale, **asdict(report)}
 
     def deviation(self, layer: EIELayer, own: Layer,
                   units: np.ndarray | None = None,

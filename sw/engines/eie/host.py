@@ -9,9 +9,18 @@ from zeroskip.hw.eie.counters import ControlCounter, PECounter
 from zeroskip.hw.eie.layouts import output_layout
 from zeroskip.sw.engines.base import Progress, Result
 from zeroskip.sw.engines.eie.image import EIEImage
-from zeroskip.sw.engines.eie.records import load_items, records
+from zeroskip.sw.engines.eie.loads import EIELoads, Grid
+from zeroskip.sw.engines.eie.records import (
+    block_items,
+    clear_items,
+    input_items,
+    load_items,
+    records,
+    row_items,
+    start_items,
+)
 from zeroskip.sw.engines.payload import unpack_fields
-from zeroskip.sw.engines.wire import Write, exchange
+from zeroskip.sw.engines.wire import Read, Write, exchange
 from zeroskip.sw.errors import EngineError
 
 BATCH = 16
@@ -30,20 +39,26 @@ class EIEStatistics:
     images : int
     control : dict of ControlCounter name (lower case) to int
     pe : dict of PECounter name (lower case) to int64 [pes]
+    loads, load_words : int
+        How many times weights were loaded, and words of 32 bits that went over the load bus.
     """
 
     images: int
     control: dict[str, int]
     pe: dict[str, np.ndarray]
+    loads: int
+    load_words: int
 
     @classmethod
-    def from_counts(cls, images: int, counts: np.ndarray) -> "EIEStatistics":
+    def from_counts(cls, images: int, counts: np.ndarray, loads: int,
+                    load_words: int) -> "EIEStatistics":
         """From ``counts`` int [pes + 1, 16], as the array's ``stats`` port gives them."""
         return cls(
             images,
             {which.name.lower(): int(counts[-1, which.value]) for which in ControlCounter},
             {which.name.lower(): counts[:-1, which.value].astype(np.int64)
-             for which in PECounter})
+             for which in PECounter},
+            loads, load_words)
 
     @property
     def cycles(self) -> int:
@@ -74,17 +89,55 @@ class EIEStatistics:
     def as_json(self) -> dict:
         """Plain numbers for ``--json``."""
         return {"images": self.images, "utilisation": self.utilisation, **self.control,
+                "loads": self.loads, "load_words": self.load_words,
+                "load_bytes": 4 * self.load_words,
                 "pe": {name: counts.tolist() for name, counts in self.pe.items()}}
 
 
-def run(model, image: EIEImage, inputs: np.ndarray, progress: Progress | None = None) -> Result:
+def run(model, image: EIEImage | EIELoads, inputs: np.ndarray,
+        progress: Progress | None = None) -> Result:
     """Runs ``inputs`` (int16 [batch, in]) on a fresh array.
 
     ``model`` is the array in any simulator, with the interface of
     :class:`zeroskip.sw.engines.base.Device`. ``EngineError`` where not every output of every image
     came just once.
     """
-    exchange(model, [Write("load", load_items(image))])
+    loader = _Loader(model)
+    outputs, times = (_run_loads if isinstance(image, EIELoads) else _run_once)(
+        loader, image, inputs, progress)
+    statistics = None
+    if image.config.counters:
+        statistics = EIEStatistics.from_counts(len(inputs), _counters(model, image.config),
+                                               loader.loads, loader.words)
+    return Result(outputs, times, statistics, statistics and statistics.saturated)
+
+
+class _Loader:
+    """The load bus of an array.
+
+    Attributes
+    ----------
+    loads : int
+        How many times weights were loaded.
+    words : int
+        Words of 32 bits that were sent.
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.loads = self.words = 0
+
+    def send(self, items: np.ndarray, *, weights: bool = False) -> None:
+        """Items uint32 [n, words]; with ``weights`` or without."""
+        exchange(self.model, [Write("load", items)])
+        self.loads += weights
+        self.words += items.size
+
+
+def _run_once(loader: _Loader, image: EIEImage, inputs: np.ndarray,
+              progress: Progress | None) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Outputs and their times on an array that is loaded once."""
+    loader.send(load_items(image), weights=True)
     shapes = [(len(inputs), segment.outputs) for segment in image.segments if segment.outputs]
     outputs = tuple(np.zeros(shape, np.int16) for shape in shapes)
     times = tuple(np.zeros(shape, np.int64) for shape in shapes)
@@ -92,15 +145,74 @@ def run(model, image: EIEImage, inputs: np.ndarray, progress: Progress | None = 
     names = [image.layers[layer].name for layer in sent]
     for start in range(0, len(inputs), BATCH):
         samples = slice(start, min(start + BATCH, len(inputs)))
-        _run_batch(model, image, inputs[samples], [y[samples] for y in outputs],
+        _run_batch(loader.model, image, inputs[samples], [y[samples] for y in outputs],
                    [t[samples] for t in times], names, start)
         if progress:
             progress(samples.stop, len(inputs))
-    statistics = None
-    if image.config.counters:
-        statistics = EIEStatistics.from_counts(len(inputs), _counters(model, image.config))
-    return Result(*(tuple(map(image.logical, sent, arrays)) for arrays in (outputs, times)),
-                  statistics, statistics and statistics.saturated)
+    return tuple(tuple(map(image.logical, sent, arrays)) for arrays in (outputs, times))
+
+
+def _run_loads(loader: _Loader, image: EIELoads, inputs: np.ndarray,
+               progress: Progress | None) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Outputs and their times on an array that each layer is loaded into for itself."""
+    loader.send(clear_items(image.config))
+    x, outputs, times = inputs, [], []
+    total, done = sum(len(layer.rows) for layer in image.layers), 0
+    for layer in image.layers:
+        y = np.zeros((len(x), layer.outputs), np.int16)
+        when = np.zeros(y.shape, np.int64)
+        for row in range(len(layer.rows)):
+            _run_row(loader, layer, row, x, y, when)
+            done += 1
+            if progress:
+                progress(done * len(inputs) // total, len(inputs))
+        outputs.append(y)
+        times.append(when)
+        x = y
+    return tuple(outputs), tuple(times)
+
+
+def _run_row(loader: _Loader, layer: Grid, row: int, x: np.ndarray, y: np.ndarray,
+             times: np.ndarray) -> None:
+    """One block of rows for all samples, as many at a time as the array keeps sums of; files the
+    outputs in ``y`` and ``times``."""
+    loader.send(row_items(layer, row))
+    loaded = None
+    for first in range(0, len(x), layer.samples):
+        samples, left = x[first:first + layer.samples], 0
+        for column, block in enumerate(layer.rows[row]):
+            if block is not loaded:
+                loader.send(block_items(block), weights=True)
+                loaded = block
+            for number, sample in enumerate(samples):
+                send = column == len(layer.rows[row]) - 1 and number == len(samples) - 1
+                loader.send(start_items(layer, row, column, number, send=send))
+                start = Write("inputs", input_items(sample[left:left + block.inputs]))
+                if not send:
+                    exchange(loader.model, [start])
+            left += block.inputs
+        wanted = (len(samples) - 1) * layer.stride(row) + block.layers[0].slots
+        found = exchange(loader.model, [start, Read("outputs", wanted)])["outputs"]
+        _file(loader.model, layer, row, found, y, times, slice(first, first + len(samples)))
+
+
+def _file(model, layer: Grid, row: int, found: tuple[np.ndarray, np.ndarray], y: np.ndarray,
+          times: np.ndarray, samples: slice) -> None:
+    """Files what a block of rows sent of some samples."""
+    block, (payload, cycles) = layer.rows[row][0], found
+    fields = unpack_fields(output_layout(block.config), payload)
+    index = fields["index"].astype(np.int64)
+    if model.pending("outputs"):
+        raise EngineError(f"the EIE array sent more than the {len(index)} outputs of images "
+                          f"{samples.start} to {samples.stop - 1}")
+    _check(index[None], fields["last"].astype(bool)[None], layer.name, samples.start)
+    at = np.argsort(index)
+    values = fields["value"].astype(np.uint16).view(np.int16)[at]
+    when = cycles.astype(np.int64)[at]
+    where = layer.order[:, 0] == row
+    places = layer.order[where, 1] + layer.stride(row) * np.arange(samples.stop - samples.start
+                                                                   )[:, None]
+    y[samples, where], times[samples, where] = values[places], when[places]
 
 
 def _run_batch(model, image: EIEImage, inputs: np.ndarray, outputs: list[np.ndarray],

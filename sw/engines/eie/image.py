@@ -6,7 +6,7 @@ the next layer's columns are these positions. How the array numbers the columns 
 is in ``hw/eie/layouts.py``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
@@ -17,13 +17,27 @@ from zeroskip.sw.engines.base import Image
 from zeroskip.sw.engines.checks import WEIGHTS, check_most, check_range
 from zeroskip.sw.engines.eie.check import TENSORS, check_image
 from zeroskip.sw.engines.eie.directory import WORDS, unpack_counts, unpack_pointers
-from zeroskip.sw.engines.eie.layer import EIELayer
+from zeroskip.sw.engines.eie.layer import EIELayer, look_up
 from zeroskip.sw.engines.eie.pack import Packed, unpack
 from zeroskip.sw.engines.eie.quantize import HIGHEST, LOWEST, prove
 from zeroskip.sw.engines.eie.schedule import LayerInfo, Segment
 
 MEMORY = 1 << 29
 """Most bits of an array's memories: more than any FPGA has."""
+
+
+def check_memory(config: EIEConfig) -> None:
+    """``BadInput`` where an array has more memory than a simulation of it would find."""
+    check_most("the array's memories take", sum(config.memory_bits.values()), MEMORY, "bits")
+
+
+def proved(layers: Iterable[EIELayer], acc_width: int) -> Iterator[EIELayer]:
+    """Consecutive layers; ``BadInput`` at one in which an accumulator could overflow."""
+    low = LOWEST
+    for layer in layers:
+        prove(layer.name, layer.weight, layer.bias, layer.shift, low, HIGHEST, acc_width)
+        yield layer
+        low = 0 if layer.activation == "relu" else LOWEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +132,11 @@ class EIEImage(Image):
         ``ValueError`` where the images hold anything else, the counts of a layer are wrong, or an
         accumulator could overflow.
         """
-        columns, start, low = np.arange(self.inputs), 0, LOWEST
+        return proved(self.held(), self.config.acc_width)
+
+    def held(self) -> Iterator[EIELayer]:
+        """As :meth:`unpacked`, but overflow is not looked at."""
+        columns, start = np.arange(self.inputs), 0
         ends = (segment for segment in self.segments if segment.swap)
         for number, (layer, end) in enumerate(zip(self.layers, ends, strict=True)):
             where, rows = f"layer {layer.name}", self.positions(number)
@@ -133,14 +151,10 @@ class EIEImage(Image):
                 raise ValueError(f"{where}: weights or biases stand where no output is")
             if codebook[0]:
                 raise ValueError(f"{where}: index 0 stands for {codebook[0]}, expected 0")
-            unpacked = EIELayer(
-                name=layer.name, activation=layer.activation, weight=codebook[found],
+            yield EIELayer(
+                name=layer.name, activation=layer.activation, weight=look_up(codebook, found),
                 bias=biases[rows], shift=end.shift, input=layer.input, output=layer.output)
-            prove(layer.name, unpacked.weight, unpacked.bias, end.shift, low, HIGHEST,
-                  self.config.acc_width)
-            yield unpacked
             columns, start = rows, start + words
-            low = 0 if layer.activation == "relu" else LOWEST
 
     def _indices(self, number: int) -> np.ndarray:
         """Codebook indices of layer ``number`` at their physical places, uint8 [slots, columns];
@@ -197,9 +211,18 @@ class EIEImage(Image):
         return {name: getattr(self, name) for name in TENSORS}
 
     @classmethod
-    def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "EIEImage":
-        """The inverse of :meth:`header` and :meth:`tensors`; ``KeyError``, ``TypeError`` or
-        ``ValueError`` where something is missing or of another kind."""
+    def from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> Image:
+        """The inverse of :meth:`header` and :meth:`tensors`, of an image in several loads too;
+        ``KeyError``, ``TypeError`` or ``ValueError`` where something is missing or of another
+        kind."""
+        if "loads" in header:
+            from zeroskip.sw.engines.eie.loads import EIELoads
+            return EIELoads.from_file(header, tensors)
+        return cls.block_from_file(header, tensors)
+
+    @classmethod
+    def block_from_file(cls, header: dict, tensors: dict[str, np.ndarray]) -> "EIEImage":
+        """As :meth:`from_file`, of an image in one load."""
         layers = header["layers"]
         scales = [header["input_scale"], *(layer["output_scale"] for layer in layers[:-1])]
         return cls(
@@ -214,8 +237,7 @@ class EIEImage(Image):
 
     def check_size(self) -> None:
         """``BadInput`` where the array has more memory than a simulation of it would find."""
-        check_most("the array's memories take", sum(self.config.memory_bits.values()), MEMORY,
-                   "bits")
+        check_memory(self.config)
 
     def check_weights(self) -> None:
         """``BadInput`` where a layer would fill the memory once it is unpacked."""

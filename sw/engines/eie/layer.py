@@ -68,4 +68,12 @@ class FixedLayer(EIELayer):
     weight: np.ndarray = field(init=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "weight", self.codebook[self.indices])
+        object.__setattr__(self, "weight", look_up(self.codebook, self.indices))
+
+
+def look_up(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """``table[indices]`` of a matrix, row by row: numpy makes its indices eight bytes wide."""
+    found = np.empty(indices.shape, table.dtype)
+    for to, row in zip(found, indices, strict=True):
+        to[:] = table[row]
+    return found

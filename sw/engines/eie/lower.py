@@ -11,7 +11,7 @@ from zeroskip.sw.engines.eie.directory import nibbles_for, pack_counts, words_fo
 from zeroskip.sw.engines.eie.image import EIEImage
 from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.pack import Packed, pack, spread, whole
-from zeroskip.sw.engines.eie.quantize import prove
+from zeroskip.sw.engines.eie.quantize import HIGHEST, LOWEST, prove
 from zeroskip.sw.engines.eie.schedule import (
     MAX_STRIDE,
     LayerInfo,
@@ -19,6 +19,11 @@ from zeroskip.sw.engines.eie.schedule import (
     schedule,
 )
 from zeroskip.sw.errors import BadInput
+
+
+class Misfit(BadInput):
+    """A memory of the array is too small."""
+
 
 BROADCAST_BOUND = 2
 """Mean entries per PE and column below which a layer is computed in groups. One broadcast a cycle
@@ -38,18 +43,37 @@ def compile_layers(layers: tuple[FixedLayer, ...], config: EIEConfig, *,
     Raises
     ------
     BadInput
-        If an accumulator could overflow, or a memory is too small; all that are, with numbers.
+        If an accumulator could overflow; :class:`Misfit` if a memory is too small: all that are,
+        with numbers.
     """
-    for i, layer in enumerate(layers):
-        low = -(1 << 15) if i == 0 or layers[i - 1].activation != "relu" else 0
-        prove(layer.name, layer.weight, layer.bias, layer.shift, low, (1 << 15) - 1,
-              config.acc_width)
-
+    prove_all(layers, config)
     placed, columns = [], np.arange(layers[0].indices.shape[1])
     stored = np.zeros(config.pes, np.int64)
     for layer in layers:
         placed.append(_place(layer, columns, stored, config, balance))
         columns = placed[-1].order
+    return _image(layers, placed, config)
+
+
+def prove_all(layers: tuple[FixedLayer, ...], config: EIEConfig) -> None:
+    """Raises ``BadInput`` where an accumulator of consecutive layers could overflow."""
+    for i, layer in enumerate(layers):
+        low = LOWEST if i == 0 or layers[i - 1].activation != "relu" else 0
+        prove(layer.name, layer.weight, layer.bias, layer.shift, low, HIGHEST, config.acc_width)
+
+
+def compile_block(layer: FixedLayer, order: np.ndarray, groups: int, config: EIEConfig) -> EIEImage:
+    """Packs one layer whose rows stand at the positions ``order`` (int32 [slots], -1 for none), in
+    so many column groups; :class:`Misfit` if a memory is too small. Nothing is proved."""
+    indices = take(layer.indices, order, axis=0)
+    pattern = csr_array(indices != 0)
+    banks = _banks(indices, pattern, config) if groups == 1 else []
+    placed = _packed(layer, pattern.nnz, order, banks or pack_passes(indices, config, groups),
+                     groups, np.zeros(config.pes, np.int64), config, balanced=bool(banks))
+    return _image((layer,), [placed], config)
+
+
+def _image(layers: tuple[FixedLayer, ...], placed: list["_Placed"], config: EIEConfig) -> EIEImage:
     memory = _Memory(config, placed)
     infos = tuple(each.info for each in placed)
     segments = list(schedule(config, infos))
@@ -122,8 +146,8 @@ def _check_fit(config: EIEConfig, layers: tuple[LayerInfo, ...], weight_rows: in
     ]
     short = [f"{need} {what} (it has {has})" for what, need, has in needs if need > has]
     if short:
-        raise BadInput(f"the network does not fit the configuration with {config.pes} PEs: it "
-                       f"needs {', '.join(short)}; choose a larger target or prune more")
+        raise Misfit(f"the network does not fit the configuration with {config.pes} PEs: it "
+                     f"needs {', '.join(short)}; choose a larger target or prune more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +167,7 @@ def _place(layer: FixedLayer, columns: np.ndarray, stored: np.ndarray, config: E
     """Assigns and packs a layer whose columns are the inputs ``columns``, -1 for none. A layer
     with a directory begins at byte ``stored`` of each PE, which is moved behind it."""
     outputs, inputs = layer.indices.shape
-    indices = _take(layer.indices, columns, axis=1)
+    indices = take(layer.indices, columns, axis=1)
     pattern = csr_array(indices != 0)
     order, groups = np.arange(outputs, dtype=np.int32), 1
     passes = _banks(indices, pattern, config)
@@ -152,29 +176,35 @@ def _place(layer: FixedLayer, columns: np.ndarray, stored: np.ndarray, config: E
         if pattern.nnz < BROADCAST_BOUND * inputs * config.pes:
             groups = config.groups
         if balance:
-            order = _assign(pattern, config, groups)
-        passes = _passes(_take(indices, order, axis=0), config, groups)
+            order = assign(pattern, config, groups)
+        passes = pack_passes(take(indices, order, axis=0), config, groups)
+    return _packed(layer, pattern.nnz, order, passes, groups, stored, config, balanced=balanced)
+
+
+def _packed(layer: FixedLayer, nonzeros: int, order: np.ndarray, passes: list[Packed], groups: int,
+            stored: np.ndarray, config: EIEConfig, *, balanced: bool) -> _Placed:
+    if not balanced:
         for at, own in enumerate(passes):
             if config.escapes:
                 passes[at] = whole(own, stored)
             stored += passes[at].starts[:, -1]
     longest = max(own.longest for own in passes)
     info = LayerInfo(
-        layer.name, layer.activation, layer.input, layer.output, pattern.nnz,
+        layer.name, layer.activation, layer.input, layer.output, nonzeros,
         sum(own.size for own in passes), int(sum(own.padding.sum() for own in passes)),
         slots=len(order), grouped=int(groups > 1), balanced=int(balanced),
-        stride=longest if balanced else _stride(layer.name, longest, config))
+        stride=longest if balanced else directory_stride(layer.name, longest, config))
     return _Placed(info, order, passes)
 
 
-def _take(indices: np.ndarray, order: np.ndarray, axis: int) -> np.ndarray:
+def take(indices: np.ndarray, order: np.ndarray, axis: int) -> np.ndarray:
     """The rows or columns of ``indices`` that stand in ``order``, zeros for -1."""
     taken = np.take(indices, order, axis)
     taken[(slice(None),) * axis + (order < 0,)] = 0
     return taken
 
 
-def _passes(indices: np.ndarray, config: EIEConfig, groups: int) -> list[Packed]:
+def pack_passes(indices: np.ndarray, config: EIEConfig, groups: int) -> list[Packed]:
     """The physical rows packed, ``acc_depth`` per PE at a time."""
     step = config.acc_depth * config.pes // groups
     return [pack(indices[start:start + step], config.pes, escapes=config.escapes, groups=groups)
@@ -195,7 +225,7 @@ def _banks(indices: np.ndarray, pattern: csr_array, config: EIEConfig) -> list[P
     counts = np.bincount(bank * columns + pattern.indices, minlength=banks * columns)
     if counts.max() * counts.size > 2 * pattern.nnz:
         return []
-    passes = _passes(indices, config, 1)
+    passes = pack_passes(indices, config, 1)
     stride = max(own.longest for own in passes)
     if stride > MAX_STRIDE:
         return []
@@ -210,7 +240,7 @@ def _banks(indices: np.ndarray, pattern: csr_array, config: EIEConfig) -> list[P
     return even if filled <= directory else []
 
 
-def _assign(pattern: csr_array, config: EIEConfig, groups: int) -> np.ndarray:
+def assign(pattern: csr_array, config: EIEConfig, groups: int) -> np.ndarray:
     """The order of the rows, int32 [slots]; the rows of each pass are assigned for themselves."""
     clusters, orders = config.pes // groups, []
     step = config.acc_depth * clusters
@@ -220,14 +250,14 @@ def _assign(pattern: csr_array, config: EIEConfig, groups: int) -> np.ndarray:
     return np.concatenate(orders)
 
 
-def _stride(name: str, longest: int, config: EIEConfig) -> int:
+def directory_stride(name: str, longest: int, config: EIEConfig) -> int:
     """Places of a column in the directory: the nibbles of a count, or one pointer."""
     if not config.counts:
         return 1
     try:
         return nibbles_for(longest)
     except BadInput as error:
-        raise BadInput(f"layer {name}: {error}") from None
+        raise Misfit(f"layer {name}: {error}") from None
 
 
 def _biases(layer: FixedLayer, order: np.ndarray, clusters: int) -> np.ndarray:

@@ -6,13 +6,13 @@ Source: Han et al., ISCA 2016, section III (shared weights) and IV (16-bit fixed
 has no rule for overflow; here an accumulator that could overflow is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import floor, log2
 
 import numpy as np
 
-from zeroskip.sw.engines.eie.layer import FixedLayer
+from zeroskip.sw.engines.eie.layer import FixedLayer, look_up
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Layer, Linear, Network
 from zeroskip.sw.graph.types import TensorType
@@ -22,6 +22,8 @@ from zeroskip.sw.quantize.kmeans import Shared, share
 LOWEST, HIGHEST = -1 << 15, (1 << 15) - 1
 CENTROIDS = 15
 MAX_SHIFT = 31
+PART = 1 << 22
+"""Weights of a layer that are copied at a time."""
 HEADROOM = 1.1
 """Output range over calibrated maximum: room for inputs unlike the calibration set's and for the
 error of the shared weights, at 0.14 bit."""
@@ -64,11 +66,18 @@ def bound(weight: np.ndarray, bias: np.ndarray, shift: int, low: int,
         raise BadInput(f"the input range must be int16 and contain 0, not [{low}, {high}]")
     if np.any((bias > 1 << 62) | (bias < -1 << 62)):
         raise BadInput("bias must be within 2^62: use a larger weight scale")
-    positive = np.maximum(weight, 0).sum(axis=1, dtype=np.int64)
-    negative = np.minimum(weight, 0).sum(axis=1, dtype=np.int64)
+    positive, negative = (
+        np.concatenate([limit(part, 0).sum(axis=1, dtype=np.int64) for part in _parts(weight)])
+        for limit in (np.maximum, np.minimum))
     lowest, highest = positive * low + negative * high, positive * high + negative * low
     last = bias + (1 << shift >> 1)
     return np.minimum(lowest, lowest + last), np.maximum(highest, highest + last)
+
+
+def _parts(matrix: np.ndarray) -> Iterator[np.ndarray]:
+    """Its rows, some at a time: what is made of them takes little memory beside the matrix."""
+    step = max(1, PART // matrix.shape[1])
+    return (matrix[at:at + step] for at in range(0, len(matrix), step))
 
 
 def prove(name: str, weight: np.ndarray, bias: np.ndarray, shift: int, low: int, high: int,
@@ -139,8 +148,10 @@ def _quantize_layer(layer: Linear, peak: float, input_scale: float, low: int,
                     width: int) -> tuple[FixedLayer, LayerReport]:
     """One layer, with the smallest weight scale that codebook and accumulator hold."""
     shared = share(layer.weight, CENTROIDS)
-    weight, reach = shared.codebook[shared.indices], -LOWEST * input_scale
-    bias = effective_bias(layer, weight, reach)
+    levels, reach = np.abs(shared.codebook), -LOWEST * input_scale
+    sums = np.concatenate([levels[part].sum(axis=1, dtype=np.float64)
+                           for part in _parts(shared.indices)])
+    bias = effective_bias(layer, sums[:, None], reach)      # as if each row had a single weight
     target = peak * HEADROOM / HIGHEST
     weight_scale = max(float(np.abs(shared.codebook).max()) / HIGHEST,
                        float(np.abs(bias).max()) / input_scale / 2 ** (width - 1))
@@ -156,7 +167,7 @@ def _quantize_layer(layer: Linear, peak: float, input_scale: float, low: int,
     prove(layer.name, fixed.weight, fixed.bias, shift, low, HIGHEST, width)
 
     vanished = int(np.count_nonzero(shared.indices) - np.count_nonzero(fixed.indices))
-    lost = float(np.abs(weight).sum(axis=1, dtype=np.float64).max()) * reach
+    lost = float(sums.max()) * reach
     if not fixed.codebook.any() and lost > fixed.output.scale / 2:
         raise BadInput(f"layer {layer.name}: every weight becomes 0 at the scale that a "
                        f"{width}-bit accumulator and shifts up to {MAX_SHIFT} allow; use a wider "
@@ -178,10 +189,11 @@ def _round(layer: Linear, shared: Shared, bias: np.ndarray, shift: int, weight_s
            input_scale: float) -> FixedLayer:
     unit = weight_scale * input_scale
     codebook = np.rint(shared.codebook / np.float64(weight_scale)).astype(np.int16)
+    stored = np.arange(len(codebook), dtype=np.uint8) * (codebook != 0)
     return FixedLayer(
         name=layer.name,
         # A weight whose integer is zero is not stored.
-        indices=np.where(codebook[shared.indices] == 0, np.uint8(0), shared.indices),
+        indices=look_up(stored, shared.indices),
         codebook=codebook,
         bias=np.rint(bias / np.float64(unit)).astype(np.int64),
         shift=shift,

@@ -91,6 +91,10 @@ class LayerInfo:
         return own | {"inputs": self.inputs, "outputs": self.outputs,
                       "output_scale": self.output.scale}
 
+    def facts(self) -> dict:
+        """What a table says of it: nothing is loaded again."""
+        return {**self.header(), "reload": None}
+
     @classmethod
     def from_file(cls, header: dict, input_scale: float) -> "LayerInfo":
         """The inverse of :meth:`header`; ``KeyError``, ``TypeError`` or ``ValueError`` where

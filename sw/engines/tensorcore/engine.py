@@ -5,7 +5,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
-from zeroskip.sw.engines.base import Deviation, Device, Engine, Offer, Progress, Result
+from zeroskip.sw.engines.base import (
+    Deviation,
+    Device,
+    Engine,
+    Estimate,
+    Offer,
+    Progress,
+    Result,
+)
 from zeroskip.sw.engines.tensorcore import golden, quantize
 from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
@@ -60,6 +68,17 @@ class TensorCoreEngine(Engine):
                 "a convolution" if isinstance(layer, Conv2d) else "a layer")
         return Offer(1.0, "unstructured", f"It runs in dense mode, zeros and all: {what} skips "
                      "them only in a pattern; prune it to 2:4.")
+
+    def estimate(self, layer: Layer, config: TensorCoreConfig,
+                 batch: int | None = None) -> Estimate:
+        """See :func:`zeroskip.sw.engines.tensorcore.cost.estimate`."""
+        from zeroskip.sw.engines.tensorcore.cost import estimate
+        return estimate(layer, self.accepts(layer).pattern, config, batch)
+
+    def holds(self, layers: Sequence[Layer], config: TensorCoreConfig) -> bool:
+        """See :func:`zeroskip.sw.engines.tensorcore.cost.holds`."""
+        from zeroskip.sw.engines.tensorcore.cost import holds
+        return holds([(layer, self.accepts(layer).pattern) for layer in layers], config)
 
     def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,
                  config: TensorCoreConfig, before: TensorType | None = None, raw: bool = False

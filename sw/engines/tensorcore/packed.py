@@ -26,10 +26,11 @@ from zeroskip.sw.engines.tensorcore.layer import LayerKind, types
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, prove
 from zeroskip.sw.engines.tensorcore.sample import FILL, Sample
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
-from zeroskip.sw.engines.wire import Record
+from zeroskip.sw.engines.wire import PIECE, Record
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.nm import compress
 from zeroskip.sw.graph.im2col import Geometry
+from zeroskip.sw.graph.network import Layer
 
 HOST = 1 << 32
 """Most bytes that the host takes to stream one batch through a layer."""
@@ -247,8 +248,8 @@ class TensorCoreLayer(LayerKind):
 
     def _host_bytes(self, schedule: Schedule) -> int:
         """Bytes that the host takes to stream one batch: its samples with their padding, weights
-        for each load of them, patches, again for each panel of rows where K has several chunks, and
-        outputs."""
+        for each load of them, patches, again for each panel of rows where K has several chunks, all
+        of them a piece at a time, and outputs."""
         config, pieces = schedule.config, schedule.chunks
         panels = -(-self.rows // config.rows)
         weights = (schedule.loads * panels * config.rows
@@ -256,7 +257,9 @@ class TensorCoreLayer(LayerKind):
         patches = (-(-schedule.n // config.columns) * config.columns * pieces * schedule.words
                    * config.operands * (panels if pieces > 1 else 1))
         padded = Sample.of(self.geometry, self.inputs).size * schedule.n // self.positions
-        return STREAMED * (weights + patches) + SENT * schedule.n * self.rows + 2 * padded
+        panel = weights // (schedule.loads * panels) + patches // (panels if pieces > 1 else 1)
+        streamed = min(weights + patches, 4 * PIECE + panel)
+        return STREAMED * streamed + SENT * schedule.n * self.rows + 2 * padded
 
     def _places(self, schedule: Schedule) -> np.ndarray:
         """:attr:`places`, by the geometry."""
@@ -308,13 +311,13 @@ def _geometry(where: str, described: dict[str, list[int]] | None) -> Geometry | 
         raise ValueError(f"{where}: {error}") from None
 
 
-def side_by_side(layer: LayerKind, config: TensorCoreConfig) -> int:
+def side_by_side(layer: LayerKind | Layer, config: TensorCoreConfig) -> int:
     """Groups that run side by side: those of as many rows as the tile has, where they fill every
     panel of rows; one where a group fills panels alone; or else all."""
     if layer.geometry is None:
         return 1
     groups = layer.geometry.groups
-    rows = layer.outputs // layer.positions // groups
+    rows = layer.outputs // layer.geometry.positions // groups
     if config.rows % rows == 0 and groups % (config.rows // rows) == 0:
         return config.rows // rows
     return 1 if rows % config.rows == 0 else groups

@@ -77,7 +77,7 @@ def compiled(tmp_path_factory):
             folder / "model.onnx")
     np.save(folder / "x.npy", rng.normal(size=(3, 12)).astype(np.float32))
     done = zeroskip("compile", folder / "model.onnx", "--calibration", folder / "x.npy",
-                    "-o", folder / "model.zsk", "-q")
+                    "-o", folder / "model.zsk", "--target", "eie-4", "-q")
     assert done == (0, "", "")
     return folder
 

@@ -71,9 +71,10 @@ def test_inspect_shows_every_layer(cli, compiled):
 def test_inspect_json(cli, compiled):
     layers = cli("inspect", compiled / "model.onnx", "--json").json["layers"]
     assert [list(layer) for layer in layers] == 2 * [
-        ["name", "kind", "shape", "density", "pattern", "engine", "macs", "reason"]]
+        ["name", "kind", "shape", "density", "pattern", "engine", "macs", "cycles", "bytes",
+         "reason"]]
     assert [(layer["name"], layer["shape"], layer["engine"]) for layer in layers] == [
-        ("fc1", [9, 12], "eie"), ("fc2", [5, 9], "eie")]
+        ("fc1", [9, 12], "tensorcore"), ("fc2", [5, 9], "tensorcore")]
 
 
 def test_inspect_names_what_the_host_runs(cli, folder):
@@ -482,12 +483,16 @@ def test_model_with_nan_or_infinity(refused, folder, tensor, value):
     assert str(value) in message
 
 
-def test_layer_that_does_not_fit(refused, folder):
+def test_layer_that_is_larger_than_its_target(cli, folder):
+    """64 activations in each of 4 PEs."""
     save_model(folder / "large.onnx", weight=np.ones((300, 4), np.float32),
                bias=np.zeros(300, np.float32))
-    message = refused(*compile_args(folder, "large.onnx", "x4.npy"), "--engine", "eie")
-    assert "75 activations per PE and role (it has 64)" in message
-    assert "75 biases per cluster (it has 64)" in message
+    args = (*compile_args(folder, "large.onnx", "x4.npy"), "--target", "eie-4")
+    (row,) = cli(*args, "--json").json["layers"]
+    assert {name: row["reload"][name] for name in ("samples", "loads")} == {
+        "samples": 8, "loads": 10}
+    assert (f"layer fc is larger than eie-4: 10 loads, {row['reload']['bytes']:,} bytes, for each "
+            "8 samples\n") in cli(*args).stdout
 
 
 def operators_model(folder):

@@ -15,7 +15,8 @@ from zeroskip.sw.frontends.load import to_onnx
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
 
 ENGINES = ["tensorcore", "eie", "tensorcore"]
-"""Of the layers of the model below, each where it fits."""
+"""Of the layers of the model below, as ``split.toml`` places them: it is too small to be worth an
+array's latency."""
 
 
 def sparse(rng, outputs, inputs):
@@ -36,6 +37,7 @@ def folder(tmp_path):
     rng = np.random.default_rng(11)
     weight = rng.normal(size=(9, 10)).astype(np.float32) * (rng.random((9, 10)) < 0.5)
     weight[0, :4] = 1, 2, 3, 0
+    (tmp_path / "split.toml").write_text('[layers]\nfc2 = "eie"\n"fc?" = "tensorcore"\n')
     to_onnx(Network((Linear("fc1", sparse(rng, 10, 12), zeros(10), "relu"),
                      Linear("fc2", weight, zeros(9), "relu"),
                      Linear("fc3", sparse(rng, 5, 9), zeros(5), "none"))), tmp_path / "model.onnx")
@@ -72,23 +74,62 @@ def quantised(path, *shape):
 
 # --- which engine takes a layer ---
 
-def test_each_layer_goes_where_it_fits(cli, folder):
-    done = cli(*compile_(folder, "--json"))
+def split(folder, *options):
+    """To compile the model for both engines."""
+    return compile_(folder, "--placement", folder / "split.toml", *options)
+
+
+def test_each_layer_goes_where_it_is_placed(cli, folder):
+    done = cli(*split(folder, "--json"))
     assert (done.code, done.stderr) == (0, "")
     rows = done.json["layers"]
     assert [row["name"] for row in rows] == ["fc1", "fc2", "fc3"]
     assert [row["engine"] for row in rows] == ENGINES
-    assert [row["target"] for row in rows] == ["tc-64", "eie-4", "tc-64"]
+    assert [row["target"] for row in rows] == ["tc-8", "eie-tangnano9k", "tc-8"]
+    assert done.json["targets"] == ["tc-8", "eie-tangnano9k"]
     assert [image.engine for image in Program.load(folder / "model.zsk").images] == ENGINES
 
 
-def test_as_inspect_says(cli, folder):
+def test_each_layer_goes_where_it_takes_fewer_cycles(cli, folder):
+    """As inspect says, on the smallest configurations."""
+    rows = cli(*compile_(folder, "--json")).json["layers"]
     inspected = cli("inspect", folder / "model.onnx", "--json").json["layers"]
-    assert [row["engine"] for row in inspected] == ENGINES
+    assert [row["engine"] for row in inspected] == [row["engine"] for row in rows] \
+        == ["tensorcore"] * 3
+    for row in inspected:
+        assert f"{row['cycles']:,} on tc-8 (" in row["reason"]
+        assert " against " in row["reason"]
+        assert " on eie-tangnano9k (no input zero)" in row["reason"]
+    assert [row["bytes"] for row in inspected] == [60 + 15 + 90, 90 + 81, 30 + 8 + 45]
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ('[layers]\nfc9 = "eie"\n', "no layer is called 'fc9'; the layers are fc1, fc2, fc3"),
+    ('[layers]\nfc1 = "gpu"\n', "layer 'fc1' is to be placed on 'gpu', and there is no such engine;"
+                                " choose one of eie, tensorcore"),
+    ('[layers]\n', "it names no layer; give a table [layers] alone"),
+    ('[other]\nfc1 = "eie"\n', "it holds other; give a table [layers] alone"),
+    ("fc1 = ", "not a TOML file"),
+])
+def test_a_placement_that_says_nothing_sensible(refused, folder, text, message):
+    (folder / "split.toml").write_text(text)
+    assert message in refused(*split(folder))
+
+
+def test_a_placement_on_an_engine_that_refuses(refused, folder):
+    (folder / "split.toml").write_text('[layers]\n"c*" = "eie"\n')
+    assert "layer conv is a convolution; the EIE array takes fully-connected" in refused(
+        *split(folder)[:1], folder / "conv.onnx", "--calibration", folder / "image.npy", "-o",
+        folder / "model.zsk", "--placement", folder / "split.toml")
+
+
+def test_a_placement_beside_the_targets(refused, folder):
+    assert "layer fc2 is to be placed on eie, but the targets are tc-8; name one of eie too" \
+        in refused(*split(folder, *targets("tc-8")))
 
 
 def test_facts_of_each_layer(cli, folder):
-    done = cli(*compile_(folder, "--json")).json
+    done = cli(*split(folder, "--json")).json
     first, second, third = done["layers"]
     assert set(first) == set(third) == {
         "engine", "target", "name", "inputs", "outputs", "activation", "pattern", "weights",
@@ -105,12 +146,14 @@ def test_facts_of_each_layer(cli, folder):
 
 def test_a_table_for_each_image(cli, folder, monkeypatch):
     monkeypatch.chdir(folder)       # a title of one line
-    done = cli("compile", "model.onnx", "--calibration", "x.npy", "-o", "model.zsk")
+    done = cli("compile", "model.onnx", "--calibration", "x.npy", "-o", "model.zsk",
+               "--placement", "split.toml")
     assert (done.code, done.stderr) == (0, "")
     titles = [line.strip() for line in done.stdout.splitlines()
               if line.startswith(("model.zsk", "storage"))]
-    assert titles == ["model.zsk, tensorcore (tc-64)", "model.zsk, eie (eie-4)",
-                      "model.zsk, tensorcore (tc-64)", "storage, bytes"]
+    assert titles == ["model.zsk, tensorcore (tc-8)", "model.zsk, eie (eie-tangnano9k)",
+                      "model.zsk, tensorcore (tc-8)", "storage, bytes"]
+    assert "smallest configurations: tc-8, eie-tangnano9k\n" in done.stdout
 
 
 @pytest.mark.parametrize("engine", ["eie", "tensorcore"])
@@ -125,7 +168,7 @@ def test_one_machine_for_all(cli, folder, engine):
 
 @pytest.mark.parametrize("names", [("tc-8", "eie-16"), ("eie-16", "tc-8")])
 def test_a_target_of_each_machine(cli, folder, names):
-    rows = cli(*compile_(folder, *targets(*names), "--json")).json["layers"]
+    rows = cli(*split(folder, *targets(*names), "--json")).json["layers"]
     assert [row["target"] for row in rows] == ["tc-8", "eie-16", "tc-8"]
     assert [image.config for image in Program.load(folder / "model.zsk").images] == [
         tensorcore.CONFIGS["tc-8"], eie.CONFIGS["eie-16"], tensorcore.CONFIGS["tc-8"]]
@@ -399,7 +442,7 @@ def test_golden_counts_saturated_outputs_as_the_gateware_does(cli, folder, optio
 
 
 def test_run_of_a_split_program(cli, folder):
-    cli(*compile_(folder, *targets("tc-8", "eie-4")))
+    cli(*split(folder, *targets("tc-8", "eie-4")))
     raw_input(folder, "x")
     done = cli("run", folder / "model.zsk", "--input", folder / "raw.npy", "--raw",
                "--output", folder / "y.npy", "--backend", "python", "--json")

@@ -251,12 +251,14 @@ def x():
 
 @pytest.fixture
 def compiled(x):
-    return compile_network(network(), x, *CONFIGS)
+    return compile_network(network(), x, *CONFIGS, wishes={"sparse": "eie"})
 
 
 def test_placement_asks_it(compiled):
     names = ["eie", "scaler", "scaler", "tensorcore"]
-    assert [row["engine"] for row in inspect(Graph.of(network()))] == names
+    rows = inspect(Graph.of(network()))
+    assert [row["engine"] for row in rows] == ["tensorcore", *names[1:]]    # sparse is small
+    assert [(row["cycles"], row["bytes"]) for row in rows[1:3]] == [(1, 4)] * 2
     assert [layer.engine for layer in compiled.reference] == names
     assert [image.engine for image in compiled.program.images] == ["eie", "scaler", "tensorcore"]
 

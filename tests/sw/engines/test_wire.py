@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from zeroskip.sw.engines import wire
 from zeroskip.sw.engines.wire import Poll, Read, Write, exchange, streams
 
 
@@ -29,7 +30,8 @@ class Device:
 
     def run(self, send, receive):
         self.seen.append(({name: each.tolist() for name, each in send.items()}, receive))
-        return "found"
+        return {name: (np.full((count, 1), len(self.seen)), np.arange(count))
+                for name, count in receive.items()}
 
     def wait(self, name, value):
         self.seen.append((name, value))
@@ -39,8 +41,20 @@ class Device:
 
 def test_a_poll_comes_when_all_has_moved():
     device = Device()
-    assert exchange(device, iter(RECORDS)) == "found"
+    found = exchange(device, iter(RECORDS))
+    assert {name: (y.tolist(), times.tolist()) for name, (y, times) in found.items()} == {
+        "y": ([[1]] * 5, [0, 1, 2, 3, 4]), "z": ([[1]], [0])}
     assert device.seen == [({"a": [[1], [2], [4]], "b": [[3]]}, {"y": 5, "z": 1}), ("busy", 0)]
+
+
+def test_many_records_move_in_pieces_that_end_as_they_read(monkeypatch):
+    monkeypatch.setattr(wire, "PIECE", 3)
+    device = Device()
+    found = exchange(device, iter(RECORDS))
+    assert device.seen == [
+        ({"a": [[1], [2]], "b": [[3]]}, {"y": 2}), ({"a": [[4]]}, {"z": 1, "y": 3}), ("busy", 0)]
+    assert {name: (y.tolist(), times.tolist()) for name, (y, times) in found.items()} == {
+        "y": ([[1], [1], [2], [2], [2]], [0, 1, 0, 1, 2]), "z": ([[2]], [0])}
 
 
 def test_a_poll_may_time_out():

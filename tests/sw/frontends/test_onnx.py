@@ -499,8 +499,8 @@ def test_inspect_shows_layers_and_the_host(save):
         ("soft", "Softmax", "host"), ("skip", "Add", "host"), ("y", "Add", "host")]
     assert rows[1]["shape"] == [3, 8]
     assert rows[1]["density"] == 1.0
-    assert all(set(r) == {"name", "kind", "shape", "density", "pattern", "engine", "macs", "reason"}
-               for r in rows)
+    assert all(set(r) == {"name", "kind", "shape", "density", "pattern", "engine", "macs", "cycles",
+                          "bytes", "reason"} for r in rows)
 
 
 PATTERNS = {
@@ -538,13 +538,22 @@ def test_pattern(name):
     ("no zero", "conv2d", "tensorcore", "dense mode: few weights are zero"),
     ("half", "linear", "tensorcore", "2:4 skips 2 of 4 weights"),
     ("one in a group", "conv2d", "tensorcore", "1:4 skips 3 of 4 weights"),
-    ("three in a group", "linear", "eie", "every zero weight is skipped"),
+    ("three in a group", "linear", "tensorcore", "a layer skips them only in a pattern"),
     ("three in a group", "conv2d", "tensorcore", "a convolution skips them only in a pattern"),
 ])
 def test_engine_of_a_layer(name, kind, engine, reason):
     row, = inspect(Graph.of(Network((row_layer(PATTERNS[name][0], kind),))))
     assert (row["kind"], row["engine"]) == (kind, engine)
     assert reason in row["reason"]
+
+
+def test_a_layer_with_few_weights_is_for_the_array():
+    """Of 64 x 960 weights one in forty is not zero, three of them in one group."""
+    weight = np.zeros((64, 960), np.float32)
+    weight[:, ::40], weight[0, 1:3] = 1, 1
+    row, = inspect(Graph.of(Network((Linear("fc", weight, np.zeros(64, np.float32), "none"),))))
+    assert (row["pattern"], row["engine"]) == ("unstructured", "eie")
+    assert "every zero weight is skipped. Cycles a sample: " in row["reason"]
 
 
 def test_quantised_layers_are_for_the_tensor_core():

@@ -1,5 +1,6 @@
 """Costs on an EIE array: the cycles of the RTL, and bytes as the packer counts them."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from zeroskip.hw.eie.config import CONFIGS, zeroskip
 from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.engines.eie import cost
+from zeroskip.sw.engines.eie.lower import deepened
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.experiments import digits
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
@@ -91,3 +93,24 @@ def test_refuses_a_convolution():
                    (1, 4, 5), (1, 1), (0, 0, 0, 0), (1, 1))
     with pytest.raises(BadInput, match="layer conv is a convolution; the EIE array takes"):
         cost.cycles(zeroskip(4), X)(Network((layer,)))
+
+
+@pytest.mark.parametrize("config", ["eie-4", "eie-16", "eie-64", "eie-paper-64"])
+@pytest.mark.parametrize("density", [0.03, 0.1, 0.4])
+def test_estimates_are_near_the_cycle_model_and_the_packer(config, density):
+    """Of a layer that every configuration holds once its memories are deep enough."""
+    cut, config = network(density, (200, 256)), deepened(CONFIGS[config])
+    x = np.ones((1, 200), np.float32)
+    found = cost.estimate(cut.layers[0], config)
+    assert found.cycles == pytest.approx(cost.cycles(config, x)(cut), rel=0.25)
+    named = replace(config, weight_rows=1024)       # a pointer is as wide as memory is deep
+    assert cost.estimate(cut.layers[0], named).bytes == pytest.approx(
+        cost.packed_bytes(named, x)(cut), rel=0.35)
+
+
+def test_estimates_of_a_layer_in_loads_count_them():
+    layer, = network(0.3, (2000, 512)).layers
+    few, many = (cost.estimate(layer, CONFIGS["eie-16"], batch) for batch in (1, 8))
+    assert few.basis == "no input zero, loaded for each 1 samples"
+    words = layer.matrix.size * 0.3 / 4
+    assert few.cycles - many.cycles == pytest.approx(7 / 8 * words, rel=0.3)

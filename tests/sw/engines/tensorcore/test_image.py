@@ -10,10 +10,12 @@ from safetensors.numpy import load_file, save_file
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines.tensorcore import packed
 from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer, kept_columns
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer
 from zeroskip.sw.engines.tensorcore.sample import FILL, Sample
+from zeroskip.sw.engines.wire import PIECE
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.nm import mask
 from zeroskip.sw.graph.im2col import Geometry, columns
@@ -501,12 +503,14 @@ def test_batch_that_fills_the_memory():
         sized(many, 8_000_000, 6000 * many.positions).check_size(CONFIG, 1)
 
 
-def test_bytes_of_a_batch_by_hand():
+def test_bytes_of_a_batch_by_hand(monkeypatch):
     """A column of tiles takes the whole buffer, so 899 positions make 225 blocks, each with all
-    weights: 250 panels of 250 steps do not stay."""
+    weights: 250 panels of 250 steps do not stay. They are sent a piece at a time."""
     image = Geometry((1000, 29, 31), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
     wide = sized(replace(layer(), geometry=image), 899_000, 899_000)
-    taken = 20 * (225 * 1000 * 1000 + 225 * 4 * 63 * 16) + 40 * 899_000 + 2 * 899_000
+    wide.check_size(replace(CONFIG, activation_words=63), 1)
+    monkeypatch.setattr(packed, "HOST", 1)
+    taken = 20 * (4 * PIECE + 4 * 1000 + 225 * 4 * 63 * 16) + 40 * 899_000 + 2 * 899_000
     with pytest.raises(BadInput, match=f"a batch of 1 takes about {taken:,} bytes of memory"):
         wide.check_size(replace(CONFIG, activation_words=63), 1)
 
