@@ -95,7 +95,8 @@ class Program:
 
 
 def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # noqa: A001 - as torch
-            engine: str | None = None, batch: int | None = None) -> Program:
+            engine: str | None = None, batch: int | None = None,
+            calibration_method: str = "min-max") -> Program:
     """A model for the engines.
 
     Parameters
@@ -111,6 +112,9 @@ def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # no
         All layers go to this one; by default each to the one that suits it.
     batch : int, optional
         Samples that a tensor core takes together.
+    calibration_method : str
+        How the samples set the range of each value: ``"min-max"``, ``"percentile"`` (without the
+        0.01 % of greatest magnitudes) or ``"mse"`` (least squared error of the integers).
 
     Raises
     ------
@@ -120,7 +124,8 @@ def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # no
     graph = _graph(model, inputs)
     names = [target] if isinstance(target, str) else list(target)
     given = _by_name(graph.inputs, inputs) if inputs else None
-    compiled = compiler.compile_network(graph, given, *targets(engine, names), batch=batch)
+    compiled = compiler.compile_network(graph, given, *targets(engine, names), batch=batch,
+                                        method=calibration_method)
     return Program(compiled.program, compiled.reference, compiled.report)
 
 

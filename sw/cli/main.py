@@ -129,12 +129,15 @@ def compile_(model: Model,
              batch: Annotated[int | None, typer.Option(
                  help="Samples that a tensor core takes together, by default 8; 1 for the "
                  "quickest answer, more for fewer cycles a sample.")] = None,
+             calibration_method: Annotated[str, typer.Option(
+                 help="How the samples set the range of each value: min-max, percentile (without "
+                 "the 0.01 % of greatest magnitudes) or mse (least squared error).")] = "min-max",
              input_shape: Shapes = None,
              json: Json = False, quiet: Quiet = False) -> None:
     """Quantise, pack and prove a model for the engines of some configurations."""
     from zeroskip.sw.cli.models import compile_model as run
-    run(model, calibration, out, engine, target or [], batch, input_shape or [],
-        Screen(json, quiet))
+    run(model, calibration, out, engine, target or [], batch, calibration_method,
+        input_shape or [], Screen(json, quiet))
 
 
 @app.command("export-c")

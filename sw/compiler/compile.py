@@ -20,7 +20,13 @@ from zeroskip.sw.formats.tensorfile import read_safetensors
 from zeroskip.sw.graph.graph import Graph, LayerNode
 from zeroskip.sw.graph.network import Network
 from zeroskip.sw.graph.samples import Samples, runs
-from zeroskip.sw.quantize.calibration import check_weights, ranges, samples
+from zeroskip.sw.quantize.calibration import (
+    Grid,
+    check_method,
+    check_weights,
+    ranges,
+    samples,
+)
 
 SUFFIX = ".zsk"
 """Of a program's file."""
@@ -64,7 +70,8 @@ def check_name(path: Path) -> None:
 
 
 def compile_network(model: Network | Graph, calibration: Samples | None,
-                    *configs: CoreConfig, batch: int | None = None) -> Compiled:
+                    *configs: CoreConfig, batch: int | None = None,
+                    method: str = "min-max") -> Compiled:
     """Quantises and packs ``model``, each layer for the engine that suits it best.
 
     Parameters
@@ -82,6 +89,8 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
     batch : int, optional
         Samples that go through an engine together, where it has images for a batch size; for a
         good one and the default see :class:`zeroskip.sw.engines.tensorcore.image.TensorCoreImage`.
+    method : str
+        One of :data:`zeroskip.sw.quantize.calibration.METHODS`: how the samples set the ranges.
 
     Raises
     ------
@@ -91,6 +100,7 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
     """
     if batch is not None and batch < 1:
         raise BadInput(f"a batch must be 1 sample or more, not {batch}")
+    check_method(method)
     graph = Graph.of(model) if isinstance(model, Network) else model
     given = None
     if calibration is not None:
@@ -98,6 +108,9 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
     elif not all(node.layer.quantised for node in graph.layers):
         raise BadInput("the network holds layers that are not quantised; give samples to "
                        "calibrate them with")
+    elif method != "min-max":
+        raise BadInput(f"the calibration method {method} is for samples, and none are given; give "
+                       "some to calibrate with, or leave the method out")
     if not graph.layers:
         raise BadInput(f"{graph.source} holds no layer that an engine computes; give a model with "
                        "a linear layer or a convolution")
@@ -105,7 +118,7 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
     images: dict[int, Image] = {}
     layers: list[ReferenceLayer] = []
     reports: list = []
-    for section, quantised, report in _quantised(graph, sections, given):
+    for section, quantised, report in _quantised(graph, sections, given, method):
         images[id(section.nodes[0])] = registry.of(section.config).lower(
             quantised, section.config, batch)
         layers += quantised
@@ -136,8 +149,8 @@ def _sections(graph: Graph, configs: Sequence[CoreConfig]) -> list[_Section]:
     return sorted(sections, key=lambda section: order[id(section.nodes[0])])
 
 
-def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, np.ndarray] | None
-               ) -> Iterator[tuple[_Section, tuple[ReferenceLayer, ...], tuple]]:
+def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, np.ndarray] | None,
+               method: str) -> Iterator[tuple[_Section, tuple[ReferenceLayer, ...], tuple]]:
     """Each section in integers, and its report."""
     values, spans = {}, {}
     if given is not None:
@@ -151,12 +164,20 @@ def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, n
             key, at = id(section.chain), section.chain.index(section.nodes[0])
             if key not in spans:
                 first = section.chain[0].reads[0]
-                spans[key] = ranges(chain, samples(chain, _rows(graph, first, values[first],
-                                                                chain.inputs)))
+                rows = samples(chain, _rows(graph, first, values[first], chain.inputs))
+                spans[key] = ranges(chain, rows, method, _grids(section.chain, sections))
             own = spans[key][at:at + len(section.nodes) + 1]
             reads = section.nodes[0].reads[0]
             x = samples(network, _rows(graph, reads, values[reads], network.inputs))
         yield section, *registry.of(section.config).quantise(network, x, own, section.config)
+
+
+def _grids(chain: Sequence[LayerNode], sections: Sequence[_Section]) -> list[Grid]:
+    """Of a chain's input and of every layer's output: those of the engines that take and give
+    them."""
+    grids = {id(node): registry.of(section.config).grid
+             for section in sections for node in section.nodes}
+    return [grids[id(node)] for node in (chain[0], *chain)]
 
 
 def _rows(graph: Graph, name: str, values: np.ndarray, inputs: int) -> np.ndarray:

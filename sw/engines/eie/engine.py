@@ -13,6 +13,7 @@ from zeroskip.sw.engines.eie.layer import EIELayer, FixedLayer
 from zeroskip.sw.engines.eie.quantize import LayerReport
 from zeroskip.sw.engines.eie.schedule import LayerInfo
 from zeroskip.sw.graph.network import Layer, Network
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range
 
 DENSE = 0.75
@@ -46,6 +47,10 @@ class EIEEngine(Engine):
         if density > DENSE:
             return Offer(worth, "dense", "It runs, and the few zero weights are skipped.")
         return Offer(max(worth, 1.0), "unstructured", "It runs, and every zero weight is skipped.")
+
+    def grid(self, low: float, high: float) -> TensorType:
+        """Symmetric; outputs get some headroom beyond it."""
+        return TensorType.of(1, np.int16, max(-low, high) / quantize.HIGHEST)
 
     def quantise(self, section: Network, x: np.ndarray, ranges: Sequence[Range],
                  config: EIEConfig) -> tuple[tuple[FixedLayer, ...], tuple[LayerReport, ...]]:

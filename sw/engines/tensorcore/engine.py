@@ -12,6 +12,7 @@ from zeroskip.sw.engines.tensorcore.packed import TensorCoreLayer
 from zeroskip.sw.engines.tensorcore.quantize import Int8Layer, LayerReport8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Layer, Linear, Network
+from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range
 
 DENSE = 0.75
@@ -54,6 +55,10 @@ class TensorCoreEngine(Engine):
                 "a convolution" if isinstance(layer, Conv2d) else "a layer")
         return Offer(1.0, "unstructured", f"It runs in dense mode, zeros and all: {what} skips "
                      "them only in a pattern; prune it to 2:4.")
+
+    def grid(self, low: float, high: float) -> TensorType:
+        """See :func:`zeroskip.sw.engines.tensorcore.quantize.grid`."""
+        return TensorType.of(1, np.int8, *quantize.grid(low, high))
 
     def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,
                  config: TensorCoreConfig

@@ -82,6 +82,19 @@ def test_each_layer_goes_where_it_fits(cli, folder):
     assert [image.engine for image in Program.load(folder / "model.zsk").images] == ENGINES
 
 
+def test_a_calibration_method(cli, folder, refused):
+    x = np.load(folder / "x.npy")
+    x[0, 0] = 1000
+    np.save(folder / "x.npy", np.repeat(x, 500, axis=0)[499:])
+    scales = []
+    for method in ("min-max", "percentile"):
+        cli(*compile_(folder, "--calibration-method", method))
+        scales.append(Program.load(folder / "model.zsk").input.scale)
+    assert scales[1] < scales[0] / 100
+    assert "no calibration method 'max'" in refused(
+        *compile_(folder, "--calibration-method", "max"))
+
+
 def test_as_inspect_says(cli, folder):
     inspected = cli("inspect", folder / "model.onnx", "--json").json["layers"]
     assert [row["engine"] for row in inspected] == ENGINES
