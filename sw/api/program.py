@@ -96,7 +96,7 @@ class Program:
 
 def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # noqa: A001 - as torch
             engine: str | None = None, batch: int | None = None,
-            calibration_method: str = "min-max") -> Program:
+            calibration_method: str = "min-max", smooth: bool = False) -> Program:
     """A model for the engines.
 
     Parameters
@@ -115,6 +115,9 @@ def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # no
     calibration_method : str
         How the samples set the range of each value: ``"min-max"``, ``"percentile"`` (without the
         0.01 % of greatest magnitudes) or ``"mse"`` (least squared error of the integers).
+    smooth : bool
+        Whether outlier channels behind layer normalisation, and between linear layers, are moved
+        into int8 weights (SmoothQuant), where the samples say that it helps.
 
     Raises
     ------
@@ -125,7 +128,7 @@ def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # no
     names = [target] if isinstance(target, str) else list(target)
     given = _by_name(graph.inputs, inputs) if inputs else None
     compiled = compiler.compile_network(graph, given, *targets(engine, names), batch=batch,
-                                        method=calibration_method)
+                                        method=calibration_method, smooth=smooth)
     return Program(compiled.program, compiled.reference, compiled.report)
 
 

@@ -132,11 +132,14 @@ def compile_(model: Model,
              calibration_method: Annotated[str, typer.Option(
                  help="How the samples set the range of each value: min-max, percentile (without "
                  "the 0.01 % of greatest magnitudes) or mse (least squared error).")] = "min-max",
+             smooth: Annotated[bool, typer.Option(
+                 "--smooth", help="Move outlier channels behind layer normalisation, and between "
+                 "linear layers, into int8 weights, where the samples say that it helps.")] = False,
              input_shape: Shapes = None,
              json: Json = False, quiet: Quiet = False) -> None:
     """Quantise, pack and prove a model for the engines of some configurations."""
     from zeroskip.sw.cli.models import compile_model as run
-    run(model, calibration, out, engine, target or [], batch, calibration_method,
+    run(model, calibration, out, engine, target or [], batch, calibration_method, smooth,
         input_shape or [], Screen(json, quiet))
 
 

@@ -68,8 +68,8 @@ def _dry_run(model: Path, rows: list[dict], screen: Screen) -> None:
 
 
 def compile_model(model: Path, calibration: Path | None, out: Path, engine: str | None,
-                  names: list[str], batch: int | None, method: str, given: list[str],
-                  screen: Screen) -> None:
+                  names: list[str], batch: int | None, method: str, smooth: bool,
+                  given: list[str], screen: Screen) -> None:
     """See ``zeroskip compile --help``."""
     from zeroskip.sw.compiler.compile import check_name, compile_network, storage
 
@@ -78,7 +78,8 @@ def compile_model(model: Path, calibration: Path | None, out: Path, engine: str 
         check_writable(path)
     graph = frontend.read(model, shapes(given))
     compiled = compile_network(graph, calibration and arrays(calibration),
-                               *targets(engine, names), batch=batch, method=method)
+                               *targets(engine, names), batch=batch, method=method,
+                               smooth=smooth)
     compiled.save(out)
 
     reports = iter(compiled.report)

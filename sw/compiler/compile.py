@@ -20,6 +20,7 @@ from zeroskip.sw.formats.tensorfile import read_safetensors
 from zeroskip.sw.graph.graph import Graph, LayerNode
 from zeroskip.sw.graph.network import Network
 from zeroskip.sw.graph.samples import Samples, runs
+from zeroskip.sw.quantize import smooth as smoothing
 from zeroskip.sw.quantize.calibration import (
     Grid,
     check_method,
@@ -71,7 +72,7 @@ def check_name(path: Path) -> None:
 
 def compile_network(model: Network | Graph, calibration: Samples | None,
                     *configs: CoreConfig, batch: int | None = None,
-                    method: str = "min-max") -> Compiled:
+                    method: str = "min-max", smooth: bool = False) -> Compiled:
     """Quantises and packs ``model``, each layer for the engine that suits it best.
 
     Parameters
@@ -91,6 +92,9 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
         good one and the default see :class:`zeroskip.sw.engines.tensorcore.image.TensorCoreImage`.
     method : str
         One of :data:`zeroskip.sw.quantize.calibration.METHODS`: how the samples set the ranges.
+    smooth : bool
+        Whether outlier channels are moved into weights first, for layers that take int8; see
+        :mod:`zeroskip.sw.quantize.smooth`.
 
     Raises
     ------
@@ -108,13 +112,16 @@ def compile_network(model: Network | Graph, calibration: Samples | None,
     elif not all(node.layer.quantised for node in graph.layers):
         raise BadInput("the network holds layers that are not quantised; give samples to "
                        "calibrate them with")
-    elif method != "min-max":
-        raise BadInput(f"the calibration method {method} is for samples, and none are given; give "
-                       "some to calibrate with, or leave the method out")
+    if given is None and (smooth or method != "min-max"):
+        raise BadInput("a calibration method and smoothing need samples, and none are given; give "
+                       "some to calibrate with, or leave them out")
     if not graph.layers:
         raise BadInput(f"{graph.source} holds no layer that an engine computes; give a model with "
                        "a linear layer or a convolution")
     sections = _sections(graph, configs)
+    if smooth and given is not None:
+        graph = _smoothed(graph, sections, given, method)
+        sections = _sections(graph, configs)
     images: dict[int, Image] = {}
     layers: list[ReferenceLayer] = []
     reports: list = []
@@ -147,6 +154,21 @@ def _sections(graph: Graph, configs: Sequence[CoreConfig]) -> list[_Section]:
         sections += [_Section(config, tuple(node for _, node in group), chain)
                      for config, group in groupby(placed, key=lambda each: each[0])]
     return sorted(sections, key=lambda section: order[id(section.nodes[0])])
+
+
+def _smoothed(graph: Graph, sections: Sequence[_Section],
+              given: Mapping[str, np.ndarray], method: str) -> Graph:
+    """The graph with the outlier channels of int8 layers moved into their weights."""
+    grids = {id(node): registry.of(section.config).grid
+             for section in sections for node in section.nodes}
+
+    def int8(node: LayerNode) -> Grid | None:
+        own = grids[id(node)]
+        return own if own(-1.0, 1.0).dtype == np.int8 else None
+
+    for node in graph.layers:
+        check_weights(Network((node.layer,)))
+    return smoothing.smooth(graph, given, int8, method)
 
 
 def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, np.ndarray] | None,

@@ -95,6 +95,24 @@ def test_a_calibration_method(cli, folder, refused):
         *compile_(folder, "--calibration-method", "max"))
 
 
+def test_outlier_channels_are_smoothed(cli, folder, refused):
+    """The weights of both layers of a pair change; and then no file has them any more."""
+    rng = np.random.default_rng(2)
+    first, second = (rng.normal(size=(10, 10)).astype(np.float32) for _ in "12")
+    first[4] *= 200
+    second[:, 4] /= 200
+    to_onnx(Network((Linear("a", first, zeros(10), "relu"), Linear("b", second, zeros(10),
+                                                                   "none"))), folder / "pair.onnx")
+    np.save(folder / "x.npy", rng.normal(size=(20, 10)).astype(np.float32))
+    options = ("--engine", "tensorcore", *targets("tc-8"), "--smooth", "--json")
+    done = cli(*compile_(folder, *options, model="pair"))
+    assert [row["name"] for row in done.json["layers"]] == ["a:smooth", "b:smooth"]
+    verify = ("verify", folder / "model.zsk", "--input", folder / "x.npy")
+    assert cli(*verify, "--json").json["equal"]
+    assert "compile the model without smoothing" in refused(
+        *verify, "--model", folder / "pair.onnx")
+
+
 def test_as_inspect_says(cli, folder):
     inspected = cli("inspect", folder / "model.onnx", "--json").json["layers"]
     assert [row["engine"] for row in inspected] == ENGINES

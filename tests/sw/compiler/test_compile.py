@@ -181,8 +181,10 @@ def test_a_method_that_is_not_there_or_has_no_samples(both):
     with pytest.raises(BadInput, match="there is no calibration method 'max'"):
         compile_network(both, samples(both), ARRAY, CORE, method="max")
     net = Network((quantised("a", 5, 8),))
-    with pytest.raises(BadInput, match="method mse is for samples, and none are given"):
+    with pytest.raises(BadInput, match="smoothing need samples, and none are given"):
         compile_network(net, None, CORE, method="mse")
+    with pytest.raises(BadInput, match="smoothing need samples"):
+        compile_network(net, None, CORE, smooth=True)
 
 
 def test_convolution_before_the_array():
