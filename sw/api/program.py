@@ -1,5 +1,6 @@
 """What ``import zeroskip`` gives: a model compiled, run and verified in a few lines."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -48,6 +49,7 @@ class Program:
 
         ``inputs`` are arrays or tensors, one for each of the model's inputs, or one dict by name.
         ``backend`` runs it: ``"golden"``, the integer reference, or a simulation of the gateware.
+        Warns of inputs that lie far outside the calibrated range.
         """
         given = self._inputs(inputs)
         done = run_program(self.program, self._backend(backend), given.buffers)
@@ -85,7 +87,10 @@ class Program:
 
     def _inputs(self, inputs: Sequence) -> arrays.Inputs:
         names = [port.name for port in self.program.inputs]
-        return arrays.inputs(self.program, "the input", _by_name(names, inputs))
+        given = arrays.inputs(self.program, "the input", _by_name(names, inputs))
+        if given.warning:
+            warnings.warn(given.warning, stacklevel=3)
+        return given
 
     def _repr_html_(self) -> str:
         """The report, for a notebook."""

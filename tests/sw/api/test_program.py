@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,19 @@ def test_calibration_options_are_handed_on(inputs):
         {}, {"calibration_method": "percentile", "smooth": True}))
     assert other.program.input.scale < plain.program.input.scale / 100
     assert [layer.name for layer in other.reference] == ["a:smooth", "b:smooth"]
+
+
+def test_inputs_far_outside_the_calibrated_range_are_a_warning():
+    """Called and verified; half of the range beyond is nothing to speak of."""
+    layer = Linear("fc", np.eye(2, dtype=np.float32), np.zeros(2, np.float32), "none")
+    x = np.array([[-1, 1], [0, 0.5]], np.float32)
+    program = zeroskip.compile(Graph.of(Network((layer,))), x, target="tc-8")
+    program(1.9 * x)
+    said = "2 of 4 inputs lie far outside -1.004 to 0.9961, the range that the program takes"
+    for use in (program, program.verify):
+        with pytest.warns(UserWarning, match=said) as found:
+            use(2.1 * x)
+        assert [Path(each.filename) for each in found] == [Path(__file__)]
 
 
 def test_a_file(tmp_path):
