@@ -1,5 +1,6 @@
 """What ``import zeroskip`` gives: a model compiled, run and verified in a few lines."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -50,6 +51,7 @@ class Program:
 
         ``inputs`` are arrays or tensors, one for each of the model's inputs, or one dict by name.
         ``backend`` runs it: ``"golden"``, the integer reference, or a simulation of the gateware.
+        Warns of inputs that lie far outside the calibrated range.
         """
         given = self._inputs(inputs)
         done = run_program(self.program, self._backend(backend), given.buffers)
@@ -86,7 +88,10 @@ class Program:
 
     def _inputs(self, inputs: Sequence) -> arrays.Inputs:
         names = [port.name for port in self.program.inputs]
-        return arrays.inputs(self.program, "the input", _by_name(names, inputs))
+        given = arrays.inputs(self.program, "the input", _by_name(names, inputs))
+        if given.warning:
+            warnings.warn(given.warning, stacklevel=3)
+        return given
 
     def _repr_html_(self) -> str:
         """The report, for a notebook."""
@@ -97,7 +102,8 @@ class Program:
 
 def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # noqa: A001 - as torch
             engine: str | None = None, batch: int | None = None,
-            placement: Mapping[str, str] | None = None) -> Program:
+            placement: Mapping[str, str] | None = None, calibration_method: str = "min-max",
+            smooth: bool = False) -> Program:
     """A model for the engines.
 
     Parameters
@@ -115,6 +121,12 @@ def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # no
         Samples that an engine takes together.
     placement : dict of str to str, optional
         Engines by the names of layers, such as ``{"fc*": "eie"}``.
+    calibration_method : str
+        How the samples set the range of each value: ``"min-max"``, ``"percentile"`` (without the
+        0.01 % of greatest magnitudes) or ``"mse"`` (least squared error of the integers).
+    smooth : bool
+        Whether outlier channels behind layer normalisation, and between linear layers, are moved
+        into int8 weights (SmoothQuant), where the samples say that it helps.
 
     Raises
     ------
@@ -125,7 +137,8 @@ def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # no
     names = [target] if isinstance(target, str) else list(target)
     given = _by_name(graph.inputs, inputs) if inputs else None
     configs = chosen(graph, engine, names, placement)
-    compiled = compiler.compile_network(graph, given, *configs, batch=batch, wishes=placement)
+    compiled = compiler.compile_network(graph, given, *configs, batch=batch, wishes=placement,
+                                        method=calibration_method, smooth=smooth)
     return Program(compiled.program, compiled.reference, compiled.report)
 
 

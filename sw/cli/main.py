@@ -133,12 +133,18 @@ def compile_(model: Model,
              placement: Annotated[Path | None, typer.Option(
                  help="A .toml file that says which engine computes a layer: \\[layers] and lines "
                  "such as \"fc*\" = \"eie\".")] = None,
+             calibration_method: Annotated[str, typer.Option(
+                 help="How the samples set the range of each value: min-max, percentile (without "
+                 "the 0.01 % of greatest magnitudes) or mse (least squared error).")] = "min-max",
+             smooth: Annotated[bool, typer.Option(
+                 "--smooth", help="Move outlier channels behind layer normalisation, and between "
+                 "linear layers, into int8 weights, where the samples say that it helps.")] = False,
              input_shape: Shapes = None,
              json: Json = False, quiet: Quiet = False) -> None:
     """Quantise, pack and prove a model for the engines of some configurations."""
     from zeroskip.sw.cli.models import compile_model as run
-    run(model, calibration, out, engine, target or [], batch, placement, input_shape or [],
-        Screen(json, quiet))
+    run(model, calibration, out, engine, target or [], batch, placement, calibration_method,
+        smooth, input_shape or [], Screen(json, quiet))
 
 
 @app.command("export-c")
@@ -184,6 +190,33 @@ def verify(program: ProgramFile, input: Input,  # noqa: A002
     """
     from zeroskip.sw.cli.programs import verify as run
     run(program, input, backends, model, input_shape or [], raw, Screen(json, quiet))
+
+
+@app.command("eval")
+def eval_(program: ProgramFile,
+          data: Annotated[Path, typer.Option(
+              help="An .npz file with an array for each input, batch first, and labels (integers: "
+              "classes, or each twice, for a question and its answer) or targets.")],
+          task: Annotated[str, typer.Option(
+              help="classification, regression or retrieval.")] = "classification",
+          model: Annotated[Path | None, typer.Option(
+              help="The float model that the program was compiled from, .onnx or .pt2, beside "
+              "it.")] = None,
+          samples: Annotated[int, typer.Option(
+              help="Of the first samples, those that a simulator runs too; 0 for none.")] = 16,
+          backend: Annotated[str | None, typer.Option(
+              help="The simulator; by default the fastest that is found.")] = None,
+          sensitivity: Annotated[bool, typer.Option(
+              "--sensitivity", help="Also quantise one layer of the float model at a time, and "
+              "list what each costs.")] = False,
+          calibration: Annotated[Path | None, typer.Option(
+              help="Samples that set the scales for --sensitivity, .npy or .npz.")] = None,
+          input_shape: Shapes = None,
+          json: Json = False, quiet: Quiet = False) -> None:
+    """Show how good a program is at its task: accuracy, R2 and RMSE, or recall."""
+    from zeroskip.sw.cli.evaluate import evaluate_program as run
+    run(program, data, task, model, input_shape or [], samples, backend, calibration, sensitivity,
+        Screen(json, quiet))
 
 
 @app.command()

@@ -69,8 +69,8 @@ def _dry_run(model: Path, rows: list[dict], screen: Screen) -> None:
 
 
 def compile_model(model: Path, calibration: Path | None, out: Path, engine: str | None,
-                  names: list[str], batch: int | None, wishes: Path | None, given: list[str],
-                  screen: Screen) -> None:
+                  names: list[str], batch: int | None, wishes: Path | None, method: str,
+                  smooth: bool, given: list[str], screen: Screen) -> None:
     """See ``zeroskip compile --help``."""
     from zeroskip.sw.compiler.compile import check_name, compile_network, storage
 
@@ -81,7 +81,7 @@ def compile_model(model: Path, calibration: Path | None, out: Path, engine: str 
     graph = frontend.read(model, shapes(given))
     configs = placement.chosen(graph, engine, names, wanted)
     compiled = compile_network(graph, calibration and arrays(calibration), *configs, batch=batch,
-                               wishes=wanted)
+                               wishes=wanted, method=method, smooth=smooth)
     compiled.save(out)
     used = [name_of(each) for each in dict.fromkeys(
         image.config for image in compiled.program.images)]

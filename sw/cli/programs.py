@@ -79,11 +79,8 @@ def _inputs(path: Path, program: Program, raw: bool, screen: Screen) -> Inputs:
     """The samples in a file as a program takes them; a warning where they lie far outside the
     calibrated range."""
     given = inputs(program, f"{path}: the array", arrays(path), raw)
-    if given.outside:
-        low, high = given.range
-        screen.notice(f"zeroskip: warning: {given.outside} of {given.size} inputs lie far outside "
-                      f"{low:.4g} to {high:.4g}, the range that the program takes, and are cut to "
-                      "it; scale them as the model expects, or calibrate it with inputs like these")
+    if given.warning:
+        screen.notice(f"zeroskip: warning: {given.warning}")
     return given
 
 

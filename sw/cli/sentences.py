@@ -7,6 +7,7 @@ import numpy as np
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.experiments import sentences
 from zeroskip.sw.experiments.sentences import METHODS, Sentences
+from zeroskip.sw.runtime import evaluate
 
 
 def bench(screen: Screen) -> None:
@@ -34,8 +35,8 @@ def bench(screen: Screen) -> None:
 
 def _row(model, data: Sentences, blocks: list[dict]) -> dict:
     """What a model finds, and the fraction of its layers' weights that are not zero."""
-    ranks = sentences.ranks(sentences.embed(model, data.questions),
-                            sentences.embed(model, data.answers))
+    ranks = evaluate.ranks(sentences.embed(model, data.questions),
+                           sentences.embed(model, data.answers))
     weights = [layer.weight for block in blocks for layer in block.values()]
     return {
         **{f"recall_{top}": 100 * int(np.sum(ranks <= top)) / len(ranks) for top in (1, 5)},

@@ -53,18 +53,18 @@ def quantised(graph: Graph, sections: Sequence[Section], given: Given | None, me
         if isinstance(first, RuleNode):
             kinds[first.writes[0]] = _rule_type(graph, first, values[first.writes[0]], method,
                                                 kinds)
-        section = starts.get(id(first))
-        if section is None or section.writes in kinds:
+        start = starts.get(id(first))
+        if start is None or start.writes in kinds:
             continue
-        each, network, x, own = uses[section.key], section.network, None, None
+        each, network, x, own = uses[start.key], start.network, None, None
         if given is not None:
-            own = [spans[id(section.chain)][place] for place in section.places]
-            x = samples(network, section.samples(np.concatenate([
-                _rows(graph, use.reads, values[use.reads], section.nodes[0].layer.inputs)
+            own = [spans[id(start.chain)][place] for place in start.places]
+            x = samples(network, start.samples(np.concatenate([
+                _rows(graph, use.reads, values[use.reads], start.nodes[0].layer.inputs)
                 for use in each])))
-        before = kinds.get(graph.source_of(section.reads)) if len(each) == 1 else None
-        layers, report = registry.of(section.config).quantise(
-            network, x, own, section.config, before, section.raw)
+        before = kinds.get(graph.source_of(start.reads)) if len(each) == 1 else None
+        layers, report = registry.of(start.config).quantise(
+            network, x, own, start.config, before, start.raw)
         kinds.update({use.writes: layers[-1].output for use in each})
         yield each, layers, report
 

@@ -323,6 +323,11 @@ class Engine(ABC):
         return bool(layers) and config.kind == self.name
 
     @abstractmethod
+    def grid(self, low: float, high: float) -> TensorType:
+        """The integers that stand for activations from ``low``, at most 0, to ``high``, at least
+        0; one of the two is not 0. The type of one value."""
+
+    @abstractmethod
     def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,
                  config: CoreConfig, before: TensorType | None = None,
                  raw: bool = False) -> tuple[tuple[ReferenceLayer, ...], tuple]:

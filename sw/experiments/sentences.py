@@ -82,16 +82,6 @@ def equally_long(model: "nn.Module", sentences: Iterable[str]) -> list[list[str]
     return [batches[length] for length in sorted(batches)]
 
 
-def ranks(questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Of each question the rank of its answer among all by cosine, from 1: int64 [questions].
-
-    Both are unit vectors, float32 [questions, size]; an answer as near as the right one counts as
-    nearer.
-    """
-    near = questions @ answers.T
-    return np.sum(near >= near.diagonal()[:, None], axis=1)
-
-
 def prune(
     model: "nn.Module",
     blocks: Sequence[dict[str, "nn.Linear"]],

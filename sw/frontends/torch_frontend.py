@@ -5,7 +5,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +78,8 @@ def _exported(module: nn.Module, inputs: Sequence[torch.Tensor]) -> ExportedProg
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """``module`` in evaluation mode, and each part of it as before afterwards."""
     training = [each for each in module.modules() if each.training]
-    module.eval()
+    with suppress(NotImplementedError):     # what torchao quantised has no modes
+        module.eval()
     try:
         yield
     finally:

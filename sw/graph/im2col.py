@@ -7,6 +7,7 @@ in groups, the patch of a group is what lies in it of its channels.
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -75,8 +76,9 @@ class Geometry:
     @classmethod
     def from_json(cls, described: dict) -> "Geometry":
         """From what ``dataclasses.asdict`` gave, through JSON."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value
-                      for name, value in described.items()})
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                                  for name, value in described.items()}
+        return cls(**fields)
 
     @property
     def output_size(self) -> tuple[int, int]:

@@ -14,6 +14,9 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.im2col import Geometry, columns, fold
 from zeroskip.sw.graph.types import TensorType
 
+SMOOTHED = ":smooth"
+"""Ends the name of a layer whose weights hold factors that the source model's do not have."""
+
 BLOCK = 1 << 24
 """Values of patches that a convolution spreads out at a time."""
 

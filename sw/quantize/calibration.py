@@ -1,15 +1,32 @@
-"""The samples that set a network's scales, and the ranges of the activations that they cause."""
+"""The samples that set a network's scales, and the ranges of the activations that they cause.
 
+A range reaches from the least to the greatest value, or is cut on both sides at a magnitude, so
+that a few outliers do not make the steps of all others coarse.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Layer, Network
-from zeroskip.sw.graph.types import refuse_nonfinite
+from zeroskip.sw.graph.types import TensorType, refuse_nonfinite
 
 Range = tuple[float, float]
 """Least and greatest real value of a tensor."""
+
+Grid = Callable[[float, float], TensorType]
+"""The integers that an engine has for values of a range."""
+
+PERCENTILE = 99.99
+"""Per cent of the magnitudes, those of zeros not counted, that ``percentile`` keeps."""
+
+FACTORS = tuple(2.0 ** (-step / 8) for step in range(33))
+"""Of the greatest magnitude, where ``mse`` tries to cut: down to 1/16 of it."""
+
+BLOCK = 1 << 20
+"""Values that ``mse`` rounds at a time."""
 
 
 def samples(network: Network, calibration: np.ndarray) -> np.ndarray:
@@ -34,8 +51,45 @@ def check_weights(network: Network) -> None:
         refuse_nonfinite(f"layer {layer.name}: bias", layer.bias)
 
 
-def ranges(network: Network, x: np.ndarray) -> list[Range]:
-    """Least and greatest value of the input and of every layer's output; 0 counts, and they differ.
+def min_max(values: np.ndarray, grid: Grid | None) -> Range:     # noqa: ARG001 - as the others
+    """Least and greatest value, with 0."""
+    return min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+
+
+def percentile(values: np.ndarray, grid: Grid | None) -> Range:
+    """Cut at the least magnitude that :data:`PERCENTILE` of all are not above."""
+    live = np.abs(values[values != 0])
+    peak = float(np.percentile(live, PERCENTILE, method="inverted_cdf")) if live.size else 0.0
+    return _cut(min_max(values, grid), peak)
+
+
+def mse(values: np.ndarray, grid: Grid) -> Range:
+    """Cut at that one of :data:`FACTORS` times the greatest magnitude whose integers have the
+    least squared error; of equals the greatest."""
+    whole = min_max(values, grid)
+    peak = max(-whole[0], whole[1])
+    if not peak:
+        return whole
+    return min((_cut(whole, factor * peak) for factor in FACTORS),
+               key=lambda span: _squared_error(values, grid(*span)))
+
+
+METHODS: dict[str, Callable[[np.ndarray, Grid], Range]] = {
+    "min-max": min_max, "percentile": percentile, "mse": mse}
+"""By name, what makes a range of a tensor's values on all samples."""
+
+
+def check_method(name: str) -> None:
+    """Raises :class:`BadInput` for a method that is not there."""
+    if name not in METHODS:
+        raise BadInput(f"there is no calibration method '{name}'; choose one of "
+                       f"{', '.join(METHODS)}")
+
+
+def ranges(network: Network, x: np.ndarray, method: str = "min-max",
+           grids: Sequence[Grid | None] | None = None) -> list[Range]:
+    """The range of the input and of every layer's output, by one of :data:`METHODS`; 0 counts, and
+    its ends differ. ``grids`` has those of the same tensors, for a method that rounds to them.
 
     A tensor that is 0 on all samples, as pruning leaves some, takes its range from what is beside
     it: from the sums before ReLU, and from the next layer's output, of which it is to reach no
@@ -44,7 +98,8 @@ def ranges(network: Network, x: np.ndarray) -> list[Range]:
     such a sum, that is not finite.
     """
     tensors = [x, *_activations(network, x)]
-    ends = [(min(float(each.min()), 0.0), max(float(each.max()), 0.0)) for each in tensors]
+    ends = [METHODS[method](each, grid) for each, grid in
+            zip(tensors, grids or [None] * len(tensors), strict=True)]
     peaks = _peaks(network, tensors, [max(-low, high) for low, high in ends])
     signs = [-1.0, *(0.0 if layer.activation == "relu" else -1.0 for layer in network.layers)]
     return [each if any(each) else (sign * peak, peak)
@@ -63,6 +118,19 @@ def effective_bias(layer: Layer, weight: np.ndarray, reach: float) -> np.ndarray
     if layer.activation != "relu":
         return bias
     return np.maximum(bias, -2 * reach * np.abs(weight).sum(axis=1, dtype=np.float64))
+
+
+def _cut(span: Range, peak: float) -> Range:
+    return max(span[0], -peak), min(span[1], peak)
+
+
+def _squared_error(values: np.ndarray, grid: TensorType) -> float:
+    """Of the integers of some values, in all."""
+    flat, total = values.reshape(-1), 0.0
+    for start in range(0, flat.size, BLOCK):
+        block = flat[start:start + BLOCK]
+        total += float(np.square(grid.to_float(grid.to_integer(block)[0]) - block).sum())
+    return total
 
 
 def _activations(network: Network, x: np.ndarray) -> list[np.ndarray]:

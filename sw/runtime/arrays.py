@@ -42,6 +42,16 @@ class Inputs:
         """Values of all samples."""
         return sum(values.size for values in self.real.values())
 
+    @property
+    def warning(self) -> str | None:
+        """What is to be said of values that lie far outside; None where none do."""
+        if not self.outside or self.range is None:
+            return None
+        low, high = self.range
+        return (f"{self.outside} of {self.size} inputs lie far outside {low:.4g} to {high:.4g}, "
+                "the range that the program takes, and are cut to it; scale them as the model "
+                "expects, or calibrate it with inputs like these")
+
 
 def inputs(program: Program, what: str, given: Samples, raw: bool = False) -> Inputs:
     """Samples, flat or in the model's shape, as ``program`` takes them: with ``raw`` the integers

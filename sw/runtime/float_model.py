@@ -50,7 +50,7 @@ from zeroskip.sw.frontends.external import load_external
 from zeroskip.sw.graph.convolution import convolve
 from zeroskip.sw.graph.graph import Graph, LayerNode
 from zeroskip.sw.graph.im2col import fold
-from zeroskip.sw.graph.network import Layer
+from zeroskip.sw.graph.network import SMOOTHED, Layer
 from zeroskip.sw.graph.samples import batched
 from zeroskip.sw.graph.sums import Sums
 from zeroskip.sw.runtime.golden_network import Units, inputs, outputs
@@ -154,6 +154,10 @@ class FloatModel:
                     nodes.setdefault(node.layer.name, []).append(node)
         found = []
         for layer in self._layers:
+            if layer.name.endswith(SMOOTHED):
+                raise BadInput(f"layer {layer.name} has other weights than {self._path}; compile "
+                               "the model without smoothing to compare layers, or compare outputs "
+                               "with eval --model")
             if not nodes.get(layer.name):
                 raise self._other(f"has no layer {layer.name}, but the program does")
             found.append(nodes[layer.name].pop(0))

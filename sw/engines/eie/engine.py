@@ -71,6 +71,10 @@ class EIEEngine(Engine):
         from zeroskip.sw.engines.eie.cost import holds
         return holds(layers, config)
 
+    def grid(self, low: float, high: float) -> TensorType:
+        """Symmetric; outputs get some headroom beyond it."""
+        return TensorType.of(1, np.int16, max(-low, high) / quantize.HIGHEST)
+
     def quantise(self, section: Network, x: np.ndarray, ranges: Sequence[Range],
                  config: EIEConfig, before: TensorType | None = None,
                  raw: bool = False,

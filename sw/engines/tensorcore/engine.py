@@ -80,6 +80,10 @@ class TensorCoreEngine(Engine):
         from zeroskip.sw.engines.tensorcore.cost import holds
         return holds([(layer, self.accepts(layer).pattern) for layer in layers], config)
 
+    def grid(self, low: float, high: float) -> TensorType:
+        """See :func:`zeroskip.sw.engines.tensorcore.quantize.grid`."""
+        return TensorType.of(1, np.int8, *quantize.grid(low, high))
+
     def quantise(self, section: Network, x: np.ndarray | None, ranges: Sequence[Range] | None,
                  config: TensorCoreConfig, before: TensorType | None = None, raw: bool = False
                  ) -> tuple[tuple[Int8Layer, ...], tuple[LayerReport8, ...]]:

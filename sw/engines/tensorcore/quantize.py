@@ -138,6 +138,12 @@ def quantize(network: Network, calibration: np.ndarray | None,
                          zip(layers, errors, shares, bits, units, strict=True))
 
 
+def grid(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of an activation's range, which holds 0."""
+    scale = (high - low) / (HIGHEST - LOWEST)
+    return scale, LOWEST + round(-low / scale)
+
+
 def _grids(network: Network, x: np.ndarray | None, given: Sequence[Range] | None,
            reaching: TensorType | None) -> list[tuple[float, int]]:
     """Scale and zero point of the input and of every layer's output."""
@@ -162,8 +168,7 @@ def _grids(network: Network, x: np.ndarray | None, given: Sequence[Range] | None
                            "calibrate them with")
         for i, (low, high) in enumerate(given or ranges(network, x)):
             if grids[i] is None:
-                scale = (high - low) / (HIGHEST - LOWEST)
-                zero_point = LOWEST + round(-low / scale)
+                scale, zero_point = grid(low, high)
                 if i:
                     before, _ = grids[i - 1]
                     unit = before * _weight_scale(network.layers[i - 1], before, scale).max()

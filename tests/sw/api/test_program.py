@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 import zeroskip
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import to_onnx
+from zeroskip.sw.graph.graph import Graph
 from zeroskip.sw.graph.network import Linear, Network
 
 torch.set_num_threads(1)
@@ -89,6 +91,33 @@ def test_a_saved_program_computes_the_same(tmp_path, inputs, program):
     again = zeroskip.load(tmp_path / "two.zsk")
     for name, y in program(*inputs).items():
         np.testing.assert_array_equal(y, again(*inputs)[name])
+
+
+def test_calibration_options_are_handed_on(inputs):
+    weight = np.random.default_rng(1).normal(size=(2, 8, 8)).astype(np.float32)
+    weight[0, 3] *= 200
+    layers = [Linear(name, each, np.zeros(8, np.float32), "none")
+              for name, each in zip("ab", weight, strict=True)]
+    graph, x = Graph.of(Network(tuple(layers))), np.repeat(inputs[0], 600, axis=0)
+    x = np.concatenate([x, x[:, :2]], axis=1)
+    x[7, 2] = 1000
+    plain, other = (zeroskip.compile(graph, x, target="tc-8", **options) for options in (
+        {}, {"calibration_method": "percentile", "smooth": True}))
+    assert other.program.input.scale < plain.program.input.scale / 100
+    assert [layer.name for layer in other.reference] == ["a:smooth", "b:smooth"]
+
+
+def test_inputs_far_outside_the_calibrated_range_are_a_warning():
+    """Called and verified; half of the range beyond is nothing to speak of."""
+    layer = Linear("fc", np.eye(2, dtype=np.float32), np.zeros(2, np.float32), "none")
+    x = np.array([[-1, 1], [0, 0.5]], np.float32)
+    program = zeroskip.compile(Graph.of(Network((layer,))), x, target="tc-8")
+    program(1.9 * x)
+    said = "2 of 4 inputs lie far outside -1.004 to 0.9961, the range that the program takes"
+    for use in (program, program.verify):
+        with pytest.warns(UserWarning, match=said) as found:
+            use(2.1 * x)
+        assert [Path(each.filename) for each in found] == [Path(__file__)]
 
 
 def test_a_file(tmp_path):

@@ -90,6 +90,37 @@ def test_each_layer_goes_where_it_is_placed(cli, folder):
     assert [image.engine for image in Program.load(folder / "model.zsk").images] == ENGINES
 
 
+def test_a_calibration_method(cli, folder, refused):
+    x = np.load(folder / "x.npy")
+    x[0, 0] = 1000
+    np.save(folder / "x.npy", np.repeat(x, 500, axis=0)[499:])
+    scales = []
+    for method in ("min-max", "percentile"):
+        cli(*compile_(folder, "--calibration-method", method))
+        scales.append(Program.load(folder / "model.zsk").input.scale)
+    assert scales[1] < scales[0] / 100
+    assert "no calibration method 'max'" in refused(
+        *compile_(folder, "--calibration-method", "max"))
+
+
+def test_outlier_channels_are_smoothed(cli, folder, refused):
+    """The weights of both layers of a pair change; and then no file has them any more."""
+    rng = np.random.default_rng(2)
+    first, second = (rng.normal(size=(10, 10)).astype(np.float32) for _ in "12")
+    first[4] *= 200
+    second[:, 4] /= 200
+    to_onnx(Network((Linear("a", first, zeros(10), "relu"), Linear("b", second, zeros(10),
+                                                                   "none"))), folder / "pair.onnx")
+    np.save(folder / "x.npy", rng.normal(size=(20, 10)).astype(np.float32))
+    options = ("--engine", "tensorcore", *targets("tc-8"), "--smooth", "--json")
+    done = cli(*compile_(folder, *options, model="pair"))
+    assert [row["name"] for row in done.json["layers"]] == ["a:smooth", "b:smooth"]
+    verify = ("verify", folder / "model.zsk", "--input", folder / "x.npy")
+    assert cli(*verify, "--json").json["equal"]
+    assert "compile the model without smoothing" in refused(
+        *verify, "--model", folder / "pair.onnx")
+
+
 def test_each_layer_goes_where_it_takes_fewer_cycles(cli, folder):
     """As inspect says, on the smallest configurations."""
     rows = cli(*compile_(folder, "--json")).json["layers"]

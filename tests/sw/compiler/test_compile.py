@@ -11,6 +11,7 @@ from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import gemm_layout
 from zeroskip.sw.compiler.compile import compile_network, storage
 from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.eie.layer import FixedLayer
 from zeroskip.sw.engines.eie.quantize import LayerReport
 from zeroskip.sw.engines.payload import unpack_fields
@@ -165,6 +166,30 @@ def test_each_image_is_calibrated_by_what_reaches_it(both):
     assert images[1].input.scale == pytest.approx(second.max() / 32767)
     assert (images[2].input.scale, images[2].input.zero_point) == (
         pytest.approx(third.max() / 255), -128)
+
+
+@pytest.mark.parametrize("method", ["percentile", "mse"])
+def test_ranges_are_set_by_a_method(both, method):
+    """Each value by the grid of the engine that gives it; the network's input by the first's."""
+    x = np.random.default_rng(0).normal(size=(9000, 8)).astype(np.float32)
+    x[5, 3] = 30
+    images = compile_network(both, x, ARRAY, CORE, method=method).program.images
+    core, array = registry.engine("tensorcore").grid, registry.engine("eie").grid
+    spans = ranges(both, x, method, [core, core, core, array, core])
+    assert images[0].input.scale == core(*spans[0]).scale < core(*ranges(both, x)[0]).scale
+    assert images[1].input.scale == array(*spans[2]).scale
+    assert images[2].input.scale == core(*spans[3]).scale
+    assert images[2].output.scale == core(*spans[4]).scale
+
+
+def test_a_method_that_is_not_there_or_has_no_samples(both):
+    with pytest.raises(BadInput, match="there is no calibration method 'max'"):
+        compile_network(both, samples(both), ARRAY, CORE, method="max")
+    net = Network((quantised("a", 5, 8),))
+    with pytest.raises(BadInput, match="smoothing need samples, and none are given"):
+        compile_network(net, None, CORE, method="mse")
+    with pytest.raises(BadInput, match="smoothing need samples"):
+        compile_network(net, None, CORE, smooth=True)
 
 
 def test_convolution_before_the_array():

@@ -185,6 +185,9 @@ class ScalerEngine(Engine):
             raise BadInput(f"layer {layer.name} scales nothing")
         return Offer(1.0, "dense", "It is scaled.")
 
+    def grid(self, low, high):
+        return TensorType.of(1, np.int8, max(-low, high) / 127)
+
     def quantise(self, section, x, ranges, config, before=None, raw=False):
         layers, shift = [], (1 << config.shift_bits) - 1
         scale = max(map(abs, ranges[0])) / 127

@@ -39,14 +39,6 @@ def test_file_has_questions_answers_and_others_to_calibrate_on():
     assert all(each == each.strip() and each[-1] in ".?!" for each in every)
 
 
-def test_ranks_count_what_is_as_near_as_the_answer():
-    answers = np.eye(3, dtype=np.float32)
-    questions = np.array([[1, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0]], np.float32)
-    np.testing.assert_array_equal(sentences.ranks(questions, answers), [1, 2, 3])
-    np.testing.assert_array_equal(sentences.ranks(answers[[0, 0, 2]], answers[[0, 0, 2]]),
-                                  [2, 2, 1])
-
-
 def test_batches_are_equally_long():
     model = SimpleNamespace(tokenizer=lambda sentence: {"input_ids": sentence.split()})
     assert sentences.equally_long(model, ["a b", "c", "d e", "f g h"]) \

@@ -13,6 +13,8 @@ from zeroskip.sw.engines.tensorcore import golden as tensorcore
 from zeroskip.sw.engines.tensorcore import quantize as int8
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
+from zeroskip.sw.graph.types import TensorType
+from zeroskip.sw.quantize import calibration
 from zeroskip.sw.quantize.calibration import effective_bias, ranges, samples
 
 
@@ -73,6 +75,116 @@ def test_effective_bias():
     assert effective_bias(layer, layer.weight, 10).tolist() == [-60, 0, -5]
     layer = linear(weight, bias)
     assert effective_bias(layer, layer.weight, 10).tolist() == bias
+
+
+# --- methods ---
+
+def affine(low, high):
+    """int8, as the tensor core has it."""
+    scale = (high - low) / 255
+    return TensorType.of(1, np.int8, scale, -128 + round(-low / scale))
+
+
+def symmetric(low, high):
+    """int16, as the EIE array has it."""
+    return TensorType.of(1, np.int16, max(-low, high) / 32767)
+
+
+def squared(values, low, high, grid):
+    """Of what the integers of a range stand for, value by value."""
+    kind, total = grid(low, high), 0.0
+    limits = np.iinfo(kind.dtype)
+    for value in values.reshape(-1).tolist():
+        integer = min(max(round(value / kind.scale) + kind.zero_point, limits.min), limits.max)
+        total += ((integer - kind.zero_point) * kind.scale - value) ** 2
+    return total
+
+
+def span(values, peak):
+    return max(float(min(values.min(), 0)), -peak), min(float(max(values.max(), 0)), peak)
+
+
+values_of = st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=40).map(
+    lambda drawn: np.array(drawn, np.float32)[None])
+
+
+@given(values_of)
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_min_max_is_what_it_was(values):
+    assert calibration.min_max(values, None) == (min(float(values.min()), 0.0),
+                                                 max(float(values.max()), 0.0))
+
+
+@given(values_of, st.sampled_from([50.0, 90.0, 99.99]))
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_percentile_is_the_least_magnitude_that_keeps_enough(values, percent):
+    live = [abs(value) for value in values.ravel().tolist() if value]
+    enough = [peak for peak in live if 100 * sum(each <= peak for each in live)
+              >= percent * len(live)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "PERCENTILE", percent)
+        found = calibration.percentile(values, None)
+    assert found == span(values, min(enough, default=0.0))
+
+
+@pytest.mark.parametrize("grid", [affine, symmetric])
+@given(values=values_of, outlier=st.sampled_from([0, -100, 3000]))
+@settings(deadline=None, max_examples=25, derandomize=True)
+def test_mse_is_the_best_of_the_factors(grid, values, outlier):
+    values = np.append(values, np.float32(outlier))
+    peak = float(np.abs(values).max())
+    if not peak:
+        assert calibration.mse(values, grid) == (0, 0)
+        return
+    tried = [squared(values, *span(values, peak * 2 ** (-step / 8)), grid) for step in range(33)]
+    assert squared(values, *calibration.mse(values, grid), grid) == pytest.approx(min(tried))
+
+
+def outlier(size):
+    """Normal values, and one far away."""
+    values = np.random.default_rng(0).normal(size=500_000).astype(np.float32)
+    values[17] = size
+    return values
+
+
+@pytest.mark.parametrize("size", [40.0, -40.0])
+def test_an_outlier_makes_min_max_coarse_and_the_others_cut_it(size):
+    values = outlier(size)
+    assert calibration.min_max(values, affine)[size > 0] == size
+    low, high = calibration.percentile(values, affine)
+    assert 3 < -low < 5
+    assert 3 < high < 5
+    low, high = calibration.mse(values, affine)
+    near, far = sorted([-low, high])
+    weight = 500_000 / 12 / 255**2      # weight * (near + far)^2 + (40 - far)^2 is least there
+    assert far == pytest.approx((40 - weight * near) / (1 + weight), rel=0.06)
+
+
+def test_without_an_outlier_mse_takes_about_all():
+    values = np.random.default_rng(1).uniform(-1, 1, 5000).astype(np.float32)
+    assert calibration.mse(values, affine) == calibration.min_max(values, affine)
+
+
+@pytest.mark.parametrize("method", ["percentile", "mse"])
+def test_relu_and_dead_tensors_are_as_in_min_max(method):
+    for layers in ([OFF, linear([[1, 2]], [0.75])], [linear([[2, 1]], [0], "relu")]):
+        for x in (LIVE, 0 * LIVE):
+            network = Network(tuple(layers))
+            found = ranges(network, x, method, [affine] * (len(layers) + 1))
+            assert found == ranges(network, x)
+
+
+def test_a_tensor_that_is_nearly_always_zero_keeps_its_range():
+    values = np.zeros(100_000, np.float32)
+    values[:3] = 1, 2, 3
+    assert calibration.percentile(values, None) == (0, 3)
+    assert calibration.mse(values, affine) == (0, 3)
+
+
+def test_an_unknown_method():
+    with pytest.raises(BadInput, match="no calibration method 'best'; choose one of min-max, "
+                                       "percentile, mse"):
+        calibration.check_method("best")
 
 
 KINDS = ("live", "no weights", "no weights, no bias", "off", "no bias")
