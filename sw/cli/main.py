@@ -163,6 +163,12 @@ def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called
             autocompletion=complete.devices,
             help="The serial port of a board, or virtual: a board that is simulated down to its "
             "serial pins.")] = None,
+        report: Annotated[Path | None, typer.Option(
+            help="A page about the run, .html: its layers, what the host did, the graph.")] = None,
+        model: Annotated[Path | None, typer.Option(
+            help="The ONNX model that the program was compiled from, for the report: how far each "
+            "layer is from it.")] = None,
+        input_shape: Shapes = None,
         raw: Raw = False, json: Json = False, quiet: Quiet = False) -> None:
     """Run inputs through a program.
 
@@ -170,7 +176,8 @@ def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called
     integers, those of a uint8 model less 128.
     """
     from zeroskip.sw.cli.programs import run as run_program
-    run_program(program, input, out, backend, device, raw, Screen(json, quiet))
+    run_program(program, input, out, backend, device, report, model, input_shape or [], raw,
+                Screen(json, quiet))
 
 
 @app.command()

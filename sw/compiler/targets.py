@@ -32,5 +32,6 @@ def targets(engine: str | None, names: list[str]) -> list[CoreConfig]:
 
 
 def name_of(config: CoreConfig) -> str:
-    """The name of a named configuration."""
-    return next(name for name, named in registry.of(config).configs.items() if named == config)
+    """The name of a configuration; its digest where it has none."""
+    return next((name for name, named in registry.of(config).configs.items() if named == config),
+                config.digest())

@@ -65,6 +65,9 @@ class Statistics(Protocol):
         Useful multiply-accumulates over those that the multipliers had time for.
     saturated : int
         Outputs that had to be saturated.
+    layers : tuple of dict
+        By layer ``cycles``, ``useful`` multiply-accumulates and ``saturated``, where the core
+        counts its layers apart; else empty.
     """
 
     images: int
@@ -72,6 +75,7 @@ class Statistics(Protocol):
     multipliers: int
     utilisation: float
     saturated: int
+    layers: tuple[dict[str, int], ...]
 
     def as_json(self) -> dict:
         """Plain numbers for ``--json``."""
@@ -228,6 +232,11 @@ class Image(ABC):
     @abstractmethod
     def storage(self) -> dict[str, int]:
         """Bytes that the image occupies, by kind, and under ``float32`` of its original."""
+
+    def stored(self, layer) -> tuple[str | None, int | None]:
+        """The pattern in which the weights of a layer are stored, and the bytes that they and
+        their places take; None where that is not known."""
+        return None, None
 
     @abstractmethod
     def header(self) -> dict:

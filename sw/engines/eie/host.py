@@ -35,6 +35,7 @@ class EIEStatistics:
     images: int
     control: dict[str, int]
     pe: dict[str, np.ndarray]
+    layers = ()     # counted together
 
     @classmethod
     def from_counts(cls, images: int, counts: np.ndarray) -> "EIEStatistics":

@@ -166,6 +166,10 @@ class EIEImage(Image):
             check_range(f"layer {layer.name}: {field}", getattr(layer, field), count, count)
         return np.concatenate([unpack(own) for own in passes])
 
+    def stored(self, layer: LayerInfo) -> tuple[str, int]:
+        """Each byte is a weight, or bridges a gap, and says how far it is from the one before."""
+        return "unstructured", layer.entries
+
     def storage(self) -> dict[str, int]:
         """Bytes that the image occupies, by kind, and of its float32 original.
 

@@ -74,6 +74,11 @@ class TensorCoreImage(Image):
         """The layers without any packing, one after another."""
         return (layer.unpacked(self.config, self.batch) for layer in self.layers)
 
+    def stored(self, layer: TensorCoreLayer) -> tuple[str, int]:
+        """A byte a weight, and in a pattern two bits for its place."""
+        places = 0 if layer.pattern == "dense" else -(-layer.kept // 4)
+        return layer.pattern, layer.kept + places
+
     def storage(self) -> dict[str, int]:
         """Bytes that the network occupies, by kind, without what fills words up and without
         commands and places, and of its float32 original."""
