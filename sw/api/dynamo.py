@@ -13,11 +13,12 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from zeroskip.sw.api import program as api
@@ -71,21 +72,28 @@ backend.reset = _seen.clear     # type: ignore[attr-defined] # torch._dynamo.res
 class _Ready:
     """A program for some inputs of a graph.
 
-    ``whole`` says that all values together are one sample of it, ``kinds`` the types of the
-    outputs.
+    ``whole`` says that all values together are one sample of it; ``like`` are outputs that torch
+    gave.
     """
 
     program: api.Program
     whole: bool
-    kinds: Sequence[torch.dtype]
+    like: Sequence[Tensor]
 
     def __call__(self, inputs: Sequence[Tensor], runs: str) -> list[Tensor]:
         given = [each.detach().cpu()[None] if self.whole else each.detach().cpu()
                  for each in inputs]
         found = self.program(*given, backend=runs)
         arrays = list(found.values()) if isinstance(found, dict) else [found]
-        return [torch.from_numpy(y[0] if self.whole else y).to(inputs[0].device, kind)
-                for y, kind in zip(arrays, self.kinds, strict=True)]
+        return [self._as(torch.from_numpy(y[0] if self.whole else y), own)
+                for y, own in zip(arrays, self.like, strict=True)]
+
+    def _as(self, y: Tensor, own: Tensor) -> Tensor:
+        """An output of the program as torch gives it, with or without dimensions of 1."""
+        shape = own.shape if self.whole else (len(y), *own.shape[1:])
+        if [size for size in y.shape if size != 1] != [size for size in shape if size != 1]:
+            raise BadInput("the batch is not the first dimension of all that it gives")
+        return y.reshape(shape).to(own.device, own.dtype)
 
 
 class _Captured:
@@ -136,8 +144,6 @@ class _Captured:
             with torch.no_grad():
                 ready = self._compiled(args, free, samples, expected)
             found = self._merged(args, ready(free, self._runs))
-            if [y.shape for y in found] != [y.shape for y in expected]:
-                raise BadInput("the batch is not the first dimension of all that it gives")
         except BadInput as error:
             self.leave(str(error))
             return expected
@@ -170,7 +176,7 @@ class _Captured:
             raise BadInput("it gives numbers beside tensors, which no program does")
         if any(each.dtype == torch.bfloat16 for each in free):
             raise BadInput("it takes bfloat16, which no program does; call .float() on both")
-        module = _Constant(self._graph, places, args)
+        module = _constant(self._graph, places, args)
         graph = from_torch(module, free, fixed=not places.open)
         whole = [graph.types[name].shape for name in graph.inputs] != [
             (graph.batch, *each.shape[1:]) for each in free]
@@ -180,8 +186,7 @@ class _Captured:
         if places.open and len(free[0]) > 1:
             _check_apart(module, free, computed)
         given = [each[None] for each in free] if whole else samples
-        return _Ready(api.compile(graph, *given, **self._target), whole,
-                      [y.dtype for y in computed])
+        return _Ready(api.compile(graph, *given, **self._target), whole, computed)
 
 
 class _Places:
@@ -195,8 +200,8 @@ class _Places:
         Inputs that are a size of a free one: which, and of which dimension.
     names : list of str
         What torch calls the free ones.
-    paths : dict of int to list of str
-        Where in its module a weight is.
+    paths : dict of int to str
+        The name of a weight in its module.
     outputs : list of int or None
         The input that an output is; None of one that is computed.
     open : bool
@@ -217,7 +222,7 @@ class _Places:
         self._others = [at for at, value in enumerate(values)
                         if not isinstance(value, Tensor) and at not in self.sizes]
         self.names = [_source(nodes[at]) for at in self.free]
-        self.paths = {at: re.findall(r"\['(\w+)'\]", _source(nodes[at]))[1:] for at in self.weights}
+        self.paths = {at: _path(_source(nodes[at]), f"weight{at}") for at in self.weights}
         (output,) = graph.graph.find_nodes(op="output")
         self.outputs = [nodes.index(node) if node in nodes else None for node in output.args[0]]
         self.open = bool(self.free) and all(
@@ -229,35 +234,32 @@ class _Places:
                 *(args[at] for at in self._others))
 
 
-class _Constant(nn.Module):
+def _constant(graph: GraphModule, places: _Places, args: Sequence[Any]) -> GraphModule:
     """A graph as a function of its free inputs alone, that gives what it computes."""
-
-    def __init__(self, graph: GraphModule, places: _Places, args: Sequence[Any]):
-        super().__init__()
-        self.graph, self.weights, self._places = graph, nn.Module(), places
-        self._fixed = {at: arg for at, arg in enumerate(args) if not isinstance(arg, Tensor)}
-        self._owners = {}
-        for at in places.weights:
-            *path, name = places.paths[at] or ["weight"]
-            owner = self.weights
-            for part in path:
-                if part not in owner._modules:
-                    owner.add_module(part, nn.Module())
-                owner = owner._modules[part]
-            name = f"{name}_{at}" if hasattr(owner, name) else name     # of another module
-            owner.register_buffer(name, args[at].detach())
-            self._owners[at] = owner, name
-
-    def forward(self, *free: Tensor) -> tuple[Tensor, ...]:
-        places = self._places
-        given = dict(zip(places.free, free, strict=True)) | self._fixed | {
-            at: getattr(*owner) for at, owner in self._owners.items()}
-        given |= {at: given[tensor].shape[dim] for at, (tensor, dim) in places.sizes.items()}
-        found = self.graph(*(given[at] for at in range(len(given))))
-        return tuple(y for at, y in zip(places.outputs, found, strict=True) if at is None)
+    made, held = Graph(), {}
+    nodes = list(graph.graph.nodes)
+    known: dict[Node, Any] = {nodes[at]: made.placeholder(f"input{number}")
+                              for number, at in enumerate(places.free)}
+    for at, arg in enumerate(args):
+        if at in places.sizes:
+            tensor, dim = places.sizes[at]
+            known[nodes[at]] = made.call_method("size", (known[nodes[tensor]], dim))
+        elif at in places.paths:
+            name = places.paths[at]
+            held[name] = arg.detach()
+            known[nodes[at]] = made.get_attr(name)
+        else:
+            known.setdefault(nodes[at], arg)
+    for node in nodes[len(args):-1]:
+        known[node] = made.node_copy(node, known.__getitem__)
+        if node.op in ("call_module", "get_attr"):
+            held[node.target] = attrgetter(node.target)(graph)
+    made.output(tuple(known[node] for at, node in
+                      zip(places.outputs, nodes[-1].args[0], strict=True) if at is None))
+    return GraphModule(held, made)
 
 
-def _check_apart(module: nn.Module, free: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+def _check_apart(module: GraphModule, free: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
     """That the first sample alone gives what it gives among others."""
     for y, own in zip(expected, module(*(each[:1] for each in free)), strict=True):
         wanted, own = y[:1].double(), own.double()
@@ -275,6 +277,12 @@ def _source(node: Node) -> str:
     """What torch calls an input, such as ``L['self']._modules['fc']._parameters['weight']``."""
     source = getattr(node, "_dynamo_source", None)
     return str(getattr(source, "name", node.name))
+
+
+def _path(source: str, other: str) -> str:
+    """Where in its module a weight is, if its source says so."""
+    found = re.fullmatch(r"L\['self'\]((?:\._\w+\['\w+'\])+)", source)
+    return ".".join(re.findall(r"'(\w+)'", found[1])) if found else other
 
 
 def _state(tensor: Tensor) -> tuple:
