@@ -77,10 +77,14 @@ def demo(out: Annotated[Path, output("Folder of the report.")] = Path("demo"),
 
 
 @app.command()
-def inspect(model: Model, input_shape: Shapes = None,
-            json: Json = False, quiet: Quiet = False) -> None:
-    """Show a model's layers and operators, the sparsity found, and what computes each."""
-    from zeroskip.sw.cli.models import inspect as run
+def inspect(model: Annotated[Path, typer.Argument(
+                help="An ONNX or .pt2 file, or a program, .zsk.")],
+            input_shape: Shapes = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Show a model's layers and operators, the sparsity found, and what computes each.
+
+    Of a program: its ports, steps, layers and buffers.
+    """
+    from zeroskip.sw.cli.inspection import inspect as run
     run(model, input_shape or [], Screen(json, quiet))
 
 
