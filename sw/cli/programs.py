@@ -6,6 +6,7 @@ import typer
 
 from zeroskip.sw.cli.backend import chosen
 from zeroskip.sw.cli.files import arrays, check_writable, shapes
+from zeroskip.sw.cli.forecast import Forecast
 from zeroskip.sw.cli.screen import Screen, text
 from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
@@ -50,7 +51,7 @@ def run(path: Path, input_path: Path, output: Path, backend: str | None, device:
         runner = (board_backend.serial(program, device, systems())
                   if device not in (None, "virtual")
                   else _backend(name, program, path))
-        done = run_program(program, runner, given.buffers, update)
+        done = run_program(program, runner, given.buffers, Forecast(update, screen))
         opinion = third and third.compare(run_program(program.traced(), golden, given.buffers),
                                           None if raw else given.real)
     results, found = done.results, outputs(program, done.buffers, given.samples, raw)
@@ -160,7 +161,7 @@ def verify(path: Path, input_path: Path, names: str | None, model: Path | None,
     third = golden and FloatModel(model, program, golden.layers, shapes(given_shapes))
     with screen.progress("verify") as update:
         runners = tuple(_backend(name, program, path) for name in pair)
-        verdict = compare(program, given.buffers, runners, update)
+        verdict = compare(program, given.buffers, runners, Forecast(update, screen))
         opinion = third and third.compare(run_program(program.traced(), golden, given.buffers),
                                           None if raw else given.real)
     found = verdict.difference

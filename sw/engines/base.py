@@ -18,7 +18,8 @@ from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range
 
 Progress = Callable[[int, int], None]
-"""Called with the images done and the images in all."""
+"""Called with the images done and the images in all: by backends that have to build something
+first with what was done before, when it is there."""
 
 Cost = Callable[[Network], float]
 """What a network costs."""
@@ -211,6 +212,11 @@ class Image(ABC):
     def sent(self) -> tuple[bool, ...]:
         """Of each layer, whether its outputs are sent out."""
         return (True,) * len(self.layers)
+
+    @property
+    def work(self) -> int:
+        """About as much as a sample takes, beside other images; for progress."""
+        return 1
 
     @property
     def counted(self) -> bool:

@@ -1,6 +1,7 @@
 """The host side of an EIE array, for every simulator: load, send vectors, file outputs."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -91,8 +92,9 @@ def run(model, image: EIEImage, inputs: np.ndarray, progress: Progress | None = 
     times = tuple(np.zeros(shape, np.int64) for shape in shapes)
     sent = [layer for layer, end in enumerate(s for s in image.segments if s.swap) if end.outputs]
     names = [image.layers[layer].name for layer in sent]
-    for start in range(0, len(inputs), BATCH):
-        samples = slice(start, min(start + BATCH, len(inputs)))
+    # the first image alone: its time says how long all will take
+    for start, stop in pairwise(sorted({0, *range(1, len(inputs), BATCH), len(inputs)})):
+        samples = slice(start, stop)
         _run_batch(model, image, inputs[samples], [y[samples] for y in outputs],
                    [t[samples] for t in times], names, start)
         if progress:

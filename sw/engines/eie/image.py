@@ -66,6 +66,11 @@ class EIEImage(Image):
         return tuple(segment.outputs > 0 for segment in self.segments if segment.swap)
 
     @property
+    def work(self) -> int:
+        """What is stored, each of which may be multiplied once."""
+        return sum(layer.entries for layer in self.layers)
+
+    @property
     def counted(self) -> bool:
         """Whether the array counts its cycles."""
         return self.config.counters

@@ -62,6 +62,11 @@ class TensorCoreImage(Image):
             replace(layer, command=layer.command_for(layer.schedule(self.config, batch)))
             for layer in self.layers))
 
+    @property
+    def work(self) -> int:
+        """Multiplications."""
+        return sum(layer.kept * layer.positions for layer in self.layers)
+
     def traced(self) -> "TensorCoreImage":
         """The same image: every layer's outputs go through the host anyway."""
         return self
