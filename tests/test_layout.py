@@ -136,7 +136,7 @@ def below(*names):
 def test_wheel_holds_every_source_file(wheel):
     held = {name for name in ZipFile(wheel).namelist() if name.endswith(".py")}
     assert held == {f"zeroskip/{path.relative_to(ROOT)}" for path in SOURCES} | {
-        "zeroskip/__init__.py"}
+        "zeroskip/__init__.py", "zeroskip/__main__.py"}
 
 
 def test_wheel_holds_the_data_and_nothing_else(wheel):

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from inspect import signature
 from itertools import repeat
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from zeroskip.sw.api import page
 from zeroskip.sw.compiler import compile as compiler
 from zeroskip.sw.compiler import program as programs
 from zeroskip.sw.compiler import reference as references
@@ -21,7 +21,7 @@ from zeroskip.sw.engines.base import ReferenceLayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import from_torch, read
 from zeroskip.sw.graph.graph import Graph
-from zeroskip.sw.runtime import arrays, backends
+from zeroskip.sw.runtime import arrays, backends, facts
 from zeroskip.sw.runtime.run import run_program
 from zeroskip.sw.runtime.verify import Verdict
 from zeroskip.sw.runtime.verify import verify as compare
@@ -94,10 +94,8 @@ class Program:
         return given
 
     def _repr_html_(self) -> str:
-        """The report, for a notebook."""
-        rows = "".join(f"<tr><td>{escape(str(row['step']))}</td><td>{escape(str(row['target']))}"
-                       f"</td><td>{escape(row['layer'])}</td></tr>" for row in self.report())
-        return f"<table><tr><th>step</th><th>target</th><th>layer</th></tr>{rows}</table>"
+        """Its layers and steps, for a notebook."""
+        return page.table(facts.steps(self.program))
 
 
 def compile(model: Any, *inputs: Any, target: str | Sequence[str] = (),     # noqa: A001 - as torch

@@ -1,12 +1,10 @@
 """Command ``build``: a board's bitstream, and a page about it."""
 
 import html
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import typer
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -14,6 +12,7 @@ from matplotlib.patches import Patch
 from zeroskip.sw.cli.files import make_folder
 from zeroskip.sw.cli.report import PAGE, svg
 from zeroskip.sw.cli.screen import Screen
+from zeroskip.sw.errors import EngineError, ToolMissing
 from zeroskip.sw.files import write
 
 
@@ -31,9 +30,10 @@ def build(board: str, config: str | None, out: Path, screen: Screen) -> None:
     try:
         with screen.progress(f"{design.name} for {board}") as update:
             report = run(design, out, progress=update)
-    except (TimingMissed, BuildError) as error:
-        print(f"zeroskip: {error}", file=sys.stderr)
-        raise typer.Exit(1 if isinstance(error, TimingMissed) else 3) from None
+    except TimingMissed as error:
+        raise EngineError(str(error)) from None
+    except BuildError as error:
+        raise ToolMissing(str(error)) from None
     counts = [(words, report[kind], report["available"][kind])
               for kind, words in KINDS.items() if kind in report]
     write(out / "report.html", _page(design, report, counts, floor(out)))

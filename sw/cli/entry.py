@@ -7,6 +7,9 @@ import sys
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ends from outside: from the keyboard, from another program, with the terminal."""
 
+NO_MEMORY = ("there is too little memory to start; raise the limit of memory, which 'ulimit -v' "
+             "shows")
+
 
 def main() -> None:
     """Runs a command. An end from outside leaves with 128 and the signal's number, as in a shell.
@@ -18,8 +21,10 @@ def main() -> None:
     try:
         from zeroskip.sw.cli.main import main as run
     except MemoryError:
-        print("zeroskip: there is too little memory to start; raise the limit of memory, which "
-              "'ulimit -v' shows", file=sys.stderr)
+        if "--json" in sys.argv:
+            print(f'{{"error": "{NO_MEMORY}"}}')
+        else:
+            print(f"zeroskip: {NO_MEMORY}", file=sys.stderr)
         sys.exit(2)
     _on_signals(_leave)
     run()

@@ -1,10 +1,12 @@
 """``zeroskip``: commands, options, exit codes.
 
 Exit codes: 0 done, 1 the check failed, 2 bad input (one sentence on stderr), 3 a tool is
-missing (with how to get it), 128 and the number of the signal that ended it.
+missing (with how to get it), 128 and the number of the signal that ended it. With ``--json`` the
+sentence is the ``error`` of a JSON object on stdout.
 """
 
 import errno
+import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +15,13 @@ from typing import Annotated
 import typer
 
 from zeroskip.hw.netlist.emit import YosysError
+from zeroskip.sw.cli import complete
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput, EngineError, ToolMissing
 
 # In help texts a bracket is written \\[: rich takes what stands in brackets for its markup.
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Open sparse-inference hardware, and the toolchain that feeds it.")
 bench = typer.Typer(no_args_is_help=True, help="Measure, with the anchor beside our figure.")
 app.add_typer(bench, name="bench")
@@ -38,10 +41,13 @@ Input = Annotated[Path, typer.Option(
 Raw = Annotated[bool, typer.Option(
     "--raw", help="Integers in and out, of the types that the program has.")]
 Backend = Annotated[str | None, typer.Option(
+    autocompletion=complete.backends,
     help="golden, python, cxxrtl, verilator or virtual; by default cxxrtl where a C++ compiler is "
     "found.")]
-Config = Annotated[str | None, typer.Option(help="A named configuration.")]
+Config = Annotated[str | None, typer.Option(
+    autocompletion=complete.configurations, help="A named configuration.")]
 Layers = Annotated[str | None, typer.Option(
+    autocompletion=complete.layers,
     help="Some of the paper's nine layers, with commas: Alex-6,NT-We.")]
 
 
@@ -71,10 +77,14 @@ def demo(out: Annotated[Path, output("Folder of the report.")] = Path("demo"),
 
 
 @app.command()
-def inspect(model: Model, input_shape: Shapes = None,
-            json: Json = False, quiet: Quiet = False) -> None:
-    """Show a model's layers and operators, the sparsity found, and what computes each."""
-    from zeroskip.sw.cli.models import inspect as run
+def inspect(model: Annotated[Path, typer.Argument(
+                help="An ONNX or .pt2 file, or a program, .zsk.")],
+            input_shape: Shapes = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Show a model's layers and operators, the sparsity found, and what computes each.
+
+    Of a program: its ports, steps, layers and buffers.
+    """
+    from zeroskip.sw.cli.inspection import inspect as run
     run(model, input_shape or [], Screen(json, quiet))
 
 
@@ -105,6 +115,7 @@ def search(model: Model, recipe: RecipeFile,
            out: Annotated[Path, output("The recipe with the densities found, .toml.")],
            cost: Annotated[str, typer.Option(help="cycles, bytes or macs.")] = "cycles",
            target: Annotated[str | None, typer.Option(
+               autocompletion=complete.configurations,
                help="A named configuration, of an engine whose cost is known.")] = None,
            evaluations: Annotated[int | None, typer.Option(
                help="Networks that amc or random tries; 400.")] = None,
@@ -122,9 +133,11 @@ def compile_(model: Model,
                  help="Inputs, .npy, batch first, flat or in the model's shape, or an .npz file "
                  "with an array for each input; not for a model that is quantised.")] = None,
              engine: Annotated[str | None, typer.Option(
+                 autocompletion=complete.engines,
                  help=f"{' or '.join(registry.names())}; by default each layer on the one that "
                  "takes fewer cycles.")] = None,
              target: Annotated[list[str] | None, typer.Option(
+                 autocompletion=complete.configurations,
                  help="A named configuration, of each engine one; by default the smallest that "
                  "hold the model.")] = None,
              batch: Annotated[int | None, typer.Option(
@@ -161,8 +174,15 @@ def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called
         out: Annotated[Path, output("The outputs, .npy, or .npz of each by its name.")],
         backend: Backend = None,
         device: Annotated[str | None, typer.Option(
+            autocompletion=complete.devices,
             help="The serial port of a board, or virtual: a board that is simulated down to its "
             "serial pins.")] = None,
+        report: Annotated[Path | None, typer.Option(
+            help="A page about the run, .html: its layers, what the host did, the graph.")] = None,
+        model: Annotated[Path | None, typer.Option(
+            help="The ONNX model that the program was compiled from, for the report: how far each "
+            "layer is from it.")] = None,
+        input_shape: Shapes = None,
         raw: Raw = False, json: Json = False, quiet: Quiet = False) -> None:
     """Run inputs through a program.
 
@@ -170,13 +190,14 @@ def run(program: ProgramFile, input: Input,  # noqa: A002 - the option is called
     integers, those of a uint8 model less 128.
     """
     from zeroskip.sw.cli.programs import run as run_program
-    run_program(program, input, out, backend, device, raw, Screen(json, quiet))
+    run_program(program, input, out, backend, device, report, model, input_shape or [], raw,
+                Screen(json, quiet))
 
 
 @app.command()
 def verify(program: ProgramFile, input: Input,  # noqa: A002
            backends: Annotated[str | None, typer.Option(
-               "--backend",
+               "--backend", autocompletion=complete.pairs,
                help="Two backends, with a comma; by default golden and the fastest RTL.")] = None,
            model: Annotated[Path | None, typer.Option(
                help="The ONNX model that the program was compiled from, as a third opinion.")]
@@ -270,6 +291,7 @@ def bench_tensorcore(config: Config = None, backend: Backend = None,
 
 @bench.command("models")
 def bench_models(net: Annotated[list[str] | None, typer.Option(
+                     autocompletion=complete.nets,
                      help="One of the nets; repeat for several; all.")] = None,
                  backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
     """Everyday torch nets in three exports: read, compiled, run in RTL, compared."""
@@ -374,9 +396,11 @@ def bench_sim(json: Json = False, quiet: Quiet = False) -> None:
 
 @app.command()
 def verilog(core: Annotated[str, typer.Argument(
+                autocompletion=complete.cores,
                 help=f"{', '.join(registry.names())} or accelerator")],
             out: Annotated[Path, output("The Verilog file, .v or .sv.")],
             config: Annotated[str | None, typer.Option(
+                autocompletion=complete.configurations,
                 help="A named configuration; of an accelerator one or two, with a comma.")] = None,
             json: Json = False, quiet: Quiet = False) -> None:
     """Write a core as Verilog, with its ports (.json) and lint waivers (.vlt) beside it.
@@ -390,9 +414,11 @@ def verilog(core: Annotated[str, typer.Argument(
 
 @app.command()
 def build(board: Annotated[str, typer.Option(
+              autocompletion=complete.boards,
               help="Such as icebreaker or ulx3s-85f; an unknown name shows them all.")],
           out: Annotated[Path, output("Folder of the bitstream, report.json and report.html.")],
           config: Annotated[str | None, typer.Option(
+              autocompletion=complete.designs,
               help="A configuration of this board; by default its first.")] = None,
           json: Json = False, quiet: Quiet = False) -> None:
     """Build a board's bitstream; a missed clock is an error."""
@@ -413,7 +439,11 @@ def doctor(warm: Annotated[bool, typer.Option(
 def main() -> None:
     """Runs the command that the arguments name; see :mod:`zeroskip.sw.cli.entry`."""
     try:
+        if "--json" in sys.argv:    # typer itself would say what is wrong with a command line
+            sys.exit(app(standalone_mode=False) or 0)
         app()
+    except USAGE as error:
+        _stop(error.format_message(), error.exit_code)
     except BadInput as error:
         _stop(error, 2)
     except (ToolMissing, YosysError) as error:
@@ -434,6 +464,9 @@ def main() -> None:
         _stop(f"{error.filename or 'the output'}: {error.strerror or error}; {_remedy(error)}", 2)
 
 
+USAGE = typer.BadParameter.__mro__[1]
+"""What a command line that is none raises; typer has a name for this kind of it only."""
+
 _UNMAPPED = "failed to map segment"
 """What the system says of a library for which there is no memory."""
 
@@ -447,5 +480,9 @@ def _remedy(error: OSError) -> str:
 
 
 def _stop(message, code: int) -> None:
-    print(f"zeroskip: {message}", file=sys.stderr)
+    """Ends with a sentence: on stderr, or with ``--json`` in an object on stdout."""
+    if "--json" in sys.argv:
+        print(json.dumps({"error": str(message)}))
+    else:
+        print(f"zeroskip: {message}", file=sys.stderr)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Commands on models: ``inspect``, ``prune``, ``compile``."""
+"""Commands on models: ``prune``, ``compile``."""
 
 from pathlib import Path
 
@@ -11,15 +11,6 @@ from zeroskip.sw.compiler.targets import name_of
 from zeroskip.sw.engines import registry
 from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.graph.graph import Graph
-
-
-def inspect(model: Path, given: list[str], screen: Screen) -> None:
-    """See ``zeroskip inspect --help``."""
-    rows = placement.inspect(frontend.read(model, shapes(given)))
-    columns = ["name", "kind", "shape", "density", "pattern", "engine", "macs", "cycles", "bytes",
-               "reason"]
-    screen.table(str(model), columns, [[row[column] for column in columns] for row in rows])
-    screen.result({"layers": rows})
 
 
 def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:

@@ -6,6 +6,7 @@ import typer
 
 from zeroskip.sw.cli.backend import chosen
 from zeroskip.sw.cli.files import arrays, check_writable, shapes
+from zeroskip.sw.cli.forecast import Forecast
 from zeroskip.sw.cli.screen import Screen, text
 from zeroskip.sw.compiler import reference
 from zeroskip.sw.compiler.program import Program
@@ -15,6 +16,7 @@ from zeroskip.sw.files import save_array, save_arrays, write
 from zeroskip.sw.runtime import backends, board_backend
 from zeroskip.sw.runtime.arrays import Inputs, inputs, outputs
 from zeroskip.sw.runtime.backend import Backend
+from zeroskip.sw.runtime.facts import steps
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 
 COUNTED = ("cycles_per_image", "utilisation")
@@ -22,15 +24,18 @@ COUNTED = ("cycles_per_image", "utilisation")
 
 
 def run(path: Path, input_path: Path, output: Path, backend: str | None, device: str | None,
-        raw: bool, screen: Screen) -> None:
+        report: Path | None, model: Path | None, given_shapes: list[str], raw: bool,
+        screen: Screen) -> None:
     """See ``zeroskip run --help``."""
     from zeroskip.fpga.boards import systems
+    from zeroskip.sw.runtime.float_model import FloatModel
     from zeroskip.sw.runtime.run import run_program
 
     if output.suffix not in (".npy", ".npz"):
         raise BadInput(f"{output}: outputs are written as numpy.save does; give a name that ends "
                        "in .npy")
     check_writable(output)
+    _check_report(report, model)
     if backend and device:
         raise BadInput("--backend and --device both say what runs the program; leave one out")
     program = Program.load(path)
@@ -39,12 +44,16 @@ def run(path: Path, input_path: Path, output: Path, backend: str | None, device:
                        f"{', '.join(port.name for port in program.outputs)}; give a name that ends "
                        "in .npz, for an array of each")
     given = _inputs(input_path, program, raw, screen)
+    golden = model and GoldenBackend(program, _reference(path))
+    third = golden and FloatModel(model, program, golden.layers, shapes(given_shapes))
     name = "virtual" if device == "virtual" else device or chosen(backend, screen)
     with screen.progress(name) as update:
         runner = (board_backend.serial(program, device, systems())
                   if device not in (None, "virtual")
                   else _backend(name, program, path))
-        done = run_program(program, runner, given.buffers, update)
+        done = run_program(program, runner, given.buffers, Forecast(update, screen))
+        opinion = third and third.compare(run_program(program.traced(), golden, given.buffers),
+                                          None if raw else given.real)
     results, found = done.results, outputs(program, done.buffers, given.samples, raw)
     if output.suffix == ".npz":
         save_arrays(output, found)
@@ -55,10 +64,26 @@ def run(path: Path, input_path: Path, output: Path, backend: str | None, device:
              **_figures(results, given.samples)}
     if name != "golden" and not all(image.counted for image in program.images):
         facts |= dict.fromkeys(COUNTED)
+    if report:
+        from zeroskip.sw.cli.report import write_run
+        errors = [layer.error for layer in opinion.layers] if opinion else ()
+        write_run(report, f"{path.name} on {name}", program,
+                  steps(program, results, errors), facts)
     screen.table(str(output), list(facts), [list(facts.values())])
     counted = [result.statistics and result.statistics.as_json() for result in results]
     screen.result({**facts, "input_range": given.range,
                    "statistics": counted if len(counted) > 1 else counted[0]})
+
+
+def _check_report(report: Path | None, model: Path | None) -> None:
+    if report is None:
+        if model is not None:
+            raise BadInput("--model is the float model that a report compares with; add --report "
+                           "page.html, or leave it out")
+        return
+    if report.suffix != ".html":
+        raise BadInput(f"{report}: a report is a page; give a name that ends in .html")
+    check_writable(report)
 
 
 def export_c(path: Path, output: Path, screen: Screen) -> None:
@@ -133,7 +158,7 @@ def verify(path: Path, input_path: Path, names: str | None, model: Path | None,
     third = golden and FloatModel(model, program, golden.layers, shapes(given_shapes))
     with screen.progress("verify") as update:
         runners = tuple(_backend(name, program, path) for name in pair)
-        verdict = compare(program, given.buffers, runners, update)
+        verdict = compare(program, given.buffers, runners, Forecast(update, screen))
         opinion = third and third.compare(run_program(program.traced(), golden, given.buffers),
                                           None if raw else given.real)
     found = verdict.difference
@@ -172,8 +197,8 @@ def _show(opinion, model: Path, images: int, screen: Screen) -> None:
         screen.text(f"golden,{model}: {outputs:,} outputs of {len(opinion.layers)} layers and "
                     f"{images} images are as near as the integers allow")
     screen.table("each layer of the float model on golden's inputs",
-                 ["layer", "outputs", "greatest share of the bound", "outside the integers' range",
-                  "cleaned first"],
+                 ["layer", "outputs", "greatest share of the bound", "worst difference",
+                  "outside the integers' range", "cleaned first"],
                  [list(vars(layer).values()) for layer in opinion.layers])
 
 

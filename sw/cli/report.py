@@ -1,4 +1,4 @@
-"""Reports: one HTML file with its pictures inside; here that of the demo."""
+"""Reports: one HTML file with its pictures inside; those of the demo, and of a run."""
 
 import html
 import io
@@ -9,7 +9,15 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from zeroskip.sw.api import page
+from zeroskip.sw.cli import screen
+from zeroskip.sw.cli.picture import draw
+from zeroskip.sw.compiler.compile import storage
+from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.files import write
+from zeroskip.sw.runtime.facts import StepFacts, totals
+
+matplotlib.rcParams["text.parse_math"] = False      # a model's names are no formulas
 
 EIE_CAUSES = {
     "useful": ("useful", "#2a7f62"),
@@ -37,6 +45,8 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem aut
        color: #222; }}
 table {{ border-collapse: collapse; }} td, th {{ padding: .2rem .9rem .2rem 0; text-align: left; }}
 td.n {{ text-align: right; }} svg {{ max-width: 100%; height: auto; }}
+tfoot td {{ border-top: 1px solid #888; }} .wide {{ overflow-x: auto; }}
+.wide svg {{ max-width: none; }}
 </style>
 <h1>{title}</h1>
 {sections}
@@ -60,6 +70,34 @@ def write_report(path: Path, runs: list, models: list[dict]) -> None:
             ("Storage", _bars(model["bytes"])), *pictures]]
     write(path, PAGE.format(title="Pruned networks on sparse hardware",
                             sections="\n".join(sections)))
+
+
+def write_run(path: Path, title: str, program: Program, steps: tuple[StepFacts, ...],
+              facts: dict) -> None:
+    """Writes the page of a run of ``program``: ``facts`` about it as a whole, and ``steps``."""
+    sums, sizes = totals(steps), storage(program)
+    shares = [["multiplications of engines, a sample", page.number(sums.multiplications)],
+              ["operations of the host, a sample", page.number(sums.operations)],
+              ["the host's share of all operations", f"{sums.host_operations:.2%}"],
+              ["the host's share of the bytes that steps read and write", f"{sums.host_moved:.2%}"],
+              *([f"bytes, {kind}", page.number(size)] for kind, size in sizes.items())]
+    told = [[name.replace("_", " "), screen.text(value)] for name, value in facts.items()]
+    write(path, PAGE.format(title=html.escape(title), sections="\n".join([
+        _table(["the run", ""], told), _section(2, "Layers", f"<p>{html.escape(LAYERS)}</p>"
+                                               f'<div class="wide">{page.table(steps)}</div>'),
+        _section(2, "Engines and host", _table(["", ""], shares) + f"<p>{html.escape(SHARES)}</p>"),
+        _section(2, "The graph", f'<div class="wide">{svg(draw(program, steps))}</div>')])))
+
+
+LAYERS = ("Multiplications and cycles are those of a sample. Cycles, utilisation and saturated "
+          "outputs are what the cores' counters said of this run; where a core counts its layers "
+          "together they stand once beside them, and a dash where nothing counts. Faster than "
+          "dense: cycles of as many multipliers that compute every weight and never wait, over "
+          "those counted. The worst difference is that of the layer's integer reference from the "
+          "float model, on the same inputs.")
+
+SHARES = ("Operations are counted from the shapes: multiplications of products, and one for each "
+          "value that any other operator gives.")
 
 
 def _section(level: int, title: str, content: str) -> str:
@@ -135,7 +173,8 @@ def svg(figure: Figure) -> str:
     """A picture as it stands in a page."""
     target = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "zeroskip"}):
-        figure.savefig(target, format="svg", bbox_inches="tight", metadata={"Date": None})
+        figure.savefig(target, format="svg", bbox_inches="tight",
+                       metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = target.getvalue()
     return text[text.index("<svg"):]
 

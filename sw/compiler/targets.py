@@ -32,6 +32,6 @@ def targets(engine: str | None, names: list[str]) -> list[CoreConfig]:
 
 
 def name_of(config: CoreConfig, otherwise: str | None = None) -> str:
-    """The name of a named configuration, or ``otherwise`` of another."""
-    names = [name for name, named in registry.of(config).configs.items() if named == config]
-    return names[0] if names or otherwise is None else otherwise
+    """The name of a named configuration; of another ``otherwise``, or its digest."""
+    return next((name for name, named in registry.of(config).configs.items() if named == config),
+                otherwise or config.digest())

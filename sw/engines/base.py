@@ -18,7 +18,8 @@ from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range
 
 Progress = Callable[[int, int], None]
-"""Called with the images done and the images in all."""
+"""Called with the images done and the images in all: by backends that have to build something
+first with what was done before, when it is there."""
 
 Cost = Callable[[Network], float]
 """What a network costs."""
@@ -65,6 +66,9 @@ class Statistics(Protocol):
         Useful multiply-accumulates over those that the multipliers had time for.
     saturated : int
         Outputs that had to be saturated.
+    layers : tuple of dict
+        By layer ``cycles``, ``useful`` multiply-accumulates and ``saturated``, where the core
+        counts its layers apart; else empty.
     """
 
     images: int
@@ -72,6 +76,7 @@ class Statistics(Protocol):
     multipliers: int
     utilisation: float
     saturated: int
+    layers: tuple[dict[str, int], ...]
 
     def as_json(self) -> dict:
         """Plain numbers for ``--json``."""
@@ -228,6 +233,11 @@ class Image(ABC):
         return (True,) * len(self.layers)
 
     @property
+    def work(self) -> int:
+        """About as much as a sample takes, beside other images; for progress."""
+        return 1
+
+    @property
     def counted(self) -> bool:
         """Whether the core counts its cycles."""
         return True
@@ -247,6 +257,11 @@ class Image(ABC):
     @abstractmethod
     def storage(self) -> dict[str, int]:
         """Bytes that the image occupies, by kind, and under ``float32`` of its original."""
+
+    def stored(self, layer) -> tuple[str | None, int | None]:
+        """The pattern in which the weights of a layer are stored, and the bytes that they and
+        their places take; None where that is not known."""
+        return None, None
 
     @abstractmethod
     def header(self) -> dict:

@@ -6,7 +6,7 @@ weights are set aside for them.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -73,7 +73,8 @@ def load(content: bytes, source: str, shapes: Mapping[str, tuple[int, ...]]) -> 
                        ) from error
     except EncodeError:     # a copy, for which there was no room
         raise MemoryError from None
-    _refuse(light, source)
+    _refuse(source, [*(reason for _, reason in _impossible(light)),
+                     *_unknown_shapes(light, weights)])
     kept = [value for value in light.graph.input if value.name not in weights]
     del light.graph.input[:]
     light.graph.input.extend(kept)
@@ -142,6 +143,7 @@ def _fix_shapes(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], sourc
     if unknown:
         raise BadInput(f"{source} has no input {unknown[0]!r}; its inputs are "
                        f"{', '.join(value.name for value in inputs)}.")
+    still_open = []
     for value in inputs:
         kind = value.type.tensor_type
         if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
@@ -158,15 +160,22 @@ def _fix_shapes(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], sourc
                                f"be {list(given)}; give it another shape.")
             sizes = list(given)
         if any(size is not None and size < 1 for size in sizes):
-            raise BadInput(f"{source}: the input {value.name!r} is "
-                           f"{_dims(kind) if given is None else list(given)}, which holds no "
-                           "values; give it a shape with sizes of 1 or more.")
+            still_open.append(f"the input {value.name!r} is "
+                              f"{_dims(kind) if given is None else list(given)}, which holds no "
+                              "values; give it a shape with sizes of 1 or more.")
+            continue
         if None in sizes:
-            raise BadInput(f"{source}: the input {value.name!r} is {_dims(kind)}, and all but the "
-                           "batch must be known; say it with --input-shape, such as "
-                           f"{value.name}:{','.join(str(size or 8) for size in sizes)}.")
+            still_open.append(f"the input {value.name!r} is {_dims(kind)}, and all but the batch "
+                              "must be known; say it with --input-shape, such as "
+                              f"{value.name}:{','.join(str(size or 8) for size in sizes)}.")
+            continue
         for dim, size in zip(kind.shape.dim, sizes, strict=True):
             dim.dim_value = size
+    if still_open:      # control flow may go away once shapes are known
+        inner = {(each.domain, each.name) for each in model.functions}
+        _refuse(source, [*still_open, *(
+            reason for node, reason in _impossible(model)
+            if node.op_type not in session.CONTROL and (node.domain, node.op_type) not in inner)])
     # what is known of values behind the inputs may be of other shapes
     del model.graph.value_info[:]
     for value in model.graph.output:
@@ -237,8 +246,36 @@ def _inferred(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     return model
 
 
-def _refuse(model: onnx.ModelProto, source: str) -> None:
-    """Raises BadInput for what nothing here can run."""
+def _refuse(source: str, reasons: Sequence[str]) -> None:
+    """Raises BadInput with all reasons why a model cannot run here, if there are any."""
+    if len(reasons) == 1:
+        raise BadInput(f"{source}: {reasons[0]}")
+    if reasons:
+        raise BadInput("\n  ".join([f"{source} cannot run, for {len(reasons)} reasons:",
+                                    *reasons]))
+
+
+def _unknown_shapes(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Why sizes of values are not known, where those of all that they are made of are; and what
+    nothing can run gives is left out."""
+    graph = model.graph
+    constant = {tensor.name for tensor in graph.initializer} | set(weights) | {""}
+    known = {value.name for value in [*graph.value_info, *graph.input, *graph.output]
+             if session.size_of(value) is not None} | constant
+    impossible = {name for node, _ in _impossible(model) for name in node.output}
+    for node in graph.node:
+        if node.op_type == "Constant" or constant.issuperset(node.input):
+            constant |= set(node.output)
+            known |= set(node.output)
+        elif known.issuperset(node.input):
+            for name in node.output:
+                if name not in known and name not in impossible:
+                    yield (f"the shape of {name!r} depends on the values of the inputs; export the "
+                           "model with shapes that do not.")
+
+
+def _impossible(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str]]:
+    """Operators that nothing here can run, and why."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         what = None
@@ -251,8 +288,8 @@ def _refuse(model: onnx.ModelProto, source: str) -> None:
             what = "drawn anew on each run"
         if what:
             operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-            raise BadInput(f"{source}: {operator} ({node.name or node.output[0]!r}) is {what}; "
-                           "export the model without it.")
+            yield node, (f"{operator} ({node.name or node.output[0]!r}) is {what}; export the "
+                         "model without it.")
 
 
 def _trains(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:

@@ -59,16 +59,17 @@ def read(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None) 
                        "again.") from error
 
 
-def from_torch(module, inputs: Sequence) -> Graph:
+def from_torch(module, inputs: Sequence, fixed: bool = False) -> Graph:
     """The graph of an ``nn.Module``, which is called with the tensors ``inputs``, or of a
-    ``torch.export.ExportedProgram``, whose own inputs count.
+    ``torch.export.ExportedProgram``, whose own inputs count. With ``fixed`` the batch is theirs
+    even where the module takes any.
 
     Raises BadInput where torch cannot export it, ToolMissing without torch.
     """
     require_torch()
     from zeroskip.sw.frontends import clean, lift, torch_frontend
-    return lift.lift(apart(clean.load(torch_frontend.to_onnx(module, inputs), "the module", {}),
-                           "the module"), "the module")
+    model = clean.load(torch_frontend.to_onnx(module, inputs, fixed), "the module", {})
+    return lift.lift(apart(model, "the module"), "the module")
 
 
 def apart(model: "Clean", source: str) -> "Clean":

@@ -22,17 +22,19 @@ TRAINING = {"batch_norm": "training", "dropout": "train", "feature_dropout": "tr
 """By operator of ATen: its argument that says that the module was exported in training mode."""
 
 
-def to_onnx(module: nn.Module | ExportedProgram, inputs: Sequence[torch.Tensor]) -> bytes:
+def to_onnx(module: nn.Module | ExportedProgram, inputs: Sequence[torch.Tensor],
+            fixed: bool = False) -> bytes:
     """An ONNX file of what ``module`` computes of ``inputs``, as inference does: a module in
     training mode is in evaluation mode meanwhile.
 
-    The first dimension of all inputs is the batch; it stays open where the module takes any.
+    The first dimension of all inputs is the batch; it stays open where the module takes any,
+    unless it is to be ``fixed``.
     ``inputs`` do not matter for an ExportedProgram, which has its own. Raises BadInput where torch
     cannot export the module, and where a program was exported in training mode.
     """
     with quietly():
         if not isinstance(module, ExportedProgram):
-            module = _exported(module, inputs)
+            module = _exported(module, inputs, fixed)
         return _translated(module)
 
 
@@ -52,13 +54,14 @@ def quietly() -> Iterator[None]:
         logging.disable(level)
 
 
-def _exported(module: nn.Module, inputs: Sequence[torch.Tensor]) -> ExportedProgram:
+def _exported(module: nn.Module, inputs: Sequence[torch.Tensor], fixed: bool) -> ExportedProgram:
     inputs = tuple(inputs) if isinstance(inputs, Sequence) else None
     if not inputs or not all(isinstance(each, torch.Tensor) for each in inputs):
         raise BadInput("the inputs of a module must be a tuple of tensors, such as "
                        "(torch.zeros(1, 3, 32, 32),).")
     with _evaluating(module), torch.no_grad():
-        if len({each.shape[:1] for each in inputs}) == 1 and inputs[0].ndim and len(inputs[0]):
+        if not fixed and len({each.shape[:1] for each in inputs}) == 1 and inputs[0].ndim \
+                and len(inputs[0]):
             # copies, because torch marks what it gets; a size of 1 is for it one that stays 1
             wide = tuple(torch.cat([each] * (2 if len(each) == 1 else 1)) for each in inputs)
             try:

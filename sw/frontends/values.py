@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.clean import DOMAINS, Clean
 from zeroskip.sw.frontends.constants import Constants, Reject, attributes
 from zeroskip.sw.graph import session
@@ -62,10 +61,6 @@ class Values:
                 self.readers.setdefault(name, []).append(node)
             for name in filter(None, node.output):
                 self.producers[name] = node
-        for name in [*self.producers, *self.inputs, *self.outputs]:
-            if name not in self.types:
-                raise BadInput(f"{source}: the shape of {name!r} depends on the values of the "
-                               "inputs; export the model with shapes that do not.")
 
     def only_reader(self, name: str) -> onnx.NodeProto | None:
         """The one node that reads a value which is no output."""

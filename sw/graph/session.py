@@ -50,6 +50,10 @@ class Session:
         except Exception as error:  # onnxruntime's own classes, of no common one
             raise _refused(error) from None
 
+    def graph(self) -> onnx.GraphProto:
+        """Its operators, and the types and shapes of all values."""
+        return onnx.shape_inference.infer_shapes(self._proto, data_prop=True).graph
+
     def check(self, where: str) -> tuple[list[tuple[int, np.dtype]], list[tuple[int, np.dtype]]]:
         """Values and types of the model's inputs, and of its outputs; ``ValueError``, which begins
         with ``where``, where it would run anything but operators on values of known, bounded

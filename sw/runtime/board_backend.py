@@ -48,6 +48,8 @@ class BoardBackend(Backend):
         """See :class:`zeroskip.sw.runtime.backend.Backend`; the times are zero. ``LinkError`` for
         what a board does wrong, ``TimeoutError`` where it stops answering."""
         device = self._board.device(self._board.system.name_of(image.config))
+        if progress:
+            progress(0, len(inputs))
         try:
             return registry.engine(image.engine).run(device, image, inputs, progress)
         except LinkError:

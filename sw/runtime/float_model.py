@@ -72,13 +72,14 @@ Compute = Callable[[np.ndarray], np.ndarray]
 @dataclass(frozen=True)
 class LayerOpinion:
     """How a layer compares with the float model: outputs compared, the greatest share of its
-    bound that one takes, how many the float model has outside of the integers' range, and whether
-    the layer ran as the cleaned model has it, because the file has no value of the name where it
-    begins or ends."""
+    bound that one takes, the greatest difference, how many the float model has outside of the
+    integers' range, and whether the layer ran as the cleaned model has it, because the file has no
+    value of the name where it begins or ends."""
 
     layer: str
     outputs: int
     share: float
+    error: float
     outside: int
     cleaned: bool
 
@@ -239,8 +240,9 @@ class FloatModel:
                          key=lambda each: np.abs(each - wanted).max())
         bound = np.broadcast_to(self._bound(number, x, y, model.kinds[ends[0]][0], sums),
                                 (y.size // size, size)).reshape(y.shape)
+        error = np.abs(golden - clipped)
         opinion = LayerOpinion(
-            layer.name, y.size, float((np.abs(golden - clipped) / bound).max()),
+            layer.name, y.size, float((error / bound).max()), float(error.max()),
             int(np.count_nonzero(clipped != wanted)), cleaned)
         return opinion, _disagreement(layer.name, "output", golden, clipped, bound)
 

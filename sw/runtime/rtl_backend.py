@@ -23,7 +23,10 @@ class RtlBackend(Backend):
 
     def run(self, image: Image, inputs: np.ndarray, progress: Progress | None = None) -> Result:
         """See :class:`zeroskip.sw.runtime.backend.Backend`."""
-        return registry.engine(image.engine).run(self.model(image), image, inputs, progress)
+        model = self.model(image)
+        if progress:
+            progress(0, len(inputs))
+        return registry.engine(image.engine).run(model, image, inputs, progress)
 
     def model(self, image: Image) -> Device:
         """The core of ``image`` just after reset."""

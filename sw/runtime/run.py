@@ -1,6 +1,6 @@
 """A whole program on a backend: its steps one after another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,7 +47,8 @@ def run_program(program: Program, backend: Backend, inputs: np.ndarray | Mapping
     given = inputs if isinstance(inputs, Mapping) else {program.inputs[0].name: inputs}
     run = Run(program, {port.buffer: given[port.name] for port in program.inputs})
     saturated = dict.fromkeys(program.buffers, 0)
-    engines = sum(isinstance(step, EngineStep) for step in program.steps)
+    work = [program.rows(step) * step.image.work for step in program.steps
+            if isinstance(step, EngineStep)]
     runs = len(next(iter(run.buffers.values())))
     for step in program.steps:
         if isinstance(step, OperatorStep):
@@ -62,16 +63,16 @@ def run_program(program: Program, backend: Backend, inputs: np.ndarray | Mapping
             continue
         rows = run.buffers[step.reads[0]].reshape(-1, step.image.inputs)
         result = backend.run(step.image, rows,
-                             _share(progress, len(run.results), engines, len(rows)))
+                             _share(progress, len(run.results), work))
         for name, y, times in zip(step.writes, result.outputs, result.times, strict=True):
             run.buffers[name], run.times[name] = y.reshape(runs, -1), times.reshape(runs, -1)
         run.results.append(replace(result, inputs_saturated=int(saturated[step.reads[0]])))
     return run
 
 
-def _share(progress: Progress | None, number: int, engines: int, samples: int) -> Progress | None:
-    """Progress of one engine step, in any steps, as progress of all."""
-    if progress is None or engines == 1:
+def _share(progress: Progress | None, number: int, work: Sequence[int]) -> Progress | None:
+    """Progress of one engine step, of which each takes so much work, as progress of all."""
+    if progress is None or len(work) == 1:
         return progress
-    return lambda done, total: progress(number * samples + done * samples // total,
-                                        engines * samples)
+    before, own, whole = sum(work[:number]), work[number], sum(work)
+    return lambda done, total: progress(total * before + done * own, total * whole)

@@ -1,6 +1,7 @@
 """The host side of an EIE array, for every simulator: load, send vectors, file outputs."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -48,6 +49,7 @@ class EIEStatistics:
     pe: dict[str, np.ndarray]
     loads: int
     load_words: int
+    layers = ()     # counted together
 
     @classmethod
     def from_counts(cls, images: int, counts: np.ndarray, loads: int,
@@ -143,8 +145,9 @@ def _run_once(loader: _Loader, image: EIEImage, inputs: np.ndarray,
     times = tuple(np.zeros(shape, np.int64) for shape in shapes)
     sent = [layer for layer, end in enumerate(s for s in image.segments if s.swap) if end.outputs]
     names = [image.layers[layer].name for layer in sent]
-    for start in range(0, len(inputs), BATCH):
-        samples = slice(start, min(start + BATCH, len(inputs)))
+    # the first image alone: its time says how long all will take
+    for start, stop in pairwise(sorted({0, *range(1, len(inputs), BATCH), len(inputs)})):
+        samples = slice(start, stop)
         _run_batch(loader.model, image, inputs[samples], [y[samples] for y in outputs],
                    [t[samples] for t in times], names, start)
         if progress:

@@ -80,6 +80,11 @@ class EIEImage(Image):
         return tuple(segment.outputs > 0 for segment in self.segments if segment.swap)
 
     @property
+    def work(self) -> int:
+        """What is stored, each of which may be multiplied once."""
+        return sum(layer.entries for layer in self.layers)
+
+    @property
     def counted(self) -> bool:
         """Whether the array counts its cycles."""
         return self.config.counters
@@ -179,6 +184,10 @@ class EIEImage(Image):
                              ("padding", sum(int(own.padding.sum()) for own in passes))):
             check_range(f"layer {layer.name}: {field}", getattr(layer, field), count, count)
         return np.concatenate([unpack(own) for own in passes])
+
+    def stored(self, layer: LayerInfo) -> tuple[str, int]:
+        """Each byte is a weight, or bridges a gap, and says how far it is from the one before."""
+        return "unstructured", layer.entries
 
     def storage(self) -> dict[str, int]:
         """Bytes that the image occupies, by kind, and of its float32 original.

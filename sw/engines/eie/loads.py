@@ -211,6 +211,15 @@ class EIELoads(Image):
         ``ValueError`` where they hold anything else, or an accumulator could overflow."""
         return proved((layer.held() for layer in self.layers), self.config.acc_width)
 
+    @property
+    def work(self) -> int:
+        """What is stored, each of which may be multiplied once."""
+        return sum(self.stored(layer)[1] for layer in self.layers)
+
+    def stored(self, layer: Grid) -> tuple[str, int]:
+        """See :meth:`EIEImage.stored`."""
+        return "unstructured", sum(own.entries for block in layer.blocks for own in block.layers)
+
     def storage(self) -> dict[str, int]:
         """Bytes that the image occupies, by kind, and of its float32 original; see
         :meth:`EIEImage.storage`. The codebook and the biases of a layer count once."""

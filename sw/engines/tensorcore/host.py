@@ -26,8 +26,8 @@ class TensorCoreStatistics:
     images : int
     multipliers : int
     layers : tuple of dict
-        By layer: CoreCounter name (lower case), and ``useful``, the products of a stored
-        weight and an activation that were asked for.
+        By layer: CoreCounter name (lower case); ``useful``, the products of a stored weight and
+        an activation that were asked for; and its own ``saturated``.
     saturated : int
         Outputs that had to be saturated.
     """
@@ -123,7 +123,7 @@ def run(model, image: TensorCoreImage, inputs: np.ndarray,
     steps = -(-samples // image.batch) * len(image.layers)
     outputs = [np.zeros((samples, layer.outputs), layer.output.dtype) for layer in image.layers]
     times = [np.zeros(y.shape, np.int64) for y in outputs]
-    counts, saturated = [Counter() for _ in image.layers], 0
+    counts = [Counter(saturated=0) for _ in image.layers]
     for start in range(0, samples, image.batch):
         x = np.zeros((image.batch, inputs.shape[1]), np.int8)
         real = inputs[start:start + image.batch]
@@ -135,12 +135,13 @@ def run(model, image: TensorCoreImage, inputs: np.ndarray,
                 found.values.astype(y.dtype), found.saturated, found.times))
             y[start:start + len(real)], when[start:start + len(real)] = (
                 x[:len(real)], cycles[:len(real)])
-            saturated += int(flags[:len(real)].sum())
+            count["saturated"] += int(flags[:len(real)].sum())
             done += 1
             if progress:
                 progress(done * samples // steps, samples)
     layers = tuple({**count, "useful": layer.useful * layer.positions * samples}
                    for count, layer in zip(counts, image.layers, strict=True))
+    saturated = sum(layer["saturated"] for layer in layers)
     return Result(tuple(outputs), tuple(times), TensorCoreStatistics(
         samples, image.config.multipliers, layers, saturated), saturated)
 

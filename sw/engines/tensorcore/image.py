@@ -62,6 +62,11 @@ class TensorCoreImage(Image):
             replace(layer, command=layer.command_for(layer.schedule(self.config, batch)))
             for layer in self.layers))
 
+    @property
+    def work(self) -> int:
+        """Multiplications."""
+        return sum(layer.kept * layer.positions for layer in self.layers)
+
     def traced(self) -> "TensorCoreImage":
         """The same image: every layer's outputs go through the host anyway."""
         return self
@@ -73,6 +78,11 @@ class TensorCoreImage(Image):
     def unpacked(self) -> Iterator[Int8Layer]:
         """The layers without any packing, one after another."""
         return (layer.unpacked(self.config, self.batch) for layer in self.layers)
+
+    def stored(self, layer: TensorCoreLayer) -> tuple[str, int]:
+        """A byte a weight, and in a pattern two bits for its place."""
+        places = 0 if layer.pattern == "dense" else -(-layer.kept // 4)
+        return layer.pattern, layer.kept + places
 
     def storage(self) -> dict[str, int]:
         """Bytes that the network occupies, by kind, without what fills words up and without

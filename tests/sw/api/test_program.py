@@ -83,7 +83,7 @@ def test_the_report_has_a_row_a_layer_and_a_step_of_the_host(program):
     assert [row["layer"] for row in rows if row["step"] == "tensorcore"] == ["a", "b", "c"]
     assert {row["target"] for row in rows if row["step"] == "tensorcore"} == {"tc-8"}
     assert any(row["step"] == "host" for row in rows)
-    assert "<td>tensorcore</td><td>tc-8</td><td>a</td>" in program._repr_html_()
+    assert "<td>tensorcore, tc-8</td><td>a</td><td>dense</td>" in program._repr_html_()
 
 
 def test_a_saved_program_computes_the_same(tmp_path, inputs, program):

@@ -456,7 +456,7 @@ def test_verify_with_the_model_of_integers(cli, folder):
         done = cli(*verify(folder, "--json", *options))
         assert (done.code, done.stderr) == (0, "")
         assert done.json["model"] == {"disagreement": None, "layers": [
-            {"layer": "product", "outputs": 20, "share": 0, "outside": 0,
+            {"layer": "product", "outputs": 20, "share": 0, "error": 0, "outside": 0,
              "cleaned": False}]}
 
 

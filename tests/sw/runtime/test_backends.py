@@ -53,7 +53,7 @@ def test_progress_reaches_the_number_of_images():
     seen = []
     case = make_case(random_layers(np.random.default_rng(2), (3, 2), 0.5), np.ones((18, 3)))
     backends.rtl("python").run(case.image, case.inputs, lambda *step: seen.append(step))
-    assert seen == [(16, 18), (18, 18)]
+    assert seen == [(0, 18), (1, 18), (17, 18), (18, 18)]
 
 
 def test_a_program_of_another_reference_is_refused(digits_like):
