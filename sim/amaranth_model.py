@@ -27,6 +27,12 @@ class AmaranthModel(Simulated):
         self._simulator.add_testbench(self._work)
         self._simulator.advance()       # up to where it waits for its first job
 
+    def reset(self) -> None:
+        """All is as it was when the model was made."""
+        self._job, self._now = None, 0
+        self._simulator.reset()
+        self._simulator.advance()
+
     async def _work(self, ctx: SimulatorContext):
         """Does one job after another; between them no time passes, since nobody advances it."""
         while True:
@@ -174,6 +180,25 @@ def _words(items: list[int], width: int) -> np.ndarray:
                     np.uint32).reshape(len(items), words)
 
 
+KEPT = 4
+"""Models that are kept for a next one of the same key: to elaborate a core takes seconds."""
+
+_kept: dict[tuple[str, str], AmaranthModel] = {}
+
+
 def simulator() -> Callable:
-    """Backend ``python``: some thousand cycles a second, and no tool needed."""
-    return lambda make, _name, _key: AmaranthModel(make())
+    """Backend ``python``: some thousand cycles a second, and no tool needed.
+
+    A model is that of before, reset, if one was made for the same key not long ago.
+    """
+    def model(make, name: str, key: str) -> AmaranthModel:
+        found = _kept.pop((name, key), None)
+        if found:
+            found.reset()
+        else:
+            found = AmaranthModel(make())
+        _kept[name, key] = found        # as the last
+        while len(_kept) > KEPT:
+            del _kept[next(iter(_kept))]
+        return found
+    return model

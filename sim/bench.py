@@ -4,6 +4,8 @@ Every bench has random stalls, a handshake checker on each stream, and a deadlin
 written only when a path for it is given.
 """
 
+import contextlib
+import functools
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -129,8 +131,6 @@ def simulate(dut, *benches: Callable, background: Iterable[Callable] = (),
         whether anything still comes.
     vcd : path, optional
     """
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
     running = len(benches)
 
     def bench(function):
@@ -150,13 +150,54 @@ def simulate(dut, *benches: Callable, background: Iterable[Callable] = (),
         raise TimeoutError(f"{running} of {len(benches)} benches still ran "
                            f"after {deadline} cycles")
 
-    for function in benches:
-        simulator.add_testbench(bench(function), background=True)
-    for function in background:
-        simulator.add_testbench(function, background=True)
-    simulator.add_testbench(clock_watch)
-    if vcd is None:
-        simulator.run()
-    else:
-        with simulator.write_vcd(str(vcd)):
-            simulator.run()
+    functions = [*map(bench, benches), *background]
+    try:
+        _bench_of(dut, max(ROOM, len(functions))).run(functions, clock_watch, vcd)
+    except BaseException:
+        _bench_of.cache_clear()         # what stopped midway is not used again
+        raise
+
+
+@functools.lru_cache(maxsize=32)
+def device(kind: Callable, *args, **kwargs):
+    """``kind(*args, **kwargs)``, one component for all who ask for the same.
+
+    :func:`simulate` elaborates it once, and begins from reset each time.
+    """
+    return kind(*args, **kwargs)
+
+
+ROOM = 12
+"""Functions that a simulator has room for, unless there are more."""
+
+
+class _Bench:
+    """A simulator of ``dut`` that runs up to ``room`` functions, and a last one that ends the run.
+
+    Amaranth takes no function after the first run, but starts those that it has anew. Those that
+    it has look up here what to do.
+    """
+
+    def __init__(self, dut, room: int):
+        self._simulator, self._room, self._used = Simulator(dut), room, False
+        self._simulator.add_clock(1e-6)
+        for place in range(room + 1):
+            self._simulator.add_testbench(self._at(place), background=place < room)
+
+    def _at(self, place: int) -> Callable:
+        async def run(ctx):
+            await ctx.delay(0)          # so that all have begun when one fails at once
+            if place in self._functions:
+                await self._functions[place](ctx)
+        return run
+
+    def run(self, functions: list[Callable], last: Callable, vcd: Path | None):
+        if self._used:
+            self._simulator.reset()
+        self._used, self._functions = True, {**dict(enumerate(functions)), self._room: last}
+        with self._simulator.write_vcd(str(vcd)) if vcd else contextlib.nullcontext():
+            self._simulator.run()
+        del self._functions             # and with them what they hold
+
+
+_bench_of = functools.lru_cache(maxsize=32)(_Bench)

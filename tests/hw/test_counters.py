@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from zeroskip.hw.counters import WIDTH, Counters
 from zeroskip.hw.eie.counters import ControlCounter, PECounter
 from zeroskip.hw.tensorcore.core import CoreCounter
-from zeroskip.sim.bench import simulate
+from zeroskip.sim.bench import device, simulate
 
 WHICH = pytest.mark.parametrize("which", [PECounter, ControlCounter, CoreCounter])
 
@@ -15,7 +15,7 @@ WHICH = pytest.mark.parametrize("which", [PECounter, ControlCounter, CoreCounter
 def counts_after(which, events, clears=frozenset()):
     """Every counter's value after one cycle for each member of ``events`` (a bit per counter);
     cleared in the cycles ``clears``."""
-    dut, counts = Counters(which), []
+    dut, counts = device(Counters, which), []
 
     async def bench(ctx):
         for cycle, event in enumerate(events):
@@ -56,7 +56,7 @@ def test_clear_takes_every_counter_to_zero(which):
 
 
 def test_a_count_is_read_one_cycle_after_its_address(watch):
-    dut, log = Counters(PECounter), []
+    dut, log = device(Counters, PECounter), []
 
     async def bench(ctx):
         ctx.set(dut.events, 1 << PECounter.PADDING.value)

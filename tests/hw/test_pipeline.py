@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from zeroskip.hw import pipeline
 from zeroskip.hw.pipeline import RunAhead, Stages
 from zeroskip.hw.stream import Queue
-from zeroskip.sim.bench import receive, send, simulate
+from zeroskip.sim.bench import device, receive, send, simulate
 from zeroskip.sim.proof import Claims, Refuted, edited, prove
 
 LAST = 3
@@ -38,7 +38,7 @@ class Taps(wiring.Component):
 @given(cycles=st.lists(st.tuples(st.booleans(), st.integers(0, 255)), max_size=60))
 @settings(deadline=None, derandomize=True, max_examples=15)
 def test_a_signal_at_each_stage(watch, cycles):
-    dut, log = Taps(), []
+    dut, log = device(Taps), []
 
     async def drive(ctx):
         for enable, value in cycles:
@@ -83,7 +83,7 @@ class Line(wiring.Component):
 @given(items=st.lists(st.integers(0, 255), max_size=30))
 @settings(deadline=None, derandomize=True, max_examples=3)
 def test_items_leave_in_order_and_none_is_lost(transfer, stalls, ahead, queues, items):
-    dut = Line(ahead, queues)
+    dut = device(Line, ahead, queues)
     mine = [[item for item in items if queues == 1 or item % 2 == k] for k in range(queues)]
     assert transfer(dut, [(dut.i, items)],
                     [(o, len(own)) for o, own in zip(dut.o, mine, strict=True)],
@@ -91,7 +91,7 @@ def test_items_leave_in_order_and_none_is_lost(transfer, stalls, ahead, queues, 
 
 
 def test_latency(record):
-    dut, entered, left = Line(2), [], []
+    dut, entered, left = device(Line, 2), [], []
     simulate(dut, lambda ctx: send(ctx, dut.i, [7]), lambda ctx: receive(ctx, dut.o[0], 1),
              background=[record(entered, dut.i), record(left, dut.o[0])])
     assert left[0][0] - entered[0][0] == LAST + 1
@@ -99,7 +99,7 @@ def test_latency(record):
 
 @pytest.mark.parametrize(("ahead", "bubbles"), [(2, 1), (3, 0), (9, 0)])
 def test_with_three_one_leaves_in_every_cycle_after_a_stall(record, ahead, bubbles):
-    dut, left = Line(ahead), []
+    dut, left = device(Line, ahead), []
 
     async def take(ctx):
         await ctx.tick().repeat(ahead + LAST + 5)
@@ -112,7 +112,7 @@ def test_with_three_one_leaves_in_every_cycle_after_a_stall(record, ahead, bubbl
 
 def test_what_is_inside_waits_for_the_fullest_queue(watch):
     """Items for the second queue wait behind those for the first, which nobody takes."""
-    dut, log = Line(2, queues=2), []
+    dut, log = device(Line, 2, queues=2), []
 
     async def press(ctx):
         ctx.set(dut.o[1].ready, 1)
@@ -128,7 +128,7 @@ def test_what_is_inside_waits_for_the_fullest_queue(watch):
 
 
 def test_enable_and_stalled_are_opposites_but_after_reset(watch):
-    dut, log = Line(2), []
+    dut, log = device(Line, 2), []
 
     async def press(ctx):
         ctx.set(dut.i.valid, 1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.stream import Downsizer, Queue, Skid, Upsizer, delay, either
-from zeroskip.sim.bench import receive, send, simulate
+from zeroskip.sim.bench import device, receive, send, simulate
 
 ITEM = data.StructLayout({"index": 5, "value": signed(6)})
 ITEMS = st.lists(st.fixed_dictionaries({"index": st.integers(0, 31),
@@ -21,12 +21,12 @@ ITEMS = st.lists(st.fixed_dictionaries({"index": st.integers(0, 31),
 @given(items=ITEMS)
 @settings(deadline=None, derandomize=True, max_examples=5)
 def test_items_leave_in_order_and_none_is_lost(transfer, stalls, depth, items):
-    dut = Queue(ITEM, depth=depth)
+    dut = device(Queue, ITEM, depth=depth)
     assert transfer(dut, [(dut.i, items)], [(dut.o, len(items))], stalls=stalls) == [items]
 
 
 def test_latency_is_one_cycle(record):
-    dut, entered, left = Queue(8, depth=4), [], []
+    dut, entered, left = device(Queue, 8, depth=4), [], []
 
     async def bench(ctx):
         ctx.set(dut.o.ready, 1)
@@ -40,7 +40,7 @@ def test_latency_is_one_cycle(record):
 
 @pytest.mark.parametrize("level", [1, 2, 3, 4])
 def test_one_item_a_cycle_flows_at_any_level_below_full(record, watch, level):
-    dut, left, levels = Queue(8, depth=5), [], []
+    dut, left, levels = device(Queue, 8, depth=5), [], []
 
     async def take(ctx):
         await ctx.tick().repeat(level)
@@ -54,7 +54,7 @@ def test_one_item_a_cycle_flows_at_any_level_below_full(record, watch, level):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 8])
 def test_exactly_depth_items_fit(watch, depth):
-    dut, log = Queue(8, depth=depth), []
+    dut, log = device(Queue, 8, depth=depth), []
 
     async def press(ctx):
         ctx.set(dut.i.valid, 1)
@@ -68,7 +68,7 @@ def test_exactly_depth_items_fit(watch, depth):
 @given(offers=st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
 @settings(deadline=None, derandomize=True, max_examples=25)
 def test_level_counts_the_items_inside(watch, offers):
-    dut, log, inside = Queue(8, depth=3), [], 0
+    dut, log, inside = device(Queue, 8, depth=3), [], 0
 
     async def drive(ctx):
         for valid, ready in offers:
@@ -88,12 +88,12 @@ def test_level_counts_the_items_inside(watch, offers):
 @given(items=ITEMS)
 @settings(deadline=None, derandomize=True, max_examples=5)
 def test_a_skid_register_keeps_order_and_loses_none(transfer, stalls, items):
-    dut = Skid(ITEM)
+    dut = device(Skid, ITEM)
     assert transfer(dut, [(dut.i, items)], [(dut.o, len(items))], stalls=stalls) == [items]
 
 
 def test_a_skid_register_passes_one_item_a_cycle_a_cycle_later(record):
-    dut, entered, left = Skid(8), [], []
+    dut, entered, left = device(Skid, 8), [], []
 
     async def bench(ctx):
         ctx.set(dut.o.ready, 1)
@@ -108,7 +108,7 @@ def test_a_skid_register_passes_one_item_a_cycle_a_cycle_later(record):
 @settings(deadline=None, derandomize=True, max_examples=40)
 def test_a_skid_register_is_ready_while_it_holds_at_most_one_item(watch, offers):
     """So ``i.ready`` depends on earlier cycles only: it waits for no logic behind ``o``."""
-    dut, log, inside = Skid(8), [], 0
+    dut, log, inside = device(Skid, 8), [], 0
 
     async def drive(ctx):
         for valid, ready in offers:
@@ -157,21 +157,21 @@ def test_words_become_items_and_items_words(transfer, stalls, bits, data):
     items = data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=8))
     count = -(-bits // 32)
     words = [item >> 32 * k & 0xFFFFFFFF for item in items for k in range(count)]
-    dut = Upsizer(bits)
+    dut = device(Upsizer, bits)
     assert transfer(dut, [(dut.i, words)], [(dut.o, len(items))], stalls=stalls) == [items]
-    dut = Downsizer(bits)
+    dut = device(Downsizer, bits)
     assert transfer(dut, [(dut.i, items)], [(dut.o, len(words))], stalls=stalls) == [words]
 
 
 def test_latency_of_words_and_items(record):
-    dut, left = Upsizer(64), []
+    dut, left = device(Upsizer, 64), []
 
     async def bench(ctx):
         ctx.set(dut.o.ready, 1)
         await send(ctx, dut.i, [1, 2])
     simulate(dut, bench, background=[record(left, dut.o)])
     assert left == [(2, 2 << 32 | 1)]
-    dut, left = Downsizer(64), []
+    dut, left = device(Downsizer, 64), []
 
     async def split(ctx):
         ctx.set(dut.o.ready, 1)

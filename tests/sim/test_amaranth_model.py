@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from zeroskip.hw.stream import Queue
 from zeroskip.sim import cxxrtl
-from zeroskip.sim.amaranth_model import AmaranthModel
+from zeroskip.sim.amaranth_model import KEPT, AmaranthModel, simulator
 
 WIDTH = 70
 """Bits of the queue's payload: three words."""
@@ -134,3 +134,34 @@ def test_items_of_another_width():
 def test_unknown_names(call):
     with pytest.raises(KeyError, match="no object 'other"):
         call(queue())
+
+
+def test_a_reset_leaves_nothing_behind():
+    model, values = AmaranthModel(Sums()), np.arange(3, 12)
+    runs = []
+    for _ in range(2):
+        model.poke("step", 7)
+        payloads, cycles = model.run({"i": sums(values)}, {"o": 2})["o"]
+        runs.append((payloads.tolist(), cycles.tolist(), model.peek("o__payload")))
+        with pytest.raises(TimeoutError):
+            model.run({}, {"o": 9}, patience=20)
+        model.reset()
+        assert model.peek("o__payload") == model.peek("port__count") == model.peek("step") == 0
+    assert runs[0] == runs[1]
+
+
+def test_a_model_is_made_once_a_key():
+    make, made = simulator(), []
+
+    def component():
+        made.append(Queue(WIDTH, depth=4))
+        return made[-1]
+    first = make(component, "queue", "a key of this test")
+    first.run({"i": items(3)}, {})
+    assert make(component, "queue", "a key of this test") is first
+    assert first.peek("level") == 0
+    assert make(component, "queue", "another key") is not first
+    for key in range(KEPT):
+        make(component, "another", str(key))
+    assert make(component, "queue", "a key of this test") is not first
+    assert len(made) == 3 + KEPT

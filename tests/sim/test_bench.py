@@ -5,11 +5,15 @@ import gc
 import pytest
 from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, enum, stream
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
 
 from zeroskip.sim.bench import (
+    ROOM,
     ProtocolError,
     Stalls,
     checker,
+    device,
     listen,
     plain,
     receive,
@@ -202,3 +206,84 @@ def test_a_vcd_is_written_when_asked_for(tmp_path):
     m, port = sender([(1, 1)])
     simulate(m, lambda ctx: receive(ctx, port, 1), vcd=tmp_path / "bench.vcd")
     assert (tmp_path / "bench.vcd").read_text().startswith("$")
+
+
+class Sum(Component):
+    """Adds up what comes, in a register and in a memory."""
+
+    i: In(8)
+    o: Out(16)
+    stored: Out(16)
+
+    def __init__(self, first=0):
+        self.made, self._first = 0, first
+        super().__init__()
+
+    def elaborate(self, platform):
+        self.made += 1
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=16, depth=1, init=[self._first])
+        write = memory.write_port()
+        read = memory.read_port(domain="comb")
+        m.d.comb += [write.en.eq(1), write.data.eq(read.data + self.i),
+                     self.stored.eq(read.data)]
+        m.d.sync += self.o.eq(self.o + self.i)
+        return m
+
+
+def add(dut, value, *others):
+    """Sums after three cycles of ``value``; ``others`` are run beside."""
+    seen = []
+
+    async def bench(ctx):
+        seen.append((ctx.get(dut.i), ctx.get(dut.o), ctx.get(dut.stored)))
+        ctx.set(dut.i, value)
+        for _ in range(3):
+            await ctx.tick()
+        seen.append((ctx.get(dut.i), ctx.get(dut.o), ctx.get(dut.stored)))
+
+    simulate(dut, bench, *others)
+    return seen
+
+
+def test_each_run_begins_from_reset_and_the_device_is_elaborated_once():
+    dut = Sum(5)
+    for value in (3, 7, 3):
+        assert add(dut, value) == [(0, 0, 5), (value, 3 * value, 5 + 3 * value)]
+    assert dut.made == 1
+
+
+@pytest.mark.parametrize("counts", [(ROOM + 3, 0, ROOM + 3), (0, ROOM - 1, 1)])
+def test_a_run_may_have_more_functions_or_fewer_than_the_one_before(counts):
+    dut, ran = Sum(), []
+
+    def other(number):
+        async def run(ctx):
+            for _ in range(number):
+                await ctx.tick()
+            ran.append(number)
+        return run
+
+    for count in counts:
+        ran.clear()
+        assert add(dut, 2, *map(other, range(count)))[-1] == (2, 6, 6)
+        assert ran == list(range(count))
+
+
+def test_a_run_after_one_that_failed_begins_from_reset():
+    dut = Sum()
+
+    async def wrong(ctx):
+        await ctx.tick()
+        raise ProtocolError("planted")
+
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match="planted"):
+            add(dut, 9, wrong)
+        assert add(dut, 2) == [(0, 0, 0), (2, 6, 6)]
+
+
+def test_one_device_for_equal_arguments():
+    assert device(Sum, 5) is device(Sum, 5)
+    assert device(Sum, first=5) is not device(Sum, first=6)
+    assert type(device(Sum, 1)) is Sum

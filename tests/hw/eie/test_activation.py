@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.activation import ActivationUnit, Requantise
 from zeroskip.hw.eie.config import EIEConfig
-from zeroskip.sim.bench import Stalls, checker, receive, simulate
+from zeroskip.sim.bench import Stalls, checker, device, receive, simulate
 
 LOW, HIGH = -32768, 32767
 
@@ -38,7 +38,7 @@ def requantise(watch):
     """``requantise(pairs, shift, relu)``: outputs for (accumulator, bias), one a cycle in which it
     does not stall."""
     def requantise(pairs, shift=0, relu=0, *, width=32):
-        dut, log, random = Requantise(EIEConfig(acc_width=width)), [], Random(shift)
+        dut, log, random = device(Requantise, EIEConfig(acc_width=width)), [], Random(shift)
 
         async def bench(ctx):
             ctx.set(dut.shift, shift)
@@ -181,7 +181,7 @@ def search(transfer, fill, watch):
     the words say."""
     def search(config, words, scans, *, identity=0, biases=None, stalls=None,
                background=lambda dut: []):
-        dut, biases, log = ActivationUnit(config), biases or {}, []
+        dut, biases, log = device(ActivationUnit, config), biases or {}, []
         sources = Sources(dut, words)
         state, start = [list(each) for each in words], 0
         expected = [[] for _ in range(config.groups)]
@@ -440,7 +440,7 @@ def test_a_limit_of_none_finds_nothing(search, groups):
 @pytest.mark.parametrize(("groups", "blocked"), [(1, 0), (2, 1), (4, 0), (4, 2)])
 def test_a_stream_that_is_not_taken_stops_the_walk_and_nothing_is_lost(record, groups, blocked):
     config = sized(groups, clusters=1, act_depth=32)
-    dut, left = ActivationUnit(config), [[] for _ in range(groups)]
+    dut, left = device(ActivationUnit, config), [[] for _ in range(groups)]
     sources, patience = Sources(dut, whole(config, lambda t: t + 1)), 200
 
     async def bench(ctx):
@@ -474,7 +474,7 @@ def test_saturated_outputs_are_counted_when_read_for_the_last_time(search, clear
 
 @GROUPS
 def test_wipe_goes_through_the_words_one_a_cycle_and_a_scan_starts_at_zero(watch, groups):
-    dut, log = ActivationUnit(sized(groups)), []
+    dut, log = device(ActivationUnit, sized(groups)), []
 
     async def bench(ctx):
         await ctx.tick().repeat(2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from zeroskip.hw.eie.arithmetic import ArithmeticUnit
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.registers import ActivationRegisters
-from zeroskip.sim.bench import simulate
+from zeroskip.sim.bench import device, simulate
 
 CONFIG = EIEConfig(act_depth=8)
 LOW, HIGH = -32768, 32767
@@ -52,7 +52,7 @@ def accumulators(dut, sums, writes):
 def compute(feed):
     """``compute(steps)``: what is written, as in ``written``."""
     def compute(steps, config=CONFIG, sums=None):
-        dut, writes = ArithmeticUnit(config), []
+        dut, writes = device(ArithmeticUnit, config), []
         simulate(dut, lambda ctx: feed(ctx, dut.i, steps),
                  background=[accumulators(dut, dict(sums or {}), writes)])
         return writes
@@ -77,7 +77,7 @@ def test_latency(compute):
 
 @pytest.mark.parametrize("pauses", [[0], [9], [0, 0, 0, 0, 0], [1, 2, 3, 4, 5]], ids=str)
 def test_what_is_under_way_before_it_is_written(feed, watch, pauses):
-    dut, log = ArithmeticUnit(CONFIG), []
+    dut, log = device(ArithmeticUnit, CONFIG), []
     steps = [step for pause in pauses for step in (*[None] * pause, op(1))]
     simulate(dut, lambda ctx: feed(ctx, dut.i, steps),
              background=[watch(log, dut.in_flight, dut.write.en)])
@@ -114,7 +114,7 @@ def test_a_chain_of_updates(compute, distance):
 
 @DISTANCE
 def test_what_was_offered_without_valid_is_no_update(distance, feed):
-    dut, writes = ArithmeticUnit(CONFIG), []
+    dut, writes = device(ArithmeticUnit, CONFIG), []
 
     async def bench(ctx):
         ctx.set(dut.i.payload, op(3, 9, 9))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.broadcast import Broadcast
 from zeroskip.hw.eie.config import PLACE_LATENCY, EIEConfig
-from zeroskip.sim.bench import Stalls, receive, send, simulate
+from zeroskip.sim.bench import Stalls, device, receive, send, simulate
 
 GROUPS = pytest.mark.parametrize("groups", [1, 2, 4])
 LAYERS = pytest.mark.parametrize("grouped", [0, 1], ids=["plain", "grouped"])
@@ -59,7 +59,7 @@ def run(watch):
     ``PLACE_LATENCY`` cycles after a cycle that let it."""
     def run(found, *, grouped=0, first=0, stride=1, full=0.0, stalls=None):
         groups = len(found)
-        dut, log = Broadcast(sized(groups)), []
+        dut, log = device(Broadcast, sized(groups)), []
 
         async def bench(ctx):
             ctx.set(dut.search, 1)
@@ -154,7 +154,7 @@ def test_a_grouped_layer_sends_one_a_cycle_to_each_group_that_is_not_full(run, g
 
 
 def test_a_full_queue_holds_only_its_own_group_of_a_grouped_layer(watch):
-    dut, log = Broadcast(sized(4)), []
+    dut, log = device(Broadcast, sized(4)), []
 
     async def bench(ctx):
         for name, value in (("search", 1), ("grouped", 1), ("full", 0b0100)):
@@ -206,7 +206,7 @@ def test_idle_and_held_tell_what_waits(run, stalls, groups, grouped, full):
 def test_outputs_leave_with_index_and_value_and_no_pe_sees_them(
         transfer, stalls, watch, groups, grouped, data):
     found = [own(k, data.draw(st.integers(0, 10))) for k in range(groups)]
-    dut, log = Broadcast(sized(groups)), []
+    dut, log = device(Broadcast, sized(groups)), []
 
     async def before(ctx):
         ctx.set(dut.grouped, grouped)
@@ -223,7 +223,7 @@ def test_outputs_leave_with_index_and_value_and_no_pe_sees_them(
 
 @LAYERS
 def test_outputs_come_between_the_searches_of_two_layers(watch, grouped):
-    dut, log, out = Broadcast(sized(2)), [], []
+    dut, log, out = device(Broadcast, sized(2)), [], []
 
     async def bench(ctx):
         ctx.set(dut.stride, 1)

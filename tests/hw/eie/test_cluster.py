@@ -8,7 +8,7 @@ from zeroskip.hw.eie.cluster import Cluster
 from zeroskip.hw.eie.config import BUSY_LATENCY, EIEConfig
 from zeroskip.hw.eie.counters import PECounter
 from zeroskip.hw.eie.layouts import LoadTarget, Phase
-from zeroskip.sim.bench import Stalls, checker, receive, simulate
+from zeroskip.sim.bench import Stalls, checker, device, receive, simulate
 
 BORDERS, IDENTITY = 3, 1
 GROUPS = pytest.mark.parametrize("groups", [1, 2, 4])
@@ -99,8 +99,8 @@ class Bench:
         return [self.ctx.get(count) for count in self.dut.counts]
 
 
-def run(config, script, background=lambda dut: []):
-    dut = Cluster(config)
+def run(config, script, background=lambda dut: [], *, dut=None):
+    dut = dut or device(Cluster, config)
     simulate(dut, lambda ctx: script(Bench(ctx, dut)),
              background=[*map(checker, dut.found), *background(dut)], deadline=3000)
 
@@ -240,6 +240,7 @@ def test_a_search_that_stalls_finds_the_same(monkeypatch, groups):
                 found[group] += await receive(bench.ctx, bench.dut.found[group], 1,
                                               Stalls(k, 0.9))
 
-    run(sized(groups, act_depth=32, runahead=2), script, lambda dut: [watch_go])
+    config = sized(groups, act_depth=32, runahead=2)
+    run(config, script, lambda dut: [watch_go], dut=Cluster(config))
     assert [[item["value"] for item in each] for each in found] == words
     assert went.count(0) > len(went) / 3

@@ -20,7 +20,7 @@ from zeroskip.hw.eie.layouts import (
     descriptor_words,
 )
 from zeroskip.hw.memory import BlockRAM
-from zeroskip.sim.bench import checker, receive, send, simulate
+from zeroskip.sim.bench import checker, device, receive, send, simulate
 
 LATENCY = st.sampled_from([0, 1, 3])
 LATENCIES = pytest.mark.parametrize("latency", [0, 1, 3])
@@ -199,7 +199,7 @@ def network(watch):
     """``network(segments, answers, **options)``: the log of a network of these segments, whose
     scans find these activations."""
     def network(segments, answers, *, config=CONFIG, runs=1, stalls=None, **options):
-        dut, cycles, outputs, counts = CentralControl(config), [], [], []
+        dut, cycles, outputs, counts = device(CentralControl, config), [], [], []
         source, sink = stalls(1) if stalls else (None, None)
         clusters = Clusters(dut, answers * runs, stalls=source, **options)
         wanted = sum(s.get("outputs", 0) for s in segments)
@@ -231,7 +231,7 @@ def network(watch):
 
 @pytest.mark.parametrize(("depth", "words"), [(2, 2), (5, 8), (16, 16)])
 def test_after_reset_every_word_is_wiped_before_anything_is_taken(watch, depth, words):
-    dut, log = CentralControl(sized(act_depth=depth)), []
+    dut, log = device(CentralControl, sized(act_depth=depth)), []
     simulate(dut, background=[watch(log, dut.command.wipe, dut.load.ready, dut.inputs.ready,
                                     dut.command.scan)], quiet=words + 10)
     assert log[:words] == [(1, 0, 0, 0)] * words
@@ -242,7 +242,7 @@ def test_after_reset_every_word_is_wiped_before_anything_is_taken(watch, depth, 
 
 def test_the_next_vector_starts_at_the_first_pe_again(record):
     config = sized(clusters=1)
-    dut, dealt = CentralControl(config), []
+    dut, dealt = device(CentralControl, config), []
 
     async def host(ctx):
         await send(ctx, dut.load, descriptor_loads(config, [segment(last=1)]))
@@ -256,7 +256,7 @@ def test_the_next_vector_starts_at_the_first_pe_again(record):
 
 
 def test_loads_and_inputs_wait_while_a_network_runs(record, watch):
-    dut, log, passed = CentralControl(CONFIG), [], []
+    dut, log, passed = device(CentralControl, CONFIG), [], []
     clusters = Clusters(dut, [found(5), found(2), found(4)])
 
     async def host(ctx):
@@ -502,7 +502,7 @@ def test_io_cycles_are_those_of_inputs_and_outputs(network):
 
 
 def test_no_network_has_finished_after_reset():
-    dut, counts = CentralControl(CONFIG), []
+    dut, counts = device(CentralControl, CONFIG), []
 
     async def bench(ctx):
         await ctx.tick().repeat(CONFIG.act_depth + 10)
@@ -516,7 +516,7 @@ def test_no_network_has_finished_after_reset():
 
 
 def test_its_own_counters_are_cleared_too():
-    dut, counts = CentralControl(CONFIG), []
+    dut, counts = device(CentralControl, CONFIG), []
 
     async def bench(ctx):
         for loads in ([], [{"target": LoadTarget.COUNTERS}]):
@@ -532,7 +532,7 @@ def test_its_own_counters_are_cleared_too():
 
 
 def test_built_without_counters(watch):
-    dut, log = CentralControl(sized(counters=False)), []
+    dut, log = device(CentralControl, sized(counters=False)), []
     simulate(dut, background=[watch(log, dut.count)])
     assert set(log) == {(0,)}
 
@@ -542,7 +542,7 @@ def paused(watch):
     """``paused(segments, answers, loads)``: the log of a network that gets these loads, one list
     in each pause, while the next input waits; and its outputs."""
     def paused(segments, answers, loads, config=CONFIG):
-        dut, log, outputs = CentralControl(config), [], []
+        dut, log, outputs = device(CentralControl, config), [], []
 
         async def host(ctx):
             await send(ctx, dut.load, descriptor_loads(config, segments))
@@ -620,7 +620,7 @@ def test_the_last_segment_does_not_pause(network):
 
 
 def test_to_go_on_says_nothing_outside_a_pause(paused, watch):
-    dut, log = CentralControl(CONFIG), []
+    dut, log = device(CentralControl, CONFIG), []
     simulate(dut, lambda ctx: send(ctx, dut.load, [RESUME] * 3),
              background=[watch(log, dut.command.scan, dut.computing)])
     assert set(log) == {(0, 0)}

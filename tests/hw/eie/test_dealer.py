@@ -8,7 +8,7 @@ from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.dealer import InputDealer
 from zeroskip.hw.eie.fetch import DescriptorFetch
 from zeroskip.hw.eie.layouts import LoadTarget
-from zeroskip.sim.bench import send, simulate
+from zeroskip.sim.bench import device, send, simulate
 
 CONFIG = EIEConfig(pes=6, groups=2, act_depth=16)
 
@@ -26,7 +26,7 @@ def vector(*values):
 
 
 def test_loads_pass_on_unchanged(record):
-    dut, passed = InputDealer(CONFIG), []
+    dut, passed = device(InputDealer, CONFIG), []
     words = [{"target": target, "pe": k % 6, "address": 5 * k, "data": 0x87654321 + k}
              for k, target in enumerate(LoadTarget)]
     simulate(dut, mode(dut), lambda ctx: send(ctx, dut.load, words),
@@ -45,7 +45,7 @@ VALUES = st.lists(st.integers(-32768, 32767), min_size=1, max_size=20)
 @settings(deadline=None, derandomize=True, max_examples=2)
 def test_inputs_are_dealt_to_the_pes_in_turn(record, stalls, groups, clusters, values):
     config = EIEConfig(pes=groups * clusters, groups=groups, act_depth=20)
-    dut, dealt = InputDealer(config), []
+    dut, dealt = device(InputDealer, config), []
     simulate(dut, mode(dut), lambda ctx: send(ctx, dut.inputs, vector(*values), stalls(1)[0]),
              background=[record(dealt, dut.write)])
     assert [word for _, word in dealt] == [
@@ -55,7 +55,7 @@ def test_inputs_are_dealt_to_the_pes_in_turn(record, stalls, groups, clusters, v
 
 
 def test_a_load_goes_before_an_input(record):
-    dut, passed = InputDealer(CONFIG), []
+    dut, passed = device(InputDealer, CONFIG), []
     words = [{"target": LoadTarget.WEIGHTS, "data": k} for k in range(3)]
     simulate(dut, mode(dut), lambda ctx: send(ctx, dut.inputs, vector(7, 8)),
              lambda ctx: send(ctx, dut.load, words), background=[record(passed, dut.write)])
@@ -64,7 +64,7 @@ def test_a_load_goes_before_an_input(record):
 
 @pytest.mark.parametrize("target", LoadTarget)
 def test_only_their_targets_clear_and_resume(watch, target):
-    dut, log = InputDealer(CONFIG), []
+    dut, log = device(InputDealer, CONFIG), []
     simulate(dut, mode(dut), lambda ctx: send(ctx, dut.load, [{"target": target}] * 2),
              background=[watch(log, dut.clear, dut.resume)])
     clear, resume = map(sum, zip(*log, strict=True))
@@ -74,7 +74,7 @@ def test_only_their_targets_clear_and_resume(watch, target):
 
 @pytest.mark.parametrize(("loading", "dealing"), [(0, 0), (1, 0), (1, 1)])
 def test_what_is_taken_in_each_mode(watch, loading, dealing):
-    dut, log = InputDealer(CONFIG), []
+    dut, log = device(InputDealer, CONFIG), []
 
     async def offer(ctx):
         ctx.set(dut.inputs.valid, 1)
@@ -89,7 +89,7 @@ def test_what_is_taken_in_each_mode(watch, loading, dealing):
 
 
 def test_an_input_waits_until_a_descriptor_before_it_is_read(record):
-    dut, taken, loaded = InputDealer(CONFIG), [], []
+    dut, taken, loaded = device(InputDealer, CONFIG), [], []
 
     async def both(ctx):
         await send(ctx, dut.load, [{"target": LoadTarget.DESCRIPTORS}])
@@ -102,7 +102,7 @@ def test_an_input_waits_until_a_descriptor_before_it_is_read(record):
 
 
 def test_the_last_input_starts(watch):
-    dut, log = InputDealer(CONFIG), []
+    dut, log = device(InputDealer, CONFIG), []
     simulate(dut, mode(dut), lambda ctx: send(ctx, dut.inputs, vector(1, 2, 3)),
              background=[watch(log, dut.inputs.valid & dut.inputs.ready, dut.start)])
     assert [start for taken, start in log if taken] == [0, 0, 1]

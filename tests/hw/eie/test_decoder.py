@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.decoder import WeightDecoder
-from zeroskip.sim.bench import simulate
+from zeroskip.sim.bench import device, simulate
 
 # Room for a column of 16 entries, each with the widest gap before it, behind any destination.
 CONFIG = EIEConfig(act_depth=8192, codebooks=3)
@@ -33,7 +33,7 @@ def rows_of(gaps, destination=0):
 def decode(fill, feed, watch):
     """``decode(items)``: (row, weight, value, padding) or None for each cycle's item."""
     def decode(items, *, book=0, books=BOOKS, destination=0, config=CONFIG):
-        dut, log = WeightDecoder(config), []
+        dut, log = device(WeightDecoder, config), []
         words = {16 * k + v: weight % 65536
                  for k, each in enumerate(books) for v, weight in enumerate(each)}
 

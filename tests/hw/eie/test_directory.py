@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.directory import CountedColumns, PointerBanks, kind
 from zeroskip.hw.memory import BlockRAM
-from zeroskip.sim.bench import simulate
+from zeroskip.sim.bench import device, simulate
 
 STRIDES = (1, 2, 4)
 """Nibbles that a count may take."""
@@ -58,12 +58,17 @@ def loads(words):
     return out
 
 
+def directory(config):
+    return device(kind(config), config)
+
+
 @pytest.fixture(scope="session")
 def look(fill, watch):
-    """``look(dut, words, layers)``: loads ``words``, then looks up one place a cycle in which all
-    does not stall; ``layers`` are (stride, balanced, places). Gives (start, stop, empty) of
+    """``look(config, words, layers)``: loads ``words``, then looks up one place a cycle in which
+    all does not stall; ``layers`` are (stride, balanced, places). Gives (start, stop, empty) of
     every place."""
-    def look(dut, words, layers):
+    def look(config, words, layers):
+        dut = directory(config)
         log, cycles, rand = [], [], random.Random(len(layers))
 
         async def step(ctx):
@@ -121,7 +126,7 @@ def test_counts_of_random_words(look, stride, data):
     words = data.draw(words_of(SMALL, stride))
     places = data.draw(st.lists(st.integers(0, len(words) * LANES // stride - 1).map(
         lambda column: column * stride), min_size=1, max_size=100))
-    assert look(CountedColumns(SMALL), loads(words), [(stride, 0, places)]) == counted(
+    assert look(SMALL, loads(words), [(stride, 0, places)]) == counted(
         words, stride, places)
 
 
@@ -131,7 +136,7 @@ def test_every_lane_of_every_word_one_a_cycle(look, stride):
     words = [(1000 * k, [9 * (lane == k) for lane in range(LANES)]) for k in range(LANES)]
     config = EIEConfig(pointers=LANES * LANES, weight_rows=HUGE)
     places = range(0, LANES * LANES, stride)
-    seen = look(CountedColumns(config), loads(words), [(stride, 0, places)])
+    seen = look(config, loads(words), [(stride, 0, places)])
     assert seen == counted(words, stride, places)
     assert {empty for *_, empty in seen} == {0, 1}
 
@@ -140,14 +145,14 @@ def test_every_lane_of_every_word_one_a_cycle(look, stride):
 def test_the_greatest_counts(look, stride, most):
     words = [(7, [15] * LANES)]
     places = range(0, LANES, stride)
-    seen = look(CountedColumns(SMALL), loads(words), [(stride, 0, places)])
+    seen = look(SMALL, loads(words), [(stride, 0, places)])
     assert seen == [(7 + k * most, 7 + (k + 1) * most, 0) for k in range(len(places))]
 
 
 def test_counts_by_hand(look):
     """Three words, written out: 3, 0 and 5 bytes from byte 100; 0x21 from 8; 0x4321 from 0."""
     words = {0: 100, 1: 0x503, 2: 0, 4: 8, 5: 0x21, 6: 0, 8: 0, 9: 0x4321, 10: 0}
-    seen = look(CountedColumns(SMALL), words,
+    seen = look(SMALL, words,
                 [(1, 0, [0, 1, 2, 3]), (2, 0, [16, 18]), (4, 0, [32, 36])])
     assert seen == [(100, 103, 0), (103, 103, 1), (103, 108, 0), (108, 108, 1),
                     (8, 8 + 33, 0), (41, 41, 1), (0, 17185, 0), (17185, 17185, 1)]
@@ -159,7 +164,7 @@ def test_a_column_of_counts_may_end_with_the_memory(look, stride):
     last = [0] * LANES
     last[LANES - stride] = 9
     words = [(0, [0] * LANES), (32 - 9, last)]
-    seen = look(CountedColumns(config), loads(words), [(stride, 0, [2 * LANES - stride])])
+    seen = look(config, loads(words), [(stride, 0, [2 * LANES - stride])])
     assert seen == [(23, 32, 0)]
 
 
@@ -169,7 +174,7 @@ def test_every_word_of_counts_is_its_own(look, pointers):
     words = [(16 * k, [rand.randrange(16) for _ in range(LANES)])
              for k in range(pointers // LANES)]
     places = rand.sample(range(pointers), pointers)
-    seen = look(CountedColumns(EIEConfig(pointers=pointers)), loads(words), [(1, 0, places)])
+    seen = look(EIEConfig(pointers=pointers), loads(words), [(1, 0, places)])
     assert seen == counted(words, 1, places)
 
 
@@ -179,7 +184,7 @@ def test_layers_of_every_kind_in_one_directory(look):
              for _ in range(4)]
     layers = [(1, 0, range(16)), (4, 0, range(16, 32, 4)), (24, 1, range(0, 480, 24)),
               (2, 0, range(32, 48, 2)), (63, 1, [5]), (1, 0, range(48, 64))]
-    assert look(CountedColumns(SMALL), loads(words), layers) == [
+    assert look(SMALL, loads(words), layers) == [
         column for stride, is_balanced, places in layers
         for column in (balanced(places, stride) if is_balanced
                        else counted(words, stride, places))]
@@ -190,7 +195,7 @@ KINDS = pytest.mark.parametrize("counts", [True, False])
 
 @KINDS
 def test_words_that_are_loaded_replace_the_old_ones(fill, counts):
-    dut, seen = kind(EIEConfig(counts=counts))(EIEConfig(counts=counts)), []
+    dut, seen = directory(EIEConfig(counts=counts)), []
 
     async def bench(ctx):
         ctx.set(dut.enable, 1)
@@ -211,7 +216,7 @@ def test_a_balanced_layer_needs_no_directory(look, counts, stride, data):
     config = EIEConfig(counts=counts, pointers=48, weight_rows=WIDE)
     places = data.draw(st.lists(st.integers(0, config.entries - stride), min_size=1))
     rubbish = dict.fromkeys(range(8), 0x5A5A5A5A)
-    assert look(kind(config)(config), rubbish, [(stride, 1, places)]) == balanced(places, stride)
+    assert look(config, rubbish, [(stride, 1, places)]) == balanced(places, stride)
 
 
 @KINDS
@@ -219,14 +224,14 @@ def test_a_balanced_layer_needs_no_directory(look, counts, stride, data):
 def test_a_balanced_layer_may_end_with_the_memory(look, counts, rows):
     config = EIEConfig(counts=counts, pointers=16, weight_rows=rows)
     places = [0, config.entries - 5]
-    assert look(kind(config)(config), {}, [(5, 1, places)]) == balanced(places, 5)
+    assert look(config, {}, [(5, 1, places)]) == balanced(places, 5)
 
 
 @KINDS
 def test_a_configuration_gets_its_kind(look, counts):
-    dut = kind(EIEConfig(counts=counts))(EIEConfig(counts=counts))
-    assert type(dut) is (CountedColumns if counts else PointerBanks)
-    assert look(dut, {0: 7, 1: 0x33} if counts else {0: 7, 1: 10}, [(1, 0, [0])]) == [(7, 10, 0)]
+    config = EIEConfig(counts=counts)
+    assert kind(config) is (CountedColumns if counts else PointerBanks)
+    assert look(config, {0: 7, 1: 0x33} if counts else {0: 7, 1: 10}, [(1, 0, [0])]) == [(7, 10, 0)]
 
 
 @KINDS
@@ -252,26 +257,26 @@ def test_pointers_of_both_banks(look, pointers, data):
                                max_size=pointers))
     table = list(accumulate(sizes))
     places = data.draw(st.lists(st.integers(0, pointers - 2), min_size=1, max_size=40))
-    assert look(PointerBanks(config), dict(enumerate(table)), [(1, 0, places)]) == pointed(
+    assert look(config, dict(enumerate(table)), [(1, 0, places)]) == pointed(
         table, places)
 
 
 @pytest.mark.parametrize("pointers", [2, 4, 34])
 def test_every_column_up_to_the_last_pointer_one_a_cycle(look, pointers):
     table = [3 * k + k % 4 for k in range(pointers)]
-    seen = look(PointerBanks(EIEConfig(counts=False, pointers=pointers)),
+    seen = look(EIEConfig(counts=False, pointers=pointers),
                 dict(enumerate(table)), [(1, 0, range(pointers - 1))])
     assert seen == [span(*pair) for pair in pairwise(table)]
 
 
 def test_pointers_reach_the_whole_weight_memory(look):
     config = EIEConfig(counts=False, weight_rows=2, pointers=4)
-    assert look(PointerBanks(config), {0: 0, 1: 0, 2: 16, 3: 16}, [(1, 0, range(3))]) == [
+    assert look(config, {0: 0, 1: 0, 2: 16, 3: 16}, [(1, 0, range(3))]) == [
         (0, 0, 1), (0, 16, 0), (16, 16, 1)]
 
 
 def test_pointers_and_a_balanced_layer_take_turns(look):
     table = [0, 4, 4, 9]
-    seen = look(PointerBanks(EIEConfig(counts=False, pointers=4)), dict(enumerate(table)),
+    seen = look(EIEConfig(counts=False, pointers=4), dict(enumerate(table)),
                 [(1, 0, range(3)), (12, 1, [9, 21]), (1, 0, [2, 0])])
     assert seen == [*pointed(table, range(3)), *balanced([9, 21], 12), *pointed(table, [2, 0])]

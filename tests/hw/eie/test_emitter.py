@@ -4,12 +4,12 @@ import pytest
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.emitter import Emitter
-from zeroskip.sim.bench import receive, send, simulate
+from zeroskip.sim.bench import device, receive, send, simulate
 
 
 @pytest.mark.parametrize("counts", [[1], [2, 1], [5, 3, 9]], ids=str)
 def test_the_last_of_every_layer_is_marked(stalls, watch, counts):
-    dut, left, log = Emitter(EIEConfig(pes=4)), [], []
+    dut, left, log = device(Emitter, EIEConfig(pes=4)), [], []
     items = [{"index": 3 * k, "column": 1, "value": k - 5} for k in range(sum(counts))]
     sending, taking = stalls(1)
 

@@ -11,7 +11,7 @@ from zeroskip.hw.eie.layouts import (
     descriptor_stride,
     descriptor_words,
 )
-from zeroskip.sim.bench import simulate
+from zeroskip.sim.bench import device, simulate
 
 CONFIGS = [EIEConfig(pes=2, descriptors=5), EIEConfig(pes=2, descriptors=5, weight_rows=1 << 16)]
 
@@ -31,7 +31,7 @@ def loads(config, segments):
 @pytest.mark.parametrize("config", CONFIGS, ids=descriptor_words)
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_descriptors_in_order_and_the_first_again_behind_the_last(feed, config, count):
-    dut, found = DescriptorFetch(config), []
+    dut, found = device(DescriptorFetch, config), []
     segments = [{"limit": 7 + k, "outputs": 3 * k, "last": int(k == count - 1)}
                 for k in range(count)]
 
@@ -50,7 +50,7 @@ def test_descriptors_in_order_and_the_first_again_behind_the_last(feed, config, 
 
 
 def test_a_load_is_seen_after_the_cycles_that_are_promised(feed, watch):
-    dut, log = DescriptorFetch(CONFIGS[0]), []
+    dut, log = device(DescriptorFetch, CONFIGS[0]), []
     word = {"target": LoadTarget.DESCRIPTORS, "address": 0, "data": 1}
     simulate(dut, lambda ctx: feed(ctx, dut.load, [word]), background=[watch(log, dut.segment)])
     seen = [segment["first"] for segment, in log]

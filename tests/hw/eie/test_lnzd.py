@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.lnzd import FAN_IN, LNZDNode, LNZDTree
-from zeroskip.sim.bench import receive, send, simulate
+from zeroskip.sim.bench import device, receive, send, simulate
 
 BORDERS = [*range(2, 18), 64]
 
@@ -32,7 +32,7 @@ def sized(clusters, groups=1):
 
 
 def gather(transfer, clusters, counts, **options):
-    dut = LNZDTree(sized(clusters))
+    dut = device(LNZDTree, sized(clusters))
     (out,) = transfer(dut, [(leaf, own(k, count))
                             for k, (leaf, count) in enumerate(zip(dut.i, counts, strict=True))],
                       [(dut.o, sum(counts))], **options)
@@ -49,7 +49,7 @@ def test_a_node_refuses_other_numbers_of_children(children):
 
 @pytest.mark.parametrize("children", range(1, FAN_IN + 1))
 def test_a_node_takes_its_lowest_child_first(transfer, children):
-    dut = LNZDNode(sized(1), children)
+    dut = device(LNZDNode, sized(1), children)
     (out,) = transfer(dut, [(port, own(k, 3)) for k, port in enumerate(dut.i)],
                       [(dut.o, 3 * children)])
     assert out == [item for k in range(children) for item in own(k, 3)]
@@ -63,7 +63,7 @@ def test_clusters_that_wait_together_are_served_lowest_first(transfer, clusters)
 
 @pytest.mark.parametrize("groups", [2, 4])
 def test_each_group_has_a_tree_over_the_clusters(transfer, groups):
-    dut = LNZDTree(sized(5, groups))
+    dut = device(LNZDTree, sized(5, groups))
     (out,) = transfer(dut, [(leaf, own(k, 2)) for k, leaf in enumerate(dut.i)], [(dut.o, 10)])
     assert out == [item for k in range(5) for item in own(k, 2)]
 
@@ -80,7 +80,7 @@ def test_nothing_is_lost_doubled_or_overtaken(transfer, stalls, clusters, data):
 
 @pytest.mark.parametrize("clusters", BORDERS)
 def test_latency_is_one_cycle_a_level(record, clusters):
-    dut, entered, left = LNZDTree(sized(clusters)), [], []
+    dut, entered, left = device(LNZDTree, sized(clusters)), [], []
 
     async def one_by_one(ctx):
         ctx.set(dut.o.ready, 1)
@@ -98,7 +98,7 @@ def test_latency_is_one_cycle_a_level(record, clusters):
 @pytest.mark.parametrize("clusters", [2, 4, 5, 17, 64])
 @pytest.mark.parametrize("busy", ["lowest", "highest", "all"])
 def test_throughput_is_one_a_cycle(record, clusters, busy):
-    dut, left = LNZDTree(sized(clusters)), []
+    dut, left = device(LNZDTree, sized(clusters)), []
     chosen = {"lowest": [0], "highest": [clusters - 1], "all": range(clusters)}[busy]
     senders = [lambda ctx, k=k: send(ctx, dut.i[k], own(k, 6)) for k in chosen]
     simulate(dut, *senders, lambda ctx: receive(ctx, dut.o, 6 * len(chosen)),
@@ -109,7 +109,7 @@ def test_throughput_is_one_a_cycle(record, clusters, busy):
 
 @pytest.mark.parametrize("clusters", [2, 5, 17])
 def test_idle_tells_whether_an_activation_is_inside(watch, stalls, transfer, clusters):
-    dut, log, inside = LNZDTree(sized(clusters)), [], 0
+    dut, log, inside = device(LNZDTree, sized(clusters)), [], 0
     transfer(dut, [(leaf, own(k, 4)) for k, leaf in enumerate(dut.i)], [(dut.o, 4 * clusters)],
              stalls=stalls, background=[watch(
                  log, dut.idle, dut.o.valid, dut.o.ready,

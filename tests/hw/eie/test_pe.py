@@ -16,7 +16,7 @@ from zeroskip.hw.eie.pe import PE
 from zeroskip.hw.eie.pointer import PointerRead
 from zeroskip.hw.eie.registers import ActivationRegisters
 from zeroskip.hw.eie.spmat import SparseMatrixRead
-from zeroskip.sim.bench import simulate
+from zeroskip.sim.bench import device, simulate
 
 MACHINES = {
     "paper": {"escapes": False, "drops_empty": False, "counts": False},
@@ -191,7 +191,7 @@ async def read_counters(ctx, dut):
 
 def compute(image, activations, *, stalls=None, background=lambda dut: []):
     """Sums, counters and computing cycles of one layer in one PE."""
-    dut, results = PE(image.config), []
+    dut, results = device(PE, image.config), []
 
     async def bench(ctx):
         await start(ctx, dut, image)
@@ -299,7 +299,7 @@ def test_a_pe_without_work_blames_the_phase(machine):
     _, counts, _ = compute(image, [(0, 1)])
     # The column is found to be empty when it leaves the directory.
     assert counts[PECounter.EMPTY] == PointerRead.latency(image.config)
-    dut, counted = PE(image.config), []
+    dut, counted = device(PE, image.config), []
 
     async def bench(ctx):
         for cycles, phase in enumerate(Phase, start=4):
@@ -338,7 +338,7 @@ def test_an_escape_costs_no_cycle():
 def test_latency_from_the_broadcast_to_the_sum(watch, machine, distance):
     config = sized(machine, broadcast_latency=distance)
     image, log, sums = Image([sparse(8, 5)], config), [], []
-    dut, late = PE(config), way(config) + ArithmeticUnit.LATENCY
+    dut, late = device(PE, config), way(config) + ArithmeticUnit.LATENCY
 
     async def bench(ctx):
         await start(ctx, dut, image)
@@ -364,7 +364,7 @@ def test_latency_from_the_broadcast_to_the_sum(watch, machine, distance):
 
 def test_passes_add_to_the_words_of_their_destination():
     image, sums = Image([sparse(16, *range(0, 16, 3)), sparse(16, 15)], sized()), []
-    dut = PE(image.config)
+    dut = device(PE, image.config)
 
     async def bench(ctx):
         for destination in (0, 16, 48, 16):
@@ -379,7 +379,7 @@ def test_passes_add_to_the_words_of_their_destination():
 
 def test_the_roles_swap_and_every_sum_stays_where_it_was():
     image, seen = Image([sparse(8, 1, 6)], sized()), []
-    dut = PE(image.config)
+    dut = device(PE, image.config)
 
     async def bench(ctx):
         for role in (0, 1, 1, 0):
@@ -393,7 +393,7 @@ def test_the_roles_swap_and_every_sum_stays_where_it_was():
 
 
 def test_the_source_is_loaded_read_cleared_and_wiped():
-    dut, seen = PE(sized()), []
+    dut, seen = device(PE, sized()), []
 
     async def bench(ctx):
         ctx.set(dut.identity, IDENTITY)
@@ -427,7 +427,7 @@ def test_the_source_is_loaded_read_cleared_and_wiped():
 
 
 def test_what_is_read_of_the_source_stalls_with_the_search(watch):
-    dut, log, random = PE(sized()), [], Random(3)
+    dut, log, random = device(PE, sized()), [], Random(3)
     words = [100 + 7 * k for k in range(64)]
     order_of_reads = [random.randrange(64) for _ in range(100)]
 
@@ -449,7 +449,7 @@ def test_what_is_read_of_the_source_stalls_with_the_search(watch):
 
 
 def test_saturated_outputs_are_counted():
-    dut, counted = PE(sized()), []
+    dut, counted = device(PE, sized()), []
 
     async def bench(ctx):
         for flag in (1, 0, 1, 1, 0):
@@ -462,7 +462,7 @@ def test_saturated_outputs_are_counted():
 
 
 def test_clear_takes_the_counters_to_zero():
-    dut, counted = PE(sized()), []
+    dut, counted = device(PE, sized()), []
 
     async def bench(ctx):
         order(ctx, dut, computing=1)
@@ -480,7 +480,7 @@ def test_clear_takes_the_counters_to_zero():
 @pytest.mark.parametrize("machine", ["paper", "zeroskip"])
 def test_loads_for_others_are_ignored(machine):
     image, seen = Image([sparse(8, 2, 6)], sized(machine)), []
-    dut = PE(image.config)
+    dut = device(PE, image.config)
     junk = [(target, address, 0x01010101) for target in LoadTarget for address in range(40)]
 
     async def bench(ctx):
@@ -500,7 +500,7 @@ def test_loads_for_others_are_ignored(machine):
 @EACH
 def test_a_row_that_is_loaded_again_is_read_again(machine):
     config = sized(machine)
-    dut, seen = PE(config), []
+    dut, seen = device(PE, config), []
     images = [Image([sparse(8, *rows)], config) for rows in ((0, 1), (2, 3))]
 
     async def bench(ctx):
@@ -527,7 +527,7 @@ def test_a_full_queue_stops_the_broadcast_and_nothing_is_lost(watch, machine):
 def test_what_is_under_way_when_the_queue_fills_is_taken(watch, latency):
     config = sized(broadcast_latency=latency)
     image, log, sums = Image([sparse(20, *range(20))] * 24, config), [], []
-    dut = PE(config)
+    dut = device(PE, config)
 
     async def bench(ctx):
         await start(ctx, dut, image)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.pointer import PointerRead
-from zeroskip.sim.bench import Stalls, receive, send, simulate
+from zeroskip.sim.bench import Stalls, device, receive, send, simulate
 
 KINDS = pytest.mark.parametrize("counts", [True, False], ids=["counts", "pointers"])
 EMPTY = pytest.mark.parametrize("drops_empty", [True, False], ids=["drops", "keeps"])
@@ -68,7 +68,7 @@ def prepare(fill):
 def read(transfer, prepare):
     """``read(sizes, works)``: asserts that the jobs of these columns are what they must be."""
     def read(sizes, works, *, config=None, **options):
-        dut = PointerRead(config or config_for(sizes))
+        dut = device(PointerRead, config or config_for(sizes))
         expected = jobs_of(dut.config, sizes, works)
         (jobs,) = transfer(dut, [(dut.i, works)], [(dut.o, len(expected))],
                            before=prepare(dut, sizes), **options)
@@ -81,7 +81,7 @@ def timed(prepare, record):
     """``timed(sizes, take)``: transfers in and out as (cycle, payload), for all columns in
     order; ``take`` receives on the other side."""
     def timed(sizes, take=None, **fields):
-        dut = PointerRead(config_for(sizes, **fields))
+        dut = device(PointerRead, config_for(sizes, **fields))
         entered, left = [], []
 
         async def bench(ctx):
@@ -117,8 +117,8 @@ def test_each_activation_gets_the_bytes_of_its_column(read, stalls, counts, drop
 @pytest.mark.parametrize("runahead", [2, 3])
 def test_lookups_that_stall_give_the_same(transfer, prepare, watch, counts, drops_empty, runahead):
     sizes, log = [7 * j % 16 for j in range(60)], []
-    dut = PointerRead(config_for(sizes, counts=counts, drops_empty=drops_empty,
-                                 runahead=runahead))
+    dut = device(PointerRead, config_for(sizes, counts=counts, drops_empty=drops_empty,
+                                         runahead=runahead))
     expected = jobs_of(dut.config, sizes, each_once(sizes))
     assert transfer(dut, [(dut.i, each_once(sizes))], [(dut.o, len(expected))],
                     before=prepare(dut, sizes), stalls=lambda seed: [None, Stalls(seed, 0.8)],
@@ -132,7 +132,7 @@ def test_lookups_that_stall_give_the_same(transfer, prepare, watch, counts, drop
 @EMPTY
 @pytest.mark.parametrize("stride", [0, 1, 24, 63])
 def test_a_balanced_layer(transfer, counts, drops_empty, stride):
-    dut = PointerRead(EIEConfig(counts=counts, drops_empty=drops_empty))
+    dut = device(PointerRead, EIEConfig(counts=counts, drops_empty=drops_empty))
     works = [{"place": (37 * k) % 4000, "value": 9 - k} for k in range(25)]
     expected = [job(dut.config, each["place"], each["place"] + stride, each["value"])
                 for each in works if stride or not drops_empty]
@@ -169,7 +169,7 @@ def test_the_last_column_ends_with_the_weight_memory(read, counts):
 @pytest.mark.parametrize("stride", [2, 4])
 def test_counts_of_several_nibbles(transfer, fill, stride):
     """Two columns: 0x1203 bytes in four nibbles, or 0x03 and 0x12 in two each."""
-    dut = PointerRead(EIEConfig(pointers=16, weight_rows=1024))
+    dut = device(PointerRead, EIEConfig(pointers=16, weight_rows=1024))
     works = [{"place": stride * k, "value": k} for k in range(3)]
     stops = {2: [7, 10, 28, 28], 4: [7, 7 + 0x1203, 7 + 0x1203]}[stride]
 
@@ -184,7 +184,7 @@ def test_counts_of_several_nibbles(transfer, fill, stride):
 
 @KINDS
 def test_words_that_are_loaded_replace_the_old_ones(prepare, counts):
-    dut, jobs = PointerRead(config_for([0, 0], counts=counts)), []
+    dut, jobs = device(PointerRead, config_for([0, 0], counts=counts)), []
 
     async def bench(ctx):
         for size in (3, 6):
@@ -283,7 +283,7 @@ def test_all_columns_empty(read, counts):
 @pytest.mark.parametrize("runahead", [2, 3, 6])
 def test_runahead_columns_wait_behind_a_busy_multiplier(record, prepare, runahead, counts):
     sizes = [1] * 60
-    dut = PointerRead(config_for(sizes, runahead=runahead, counts=counts))
+    dut = device(PointerRead, config_for(sizes, runahead=runahead, counts=counts))
     entered = []
 
     async def bench(ctx):
@@ -299,7 +299,7 @@ def test_runahead_columns_wait_behind_a_busy_multiplier(record, prepare, runahea
 @KINDS
 def test_busy_while_a_column_is_inside(watch, stalls, prepare, transfer, counts):
     sizes, inside, log = [1] * 20, 0, []
-    dut = PointerRead(config_for(sizes, counts=counts, runahead=3))
+    dut = device(PointerRead, config_for(sizes, counts=counts, runahead=3))
     transfer(dut, [(dut.i, each_once(sizes))], [(dut.o, 20)], stalls=stalls,
              before=prepare(dut, sizes),
              background=[watch(log, dut.busy, dut.i.valid, dut.i.ready,
@@ -312,7 +312,7 @@ def test_busy_while_a_column_is_inside(watch, stalls, prepare, transfer, counts)
 
 @KINDS
 def test_busy_while_an_empty_column_is_looked_up(watch, record, prepare, counts):
-    dut, log, entered = PointerRead(config_for([0], counts=counts)), [], []
+    dut, log, entered = device(PointerRead, config_for([0], counts=counts)), [], []
 
     async def bench(ctx):
         await prepare(dut, [0])(ctx)

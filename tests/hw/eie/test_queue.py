@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import PLACE_LATENCY, EIEConfig
 from zeroskip.hw.eie.queue import ActivationQueue
-from zeroskip.sim.bench import Stalls, receive, send, simulate
+from zeroskip.sim.bench import Stalls, device, receive, send, simulate
 
 ITEMS = st.lists(st.fixed_dictionaries({"place": st.integers(0, EIEConfig().entries),
                                         "value": st.integers(-32768, 32767)}), max_size=30)
@@ -15,12 +15,12 @@ ITEMS = st.lists(st.fixed_dictionaries({"place": st.integers(0, EIEConfig().entr
 @given(items=ITEMS)
 @settings(deadline=None, derandomize=True, max_examples=10)
 def test_activations_leave_in_order(transfer, stalls, items):
-    dut = ActivationQueue(EIEConfig(queue_depth=3))
+    dut = device(ActivationQueue, EIEConfig(queue_depth=3))
     assert transfer(dut, [(dut.i, items)], [(dut.o, len(items))], stalls=stalls) == [items]
 
 
 def test_latency_is_one_cycle_and_throughput_one_a_cycle(record):
-    dut, left = ActivationQueue(EIEConfig()), []
+    dut, left = device(ActivationQueue, EIEConfig()), []
     items = [{"place": k, "value": -k} for k in range(20)]
     simulate(dut, lambda ctx: send(ctx, dut.i, items), lambda ctx: receive(ctx, dut.o, 20),
              background=[record(left, dut.o)])
@@ -31,7 +31,7 @@ def test_latency_is_one_cycle_and_throughput_one_a_cycle(record):
 @pytest.mark.parametrize("latency", [0, 1, 3])
 def test_full_rises_at_the_depth_and_the_slots_above_still_take(watch, depth, latency):
     config = EIEConfig(queue_depth=depth, broadcast_latency=latency)
-    dut, log = ActivationQueue(config), []
+    dut, log = device(ActivationQueue, config), []
 
     async def press(ctx):
         ctx.set(dut.i.valid, 1)
@@ -43,7 +43,7 @@ def test_full_rises_at_the_depth_and_the_slots_above_still_take(watch, depth, la
 
 
 def test_full_falls_when_room_is_made(watch):
-    dut, log = ActivationQueue(EIEConfig(queue_depth=2)), []
+    dut, log = device(ActivationQueue, EIEConfig(queue_depth=2)), []
 
     async def bench(ctx):
         await send(ctx, dut.i, [{"place": k} for k in range(2)])
@@ -55,7 +55,7 @@ def test_full_falls_when_room_is_made(watch):
 
 @pytest.mark.parametrize("latency", [0, 1, 2, 4])
 def test_a_broadcast_that_learns_late_of_full_loses_nothing(latency):
-    dut = ActivationQueue(EIEConfig(queue_depth=2, broadcast_latency=latency))
+    dut = device(ActivationQueue, EIEConfig(queue_depth=2, broadcast_latency=latency))
     items = [{"place": k, "value": k} for k in range(60)]
     taken = []
 

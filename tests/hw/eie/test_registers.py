@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.eie.registers import ActivationRegisters
-from zeroskip.sim.bench import simulate
+from zeroskip.sim.bench import device, simulate
 
 DEPTH = 5
 CONFIG = EIEConfig(act_depth=DEPTH)
@@ -41,7 +41,7 @@ def run(watch):
     """``run(steps)``: the words of both sides that each step's addresses have given; before
     the role changes there is time for what is under way."""
     def run(steps, config=CONFIG):
-        dut, log, cycles = ActivationRegisters(config), [], []
+        dut, log, cycles = device(ActivationRegisters, config), [], []
 
         async def drive(ctx):
             cycle = 0
@@ -133,7 +133,7 @@ def test_words_reach_both_ends_of_an_accumulator(run, width):
 
 @pytest.mark.parametrize("side", [SOURCE, DESTINATION])
 def test_a_side_that_stands_still_keeps_what_it_reads(watch, side):
-    dut, log = ActivationRegisters(CONFIG), []
+    dut, log = device(ActivationRegisters, CONFIG), []
     port, other = (dut.source, dut.destination)[::1 if side == SOURCE else -1]
 
     async def drive(ctx):

@@ -14,7 +14,7 @@ from zeroskip.hw.eie.search import EntrySearch
 from zeroskip.hw.eie.spmat import SparseMatrixRead
 from zeroskip.hw.eie.unpack import Unpack
 from zeroskip.hw.stream import Queue
-from zeroskip.sim.bench import send, simulate
+from zeroskip.sim.bench import device, send, simulate
 from zeroskip.sim.proof import Claims
 
 ROWS = 6
@@ -110,7 +110,8 @@ def walk(fill, record, watch):
     """``walk(image, jobs)``: asserts what leaves and how many rows are read; gives the cycle in
     which each job entered, and that in which each entry left."""
     def walk(image, jobs, *, escapes=True, stalls=None, **options):
-        dut = SparseMatrixRead(EIEConfig(weight_rows=len(image) // ROW, escapes=escapes, **options))
+        dut = device(SparseMatrixRead, EIEConfig(weight_rows=len(image) // ROW, escapes=escapes,
+                                                 **options))
         entered, left, log = [], [], []
 
         async def bench(ctx):
@@ -416,7 +417,7 @@ def test_a_row_waits_behind_a_long_one_while_the_next_is_read(timed, size):
 
 @pytest.mark.parametrize("pauses", [[0, 0, 0], [1, 1, 1], [2, 1, 2], [0, 3, 1], [4, 0, 1]], ids=str)
 def test_jobs_that_come_late_close_up_behind_a_long_one(fill, record, pauses):
-    dut, left = SparseMatrixRead(CONFIGS[True]), []
+    dut, left = device(SparseMatrixRead, CONFIGS[True]), []
     jobs = [job(0, 8), job(16, 17), job(32, 34), job(40, 43)]
 
     async def bench(ctx):
@@ -434,7 +435,7 @@ def test_jobs_that_come_late_close_up_behind_a_long_one(fill, record, pauses):
 
 @MODES
 def test_a_row_is_held_while_nothing_comes(fill, record, watch, escapes):
-    dut, reads, left = SparseMatrixRead(CONFIGS[escapes]), [], []
+    dut, reads, left = device(SparseMatrixRead, CONFIGS[escapes]), [], []
 
     async def bench(ctx):
         await fill(ctx, dut.load, words_of(image_of()))
@@ -449,7 +450,7 @@ def test_a_row_is_held_while_nothing_comes(fill, record, watch, escapes):
 
 @pytest.mark.parametrize("half", [0, 1])
 def test_new_weights_are_seen_in_the_row_that_was_held(fill, record, half):
-    dut, left = SparseMatrixRead(CONFIGS[True]), []
+    dut, left = device(SparseMatrixRead, CONFIGS[True]), []
     old, new = image_of(), image_of(seed=2)
 
     async def bench(ctx):
@@ -479,7 +480,7 @@ def test_the_walk_reaches_the_last_byte(timed, rows):
     ([], range(1, LATENCY - 1)),
 ], ids=["entries", "filler", "nothing"])
 def test_busy_from_the_job_to_its_last_entry(fill, watch, record, contents, cycles):
-    dut, log, entered = SparseMatrixRead(CONFIGS[True]), [], []
+    dut, log, entered = device(SparseMatrixRead, CONFIGS[True]), [], []
     image, jobs = laid(contents, at=3)
 
     async def bench(ctx):
@@ -495,7 +496,7 @@ def test_busy_from_the_job_to_its_last_entry(fill, watch, record, contents, cycl
 @given(image=IMAGES, jobs=st.lists(ANYWHERE, max_size=8))
 @settings(deadline=None, derandomize=True, max_examples=5)
 def test_busy_while_an_entry_is_still_to_come(fill, watch, stalls, escapes, image, jobs):
-    dut, log = SparseMatrixRead(CONFIGS[escapes]), []
+    dut, log = device(SparseMatrixRead, CONFIGS[escapes]), []
 
     async def bench(ctx):
         await fill(ctx, dut.load, words_of(image))
@@ -517,7 +518,7 @@ def test_the_timing_diagram_is_that_of_a_simulation(fill):
     1; C one in row 3."""
     image, _ = laid([entry(1), entry(2), escape(0), entry(3), entry(4), entry(5), entry(6)], at=5)
     jobs = [job(5, 10, 0xA), job(10, 12, 0xB), job(25, 26, 0xC)]
-    dut, lines = SparseMatrixRead(CONFIGS[True]), {}
+    dut, lines = device(SparseMatrixRead, CONFIGS[True]), {}
     inside = Claims(dut)
     (rows,), (search,), (slices,) = map(inside.inside, (RowRead, EntrySearch, Queue))
     signals = {

@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.fronts.cobs import Decoder, Encoder
+from zeroskip.sim.bench import device
 
 FRAMES = st.lists(st.lists(st.sampled_from([0, 0, 1, 2, 255]), min_size=1, max_size=12)
                   .map(bytes), max_size=4)
@@ -18,7 +19,7 @@ def plain(frame):
 
 
 def encoded(transfer, frames, **kinds):
-    dut, wire = Encoder(), b"".join(cobs.encode(frame) + b"\0" for frame in frames)
+    dut, wire = device(Encoder), b"".join(cobs.encode(frame) + b"\0" for frame in frames)
     items = [item for frame in frames for item in plain(frame)]
     (found,) = transfer(dut, [(dut.i, items)], [(dut.o, len(wire))], **kinds)
     return bytes(found), wire
@@ -26,7 +27,7 @@ def encoded(transfer, frames, **kinds):
 
 def decoded(transfer, wire, **kinds):
     """What the decoder makes of bytes: frames, and whether each was whole."""
-    dut, count = Decoder(), 0
+    dut, count = device(Decoder), 0
     left = gap = 0
     for byte in wire:   # A zero between two blocks is the code's doing; else one item a byte.
         if byte and not left:
@@ -78,7 +79,7 @@ def test_decoder_tells_broken_frames(transfer, wire):
 
 
 def test_decoder_takes_a_byte_a_cycle(transfer, record):
-    dut, log = Decoder(), []
+    dut, log = device(Decoder), []
     wire = cobs.encode(bytes([5, 0, 0, 6])) + b"\0"
     transfer(dut, [(dut.i, list(wire))], [(dut.o, 5)], background=[record(log, dut.i)])
     assert [cycle for cycle, _ in log] == list(range(len(wire)))

@@ -23,7 +23,7 @@ from zeroskip.hw.fronts.frame import Answer, Op
 from zeroskip.hw.fronts.uart import Receiver, Transmitter
 from zeroskip.hw.stream import Queue
 from zeroskip.hw.system.registers import Access, Field, Register, RegisterFile, Window
-from zeroskip.sim.bench import checker, receive, send, simulate
+from zeroskip.sim.bench import checker, device, receive, send, simulate
 from zeroskip.sim.cxxrtl import Model, build
 from zeroskip.sim.endpoint_model import EndpointModel
 from zeroskip.sw.runtime.link import decode_reply, encode_request
@@ -374,7 +374,7 @@ def test_cycles_of_a_word_and_of_a_byte_of_the_reply(library):
 @settings(deadline=None, derandomize=True, max_examples=1, phases=[Phase.generate])
 def test_replies_do_not_depend_on_stalls(stalls, watch, seed):
     """In Amaranth's simulator, with the bus in the bench's hands."""
-    rng, bus, dut = random.Random(seed), Bus(), Endpoint(patience=1)
+    rng, bus, dut = random.Random(seed), Bus(), device(Endpoint, patience=1)
     model = EndpointModel(Bus())
     wire = [encode_request(1, Op.IDENTIFY), raw(b"\2\2"),
             encode_request(2, Op.WRITE, 56, 3, payload=words(1, 2, 0)),

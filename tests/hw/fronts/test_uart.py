@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.fronts.uart import Receiver, Transmitter
-from zeroskip.sim.bench import checker, receive, send, simulate
+from zeroskip.sim.bench import checker, device, receive, send, simulate
 
 BYTES = st.lists(st.integers(0, 255), max_size=6)
 
@@ -60,7 +60,7 @@ def test_receiver_drops_a_byte_without_stop_bit_and_waits_for_the_line():
 
 
 def test_receiver_ignores_a_spike():
-    dut, found = Receiver(divisor=16), []
+    dut, found = device(Receiver, divisor=16), []
 
     async def bench(ctx):
         for level, cycles in ((0, 6), (1, 40)):
@@ -74,7 +74,7 @@ def test_receiver_ignores_a_spike():
 
 
 def test_overrun_keeps_the_first_byte_and_says_that_one_was_lost(watch):
-    dut, log = Receiver(divisor=4), []
+    dut, log = device(Receiver, divisor=4), []
 
     async def bench(ctx):
         await drive(ctx, dut, [*bits(1), *bits(2), 1, 1], 4)
@@ -88,7 +88,7 @@ def test_overrun_keeps_the_first_byte_and_says_that_one_was_lost(watch):
 
 @pytest.mark.parametrize("divisor", [4, 7])
 def test_latency_of_the_receiver(record, divisor):
-    dut, log = Receiver(divisor=divisor), []
+    dut, log = device(Receiver, divisor=divisor), []
 
     async def bench(ctx):
         ctx.set(dut.o.ready, 1)
@@ -103,7 +103,7 @@ def test_latency_of_the_receiver(record, divisor):
 @given(data=BYTES)
 @settings(deadline=None, derandomize=True, max_examples=5)
 def test_transmitter_sends_start_data_and_stop(watch, divisor, data):
-    dut, log = Transmitter(divisor=divisor), []
+    dut, log = device(Transmitter, divisor=divisor), []
     simulate(dut, lambda ctx: send(ctx, dut.i, data), background=[watch(log, dut.tx)],
              quiet=12 * divisor)
     line = "".join(str(level) for level, in log)

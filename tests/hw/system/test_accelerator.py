@@ -12,7 +12,7 @@ from zeroskip.hw.system.config import VERSION, SystemConfig
 from zeroskip.hw.system.corepage import item_words
 from zeroskip.hw.system.registers import Access, Window
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.sim.bench import checker, receive, send, simulate
+from zeroskip.sim.bench import checker, device, receive, send, simulate
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
 from zeroskip.sw.engines.wire import Poll, Write
 
@@ -76,7 +76,7 @@ async def request(ctx, dut, address, write=None):
 @pytest.mark.parametrize("cores", [(SMALL,), (SMALL, SMALL)], ids=len)
 def test_identity(cores):
     system = SystemConfig(cores)
-    dut, found = Accelerator(system), []
+    dut, found = device(Accelerator, system), []
 
     async def bench(ctx):
         found.extend([await request(ctx, dut, address) for address in range(0, 16, 4)])
@@ -92,7 +92,7 @@ def test_identity(cores):
 def test_interrupt_rises_when_a_run_ends_and_falls_when_it_is_told():
     """The array is not loaded: its first descriptor, zero, ends no network, so that its busy is
     ended by the reset."""
-    dut = Accelerator(SystemConfig((EIE,)))
+    dut = device(Accelerator, SystemConfig((EIE,)))
     pages = register_map(dut.system)
     at = pages["eie"].addresses | pages["system"].addresses
 
@@ -128,7 +128,7 @@ def test_interrupt_rises_when_a_run_ends_and_falls_when_it_is_told():
 
 def test_words_pass_the_windows_of_a_core():
     """A GEMM of one output, 3 * 5 - 2 * 7 + 4, on the second of two cores."""
-    dut, found = Accelerator(SystemConfig((SMALL, SMALL))), []
+    dut, found = device(Accelerator, SystemConfig((SMALL, SMALL))), []
     at, words = register_map(dut.system)["tensorcore_1"].addresses, item_words(SMALL.component())
     schedule = Schedule.of(SMALL, "dense", 1, 2, 1)
     records = schedule.records(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.bus import Status
 from zeroskip.hw.system.address import PAGE, Decoder
-from zeroskip.sim.bench import checker, receive, send, simulate
+from zeroskip.sim.bench import checker, device, receive, send, simulate
 
 
 @pytest.mark.timeout(60)
@@ -18,7 +18,7 @@ from zeroskip.sim.bench import checker, receive, send, simulate
           phases=[Phase.generate])
 def test_requests_get_to_their_page_and_responses_back(stalls, count, seed):
     """Pages that take their time; what no page is for is answered all the same."""
-    rng, dut = random.Random(seed), Decoder(count)
+    rng, dut = random.Random(seed), device(Decoder, count)
     requests = [{"address": rng.choice([0, PAGE - 4, 0x124]) + PAGE * rng.randrange(16),
                  "write": rng.randrange(2), "strobes": rng.randrange(16),
                  "data": rng.randrange(1 << 32)} for _ in range(20)]

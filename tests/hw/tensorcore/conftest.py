@@ -18,6 +18,7 @@ from zeroskip.hw.tensorcore.config import GROUP, SPEEDUP
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.hw.tensorcore.layouts import BOUNDS, PATTERNS
 from zeroskip.hw.tensorcore.loopnest import LoopNest
+from zeroskip.sim.bench import device
 from zeroskip.sw.engines.tensorcore.schedule import RAW, Schedule
 from zeroskip.sw.engines.wire import streams
 
@@ -222,7 +223,7 @@ def compute(transfer):
     """
     def compute(gemms, *, stalls=None, background=lambda dut: ()):
         config = gemms[0].schedule.config
-        dut, counts = TensorCore(config), {}
+        dut, counts = device(TensorCore, config), {}
         streams = [each.streams() for each in gemms]
         sends = [(_flat(getattr(dut, name)), _numbers(np.concatenate([s[name] for s in streams])))
                  for name in streams[0]]

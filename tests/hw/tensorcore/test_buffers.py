@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.tensorcore.buffers import ActivationBuffer, ChannelBuffer, Ring, WeightBuffer
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
-from zeroskip.sim.bench import Stalls, send, simulate
+from zeroskip.sim.bench import Stalls, device, send, simulate
 
 CONFIG = TensorCoreConfig(rows=3, columns=2, products=2, weight_words=5, activation_words=6)
 ONE = TensorCoreConfig(rows=1, columns=1, products=2, weight_words=2, activation_words=2)
@@ -160,7 +160,7 @@ def check_flow(log, parts, capacity, ready):
 # Weights: a part is a chunk of a panel, as long as the steps.
 
 def weights(config, numbers, gemm_sizes, seed):
-    random, dut = Random(seed), WeightBuffer(config)
+    random, dut = Random(seed), device(WeightBuffer, config)
     sizes = [gemm_sizes(config, *each) for each in numbers]
     return dut, sizes, [[[payload(random, dut.i) for _ in range(each.steps)]
                          for _ in each.turns()] for each in sizes]
@@ -227,7 +227,7 @@ KEPT = {
 def test_weights_that_are_kept(operate, gemm_sizes, gemms, keeps):
     """They are taken in the first block, two turns ahead at most, and are there in every other."""
     config, numbers = gemms
-    random, dut = Random(3), WeightBuffer(config)
+    random, dut = Random(3), device(WeightBuffer, config)
     sizes = [gemm_sizes(config, *each, keep=keep) for each in numbers for keep in keeps]
     loads = [[[payload(random, dut.i) for _ in range(each.steps)]
               for columns, *_ in ([*each.turns()][:len([*each.turns()]) // len(
@@ -257,7 +257,7 @@ def test_weights_that_are_kept(operate, gemm_sizes, gemms, keeps):
 
 def test_kept_weights_cost_no_cycle(operate, gemm_sizes):
     """Every cycle reads a step, from the first block to the last."""
-    dut, size = WeightBuffer(CONFIG), gemm_sizes(CONFIG, 5, 60, 2, 1, 2, 1, keep=1)
+    dut, size = device(WeightBuffer, CONFIG), gemm_sizes(CONFIG, 5, 60, 2, 1, 2, 1, keep=1)
     words = [[payload(Random(turn), dut.i), payload(Random(turn + 9), dut.i)] for turn in range(2)]
 
     async def use(reader, _sizes, parts):
@@ -274,7 +274,7 @@ def test_kept_weights_cost_no_cycle(operate, gemm_sizes):
 # Activations: a part is a block, or a chunk of it, strip by strip.
 
 def activations(config, numbers, gemm_sizes, seed):
-    random, dut = Random(seed), ActivationBuffer(config)
+    random, dut = Random(seed), device(ActivationBuffer, config)
     sizes = [gemm_sizes(config, *each) for each in numbers]
     return dut, sizes, [
         [[payload(random, dut.i) for _ in range(each.words * -(-columns // config.columns))]
@@ -360,7 +360,7 @@ LATE = 5
 
 
 def channels(config, numbers, gemm_sizes, seed):
-    random, dut = Random(seed), ChannelBuffer(config)
+    random, dut = Random(seed), device(ChannelBuffer, config)
     sizes = [gemm_sizes(config, *each) for each in numbers]
     return dut, sizes, [[[payload(random, dut.i) for _ in range(rows)]
                          for _, rows, *_ in each.turns(chunks=False)] for each in sizes]
@@ -444,7 +444,7 @@ def test_channels_enter_one_a_cycle_while_panels_are_on_their_way(run_channels):
 
 @pytest.mark.parametrize(("words", "banks"), [(1024, [2048]), (1025, [2048, 2048])])
 def test_a_bank_has_up_to_2048_words(words, banks):
-    dut = WeightBuffer(replace(ONE, weight_words=words))
+    dut = device(WeightBuffer, replace(ONE, weight_words=words))
     found = re.findall(r"^ *memory width \d+ size (\d+)", rtlil.convert(dut), re.MULTILINE)
     assert [int(size) for size in found] == banks
 
@@ -490,7 +490,7 @@ def test_nothing_is_taken_before_the_start_and_after_the_end(make, gemm_sizes, w
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, derandomize=True, max_examples=5)
 def test_a_ring_counts_what_is_filled_and_released(watch, parts, seed):
-    random, dut, log, expected = Random(seed), Ring(parts), [], []
+    random, dut, log, expected = Random(seed), device(Ring, parts), [], []
 
     async def bench(ctx):
         filled = released = 0

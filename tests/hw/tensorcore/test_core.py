@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from zeroskip.hw.tensorcore.config import GROUP, TensorCoreConfig
 from zeroskip.hw.tensorcore.core import CoreCounter, TensorCore
 from zeroskip.hw.tensorcore.drain import Drain
-from zeroskip.sim.bench import Stalls, receive, send, simulate
+from zeroskip.sim.bench import Stalls, device, receive, send, simulate
 
 REGRESSION = bool(os.environ.get("ZEROSKIP_REGRESSION"))
 EVERY = ("dense", "2:4", "1:4")
@@ -298,7 +298,7 @@ def test_1_4_takes_a_quarter(assert_exact, random_gemm, sizes, more):
 
 def test_clear_takes_the_counters_to_zero(random_gemm, flat, flat_streams):
     gemm = random_gemm(TINY, "2:4", 3, 20, 5)
-    dut, found = TensorCore(TINY), []
+    dut, found = device(TensorCore, TINY), []
 
     async def counters(ctx):
         counts = {}

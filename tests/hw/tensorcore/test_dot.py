@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.dot import DotProduct
-from zeroskip.sim.bench import simulate
+from zeroskip.sim.bench import device, simulate
 
 PATTERNS = {"dense": ("dense",), "2:4": ("dense", "2:4"), "1:4": ("dense", "2:4", "1:4")}
 PRODUCTS = pytest.mark.parametrize("products", [2, 4, 16])
@@ -17,7 +17,7 @@ PRODUCTS = pytest.mark.parametrize("products", [2, 4, 16])
 def dot(watch):
     """``dot(config, items)``: the sums of items (weights, select, windows), one a cycle."""
     def dot(config, items, int4=0):
-        dut, log = DotProduct(config), []
+        dut, log = device(DotProduct, config), []
 
         async def bench(ctx):
             if config.int4:

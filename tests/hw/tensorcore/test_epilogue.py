@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.hw.tensorcore.epilogue import Requantise
-from zeroskip.sim.bench import simulate
+from zeroskip.sim.bench import device, simulate
 
 LOW, HIGH = -(1 << 31), (1 << 31) - 1
 SHIFTS = range(24, 56)
@@ -17,7 +17,7 @@ def requantise(watch):
     """``requantise(items, zero_point=, relu=, raw=)``: (value, saturated) for items (accumulator,
     bias, multiplier, shift), one a cycle."""
     def requantise(items, **constants):
-        dut, log = Requantise(), []
+        dut, log = device(Requantise), []
 
         async def bench(ctx):
             for name, value in constants.items():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.hw.tensorcore.loopnest import LoopNest
-from zeroskip.sim.bench import Stalls, simulate
+from zeroskip.sim.bench import Stalls, device, simulate
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,7 @@ def iterate():
     """``iterate(sizes...)``: (columns, rows, chunk edges, last panel) of every turn of each of
     several GEMMs, one after another on one component; ``stalls`` pause between the turns."""
     def iterate(*gemms, stalls=None):
-        dut, found = LoopNest(gemms[0].config), []
+        dut, found = device(LoopNest, gemms[0].config), []
 
         async def bench(ctx):
             for sizes in gemms:
@@ -67,7 +67,7 @@ def test_every_turn_in_order(iterate, gemm_sizes, numbers, pause):
 def test_the_last_tile_of_every_block(gemm_sizes, config, numbers, pause):
     rows, columns, block, chunks = numbers
     sizes = gemm_sizes(config, rows, columns, block * config.columns, chunks)
-    dut, stalls, found = LoopNest(config), Stalls(1, pause), []
+    dut, stalls, found = device(LoopNest, config), Stalls(1, pause), []
 
     async def bench(ctx):
         await sizes.start(ctx, dut)
@@ -106,7 +106,7 @@ def test_by_name(iterate, gemm_sizes, numbers, expected):
 
 def test_turns_of_two_cycles_follow_without_a_gap(gemm_sizes):
     """The first is there two cycles after the start, the others in the cycle after ``next``."""
-    sizes, dut, rows = gemm_sizes(CONFIG, 8, 2, 2, 1), LoopNest(CONFIG), []
+    sizes, dut, rows = gemm_sizes(CONFIG, 8, 2, 2, 1), device(LoopNest, CONFIG), []
 
     async def bench(ctx):
         await sizes.start(ctx, dut)
@@ -127,7 +127,7 @@ def test_turns_of_two_cycles_follow_without_a_gap(gemm_sizes):
                          ids=["rows", "columns", "chunks"])
 def test_the_largest_sizes_of_a_command(gemm_sizes, sizes):
     """The first turns; all of the rows takes too long."""
-    dut, found = LoopNest(CONFIG), []
+    dut, found = device(LoopNest, CONFIG), []
     expected = turns(gemm_sizes(CONFIG, *sizes))
 
     async def bench(ctx):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zeroskip.hw.tensorcore.config import SPEEDUP, TensorCoreConfig
 from zeroskip.hw.tensorcore.sequencer import Sequencer
-from zeroskip.sim.bench import plain, simulate
+from zeroskip.sim.bench import device, plain, simulate
 
 SIZES = {"rows": 3, "columns": 2, "products": 2, "weight_words": 8, "activation_words": 32}
 CONFIGS = {
@@ -99,7 +99,7 @@ def follow():
     row being taken. Gives how many cycles were steps and waits."""
     def follow(gemms, slots, chances, seed=0):
         config, random = gemms[0].config, Random(seed)
-        dut, model = Sequencer(config, slots=slots), Model(gemms[0].config, slots)
+        dut, model = device(Sequencer, config, slots=slots), Model(gemms[0].config, slots)
 
         async def cycle(ctx):
             ready = {name: random.random() < chance

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from zeroskip.hw.tensorcore.config import SPEEDUP, TensorCoreConfig
 from zeroskip.hw.tensorcore.layouts import PATTERNS
 from zeroskip.hw.tensorcore.tile import Tile
-from zeroskip.sim.bench import simulate
+from zeroskip.sim.bench import device, simulate
 
 EVERY = ("dense", "2:4", "1:4")
 CONFIGS = {
@@ -26,7 +26,7 @@ CASES = pytest.mark.parametrize(("config", "pattern", "int4"), [
 def run(config, pattern, steps, int4=0):
     """The row at the tile's output in every cycle, for steps, one a cycle: (phase, first, last,
     weights, metadata, words), or None for a cycle without one."""
-    dut, rows = Tile(config), []
+    dut, rows = device(Tile, config), []
 
     async def bench(ctx):
         ctx.set(dut.pattern, PATTERNS[pattern])
