@@ -215,9 +215,9 @@ def _convolution(node, name, known, weight, bias, integers, grids=None):
         raise Reject(f"it takes {weight.shape[1]} channels in each of {groups} groups, but "
                      f"{shape[1]} reach it")
     if groups > 1:
-        integers = integers and Integers(_ungrouped(integers.weight.reshape(weight.shape), groups),
+        integers = integers and Integers(ungrouped(integers.weight.reshape(weight.shape), groups),
                                          integers.scale)
-        weight = _ungrouped(weight, groups)
+        weight = ungrouped(weight, groups)
     out = len(weight)
     bias = np.zeros(out) if bias is None else as_bias(bias, (out,), 0)
     try:
@@ -228,7 +228,7 @@ def _convolution(node, name, known, weight, bias, integers, grids=None):
     return Product(layer, integers, grids, bias.astype(np.float64))
 
 
-def _ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
+def ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
     """The weights of one group, with zeros between what the groups were."""
     out, channels = len(weight), weight.shape[1]
     if weight.size * groups > LARGEST:
