@@ -128,7 +128,8 @@ def _run(target: str, train: Callable, dense: Callable, section: Callable, rtl: 
     with screen.progress(f"{len(inputs)} images through the RTL ({rtl.name})") as update:
         verdict = verify(compiled.program, inputs, (golden, rtl), update)
         cycles = dense(compiled, inputs, rtl)
-    return Run(target, rtl.name, module, stages, test, compiled, verdict, int(saturated), cycles, section)
+    return Run(target, rtl.name, module, stages, test, compiled, verdict, int(saturated), cycles,
+               section)
 
 
 def _dense_eie(compiled: Compiled, _inputs: np.ndarray, _rtl: Backend) -> float:

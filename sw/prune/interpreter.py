@@ -260,7 +260,8 @@ class Interpreter(nn.Module):
             name = f"{node.domain}::{node.op_type}" if node.domain not in weights.DOMAINS \
                 else node.op_type
             if name not in operators.TABLE:
-                return f"its operator {name} ({node.name or node.output[0]!r}) does not run in torch"
+                called = node.name or node.output[0]
+                return f"its operator {name} ({called!r}) does not run in torch"
             for name in self._reads(number):
                 if name in self.tensors.tensors and name not in self.stored | self._places:
                     return f"its tensor {name!r} is of a type that torch does not have"

@@ -106,6 +106,10 @@ class Model:
         """What is written, by path, of a model that was read, with ``notes`` in it."""
         raise NotImplementedError(f"{self.source} is no file: {path}, {notes}")
 
+    def loosen(self, example: tuple[torch.Tensor, ...]):
+        """Frees the sizes in the module that only follow from its layers; BadInput where they are
+        fixed."""
+
     def check_computes(self, example: tuple[torch.Tensor, ...]):
         """Raises BadInput where the module does not compute what the file says."""
 

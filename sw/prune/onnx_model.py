@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from zeroskip.sw.errors import BadInput
@@ -22,7 +23,7 @@ CLOSE = 1e-3
 ALIGNED = 64
 """Bytes at whose multiples tensors begin in the file beside a model."""
 
-MALFORMED = (onnx.checker.ValidationError, *UNREADABLE)
+MALFORMED = (DecodeError, onnx.checker.ValidationError, *UNREADABLE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,10 @@ class OnnxModel(Model):
             weights.store(tensors[name], values.detach().numpy())
         if shrunk:
             _loosen(model, module.flat)
+
+    def loosen(self, example: tuple[torch.Tensor, ...]):
+        """Frees the sizes that a Reshape that flattens samples fixes."""
+        self.module.loosen(example)
 
     @torch.no_grad()
     def check_computes(self, example: tuple[torch.Tensor, ...]):

@@ -104,8 +104,7 @@ def prune(
     stage("dense", model)
     if recipe.structural:
         example = model.example(data, recipe.seed)
-        if hasattr(model.module, "loosen"):
-            model.module.loosen(example)
+        model.loosen(example)
         model = cut.remove(model, recipe.granularity, densities, example=example, **how)
     else:
         cut.prune(model, granularity(recipe.granularity, recipe.size), densities,

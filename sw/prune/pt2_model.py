@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends import pt2_frontend
+from zeroskip.sw.frontends.torch_frontend import quietly
 from zeroskip.sw.prune.model import Input, Model, checked
 
 ATEN = torch.ops.aten
@@ -31,15 +32,22 @@ class ProgramModel(Model):
 
     program: ExportedProgram | None = None
 
+    def copy(self) -> "ProgramModel":
+        """One that may be changed."""
+        with quietly():     # torch copies what it has deprecated
+            return super().copy()
+
+    def loosen(self, example: tuple[torch.Tensor, ...]):    # noqa: ARG002 - as of the others
+        """Raises BadInput."""
+        raise BadInput(f"{self.source}: the sizes of an exported program are fixed; take units out "
+                       "of the module, and export that.")
+
     @torch.no_grad()
     def files(self, path: Path, notes: dict[str, str]) -> dict[Path, bytes]:
         """The program with these weights, by its path; ``notes`` are extra files."""
         program = self.program
         for name, values in self.module.state_dict().items():
             if name in program.state_dict:
-                if values.shape != program.state_dict[name].shape:
-                    raise BadInput(f"{self.source}: the sizes of an exported program are fixed; "
-                                   "take units out of the module, and export that.")
                 program.state_dict[name].copy_(values)
         file = io.BytesIO()     # of a path torch would put the name into the file
         torch.export.save(program, file, extra_files=notes)
@@ -49,11 +57,12 @@ class ProgramModel(Model):
 def read(path: Path) -> ProgramModel:
     """The model in a file; BadInput where it is none, or has no layers."""
     program = pt2_frontend.program(path)
-    exported = program.module()
-    graph = fx.GraphModule(exported, deepcopy(exported.graph))    # which has train() and eval()
-    names, tied = _as_layers(graph)
+    with quietly():
+        exported = program.module()
+        graph = fx.GraphModule(exported, exported.graph)    # which has train() and eval()
+        names, tied = _as_layers(graph)
+        graph = deepcopy(graph)     # the program's own parameters are what is written
     inputs, batch = _inputs(program)
-    graph = deepcopy(graph)     # the program's own parameters are what is written
     return checked(ProgramModel(str(path), graph, names, tied, {}, inputs, batch, "", program))
 
 

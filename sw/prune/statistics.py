@@ -65,8 +65,8 @@ def collect(
     ``run(module, batch)`` sends a batch through the module, which is in eval mode meanwhile; as a
     rule a batch is the module's argument, or a tuple of them. ``after`` has by layer the module, a
     batch norm say, whose output is counted in place of the layer's own. Without ``moments`` no
-    matrix is summed, which takes K times the memory and time. Raises BadInput for a convolution in groups, and a
-    layer that no sample reaches.
+    matrix is summed, which takes K times the memory and time. Raises BadInput for a convolution in
+    groups, and a layer that no sample reaches.
     """
     after = after or {}
     sums = {name: _Sums(name, layer, moments) for name, layer in layers.items()}
