@@ -66,13 +66,13 @@ def padding(given: dict, x: Tensor, kernel) -> list[int]:
     return [*less, *more] if automatic == "SAME_UPPER" else [*more, *less]
 
 
-def padded(x: Tensor, pads: list[int], value: float = 0.0) -> Tensor:
+def padded(x: Tensor, pads: list[int], value: float = 0.0, mode: str = "constant") -> Tensor:
     """``x`` with ``pads`` around its last axes, as ONNX lists them."""
     if not any(pads):
         return x
     axes = len(pads) // 2
     turned = [pads[side * axes + axis] for axis in reversed(range(axes)) for side in (0, 1)]
-    return functional.pad(x, turned, value=value)
+    return functional.pad(x, turned, mode, value if mode == "constant" else None)
 
 
 def conv(given, x, w, b=None):
@@ -227,11 +227,15 @@ def gather_elements(given, x, places):
 
 def pad(given, x, pads=None, value=None, axes=None):
     mode = given.get("mode", b"constant").decode()
-    if mode != "constant" or axes is not None:
-        raise Unknown(f"Pad of mode {mode}" if axes is None else "Pad of some axes")
-    wanted = given["pads"] if pads is None else sizes(pads)
-    fill = given.get("value", 0.0) if value is None else float(value)
-    return padded(x, list(wanted), fill)
+    if axes is not None:
+        raise Unknown("Pad of some axes")
+    wanted = list(given["pads"] if pads is None else sizes(pads))
+    if mode == "constant":
+        return padded(x, wanted, given.get("value", 0.0) if value is None else float(value))
+    inner = wanted[2:x.ndim] + wanted[x.ndim + 2:]      # torch has these of images alone
+    if any(wanted[:2] + wanted[x.ndim:x.ndim + 2]) or not 3 <= x.ndim <= 5:
+        raise Unknown(f"Pad of mode {mode} of samples or channels")
+    return padded(x, inner, mode={"edge": "replicate", "wrap": "circular"}.get(mode, mode))
 
 
 def resize(given, x, *others):

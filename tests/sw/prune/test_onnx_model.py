@@ -296,10 +296,10 @@ def test_an_operator_that_torch_does_not_have_is_refused_by_its_name(tmp_path):
 def test_a_use_that_torch_does_not_have_is_refused(tmp_path):
     path = write(tmp_path / "m.onnx", [
         node("MatMul", ["x", "W"], "h", name="fc"),
-        node("Pad", ["h", "p"], "y", mode="reflect")], {"W": tensor(6, 5),
-                                                        "p": np.array([0, 1, 0, 0])},
-        ["n", 6], ["n", 6])
-    with pytest.raises(BadInput, match="Pad of mode reflect does not run in torch; prune it by"):
+        node("Resize", ["h", "", "s"], "y")], {"W": tensor(6, 5),
+                                               "s": np.array([1, 1.4], np.float32)},
+        ["n", 6], ["n", 7])
+    with pytest.raises(BadInput, match="Resize by a fraction does not run in torch; prune it by"):
         read(path).prepared(Data(tensor(8, 6), np.arange(8) % 5), named("cross_entropy"))
 
 
@@ -355,6 +355,8 @@ OPERATORS = [
      (tensor(4, 2, 3, 3), tensor(2))),
     ("ConvTranspose", {"group": 2, "dilations": [1, 2]}, (tensor(4, 3, 2, 2),)),
     ("Pad", {}, (np.array([0, 1, 0, 2, 0, 0, 1, 0]), np.array(3, np.float32))),
+    ("Pad", {"mode": "reflect"}, (np.array([0, 0, 0, 2, 0, 0, 1, 0]),)),
+    ("Pad", {"mode": "edge"}, (np.array([0, 0, 1, 2, 0, 0, 1, 3]),)),
     ("Slice", {}, (np.array([-1, 1]), np.array([-1000, 1000]), np.array([2, 3]),
                    np.array([-1, 2]))),
     ("Split", {"axis": 1, "num_outputs": 2}, ()), ("Split", {"axis": 3}, (np.array([1, 4]),)),

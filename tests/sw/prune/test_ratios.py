@@ -133,7 +133,7 @@ def test_a_weight_that_is_zero_goes_first():
     (lambda: OneShot(network(), granularity("banks", 8)), "layer fc3 has 4 outputs, too few for 8"),
     (lambda: one_shot()({"fc9": 0.5}), "no layer 'fc9'; the layers are fc1, fc2, fc3"),
     (lambda: one_shot()({"fc1": 0.0}), "density must be above 0 and at most 1, not 0.0"),
-    (lambda: one_shot(criterion="wanda")({}), "criterion wanda needs samples; give data"),
+    (lambda: one_shot(criterion="wanda")({"fc1": 0.5}), "criterion wanda needs samples; give data"),
     (lambda: task(0.5, low=0), "low must be above 0 and below 1, not 0"),
     (lambda: task(0.5, low=1.0), "low must be above 0 and below 1, not 1.0"),
 ])

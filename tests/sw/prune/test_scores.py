@@ -218,7 +218,7 @@ def test_refuses():
     module, x = mlp(), random(2, 5)
     with pytest.raises(BadInput, match="unknown criterion 'l3'; choose one of l1, l2, scale, apoz"):
         scores("l3", module, layers(module))
-    with pytest.raises(BadInput, match="unknown loss 'hinge'; choose one of cross_entropy, squar"):
+    with pytest.raises(BadInput, match="unknown loss 'hinge'; choose one of cross_entropy, mse"):
         curvature(module, layers(module), [x], loss="hinge")
     with pytest.raises(BadInput, match=r"outputs of a batch are \[2\], not \[samples, outputs\]"):
         curvature(module, layers(module), [x], run=lambda module, x: module(x)[:, 0])
