@@ -123,7 +123,7 @@ def test_a_loss_in_python_gets_what_the_module_returns(tmp_path, monkeypatch):
     recipe = {"density": 0.5, "epochs": 100, "learning_rate": 5e-2}
     result = zeroskip.prune(Two(), recipe, (x, torch.ones(40, 1)), loss=loss)
     assert float(loss(result(x["left"], x["right"]), torch.ones(40, 1)).detach()) < 0.3
-    with pytest.raises(BadInput, match="the model returns 2 outputs, and this loss takes one; give"):
+    with pytest.raises(BadInput, match="the model returns 2 outputs, and this loss takes one; gi"):
         zeroskip.prune(Two(), recipe, (x, torch.ones(40, 1)), loss="mse")
     with pytest.raises(BadInput, match="have the input 'up', and forward takes left, right; name"):
         zeroskip.prune(Two(), recipe, ({"up": x["left"]}, torch.ones(40, 1)), loss=loss)
@@ -144,7 +144,7 @@ def test_channels_leave_a_module(module, samples):
     assert result.norm.running_mean.shape == (4,)
     with pytest.raises(BadInput, match="found in a run; give data, with epochs = 0 if nothing"):
         zeroskip.prune(module, recipe)
-    with pytest.raises(BadInput, match=r"'head' cannot be pruned as asked|'frozen' and 'head'|last"):
+    with pytest.raises(BadInput, match="frozen has no neuron that could go: those of the last"):
         zeroskip.prune(module, {**recipe, "granularity": "neuron", "density": {"frozen": 0.5}},
                        samples)
 
@@ -175,7 +175,7 @@ def test_a_file_becomes_a_file(tmp_path, module, samples, suffix):
     ({"recipe": {"densty": 0.5}}, "a key that none has .*'densty'"),
     ({"recipe": {"density": {"fc": 0.5}}}, "names the layer 'fc', which .* are stem, block, head"),
     ({"data": np.ones((4, 1, 6, 6), np.float32)}, "cross_entropy needs the class of each sample"),
-    ({"data": (np.ones((4, 1, 6, 6), np.float32), np.full(4, 2))}, "class 2, but the network has 2"),
+    ({"data": (np.ones((4, 1, 6, 6), np.float32), np.full(4, 2))}, "class 2, but the network has"),
     ({"data": (np.ones((4, 1, 6, 6), np.float32), np.zeros(3, int))}, "different numbers of sampl"),
     ({"data": (np.ones((4, 1, 6, 6), np.float32), np.full(4, .5))}, "it must be one class from 0"),
     ({"loss": "hinge", "data": (np.ones((4, 1, 6, 6)), np.zeros(4, int))}, "no loss 'hinge'; choo"),
@@ -193,7 +193,7 @@ def test_bad_input(module, options, message):
 
 def test_a_weight_that_is_worked_out_is_refused():
     module = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 2))
-    with pytest.raises(BadInput, match="layer 0 works out its weight when it runs; remove the para"):
+    with pytest.raises(BadInput, match="layer 0 works out its weight when it runs; remove the"):
         zeroskip.prune(module, {"density": 0.5})
     assert densities(zeroskip.prune(module, {"density": {"1": 0.5}}))["1"] == 0.5
 

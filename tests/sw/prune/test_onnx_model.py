@@ -195,7 +195,7 @@ def test_an_autoencoder_trains_at_two_of_four_with_its_inputs_as_targets(tmp_pat
         assert np.count_nonzero(rows.reshape(-1, 4), axis=1).max() == 2
 
 
-def tied(path, *, other="Gemm"):
+def tied(path):
     """An encoder whose decoder has its weight, transposed."""
     t = {"W": tensor(4, 6), "b": tensor(6)}
     nodes = [node("Gemm", ["x", "W"], "h", name="encode", transB=1), node("Tanh", ["h"], "a"),
@@ -385,7 +385,7 @@ OPERATORS = [
 
 @pytest.mark.parametrize(("operator", "given", "operands"), OPERATORS,
                          ids=[f"{each[0]}-{at}" for at, each in enumerate(OPERATORS)])
-def test_each_operator_is_that_of_onnxruntime(tmp_path, operator, given, operands):
+def test_each_operator_is_that_of_onnxruntime(operator, given, operands):
     """Of a wrong table the training would go wrong, where the comparison before it did not see
     it."""
     x = tensor(1, 4, 5, 5)

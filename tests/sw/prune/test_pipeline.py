@@ -17,7 +17,7 @@ from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.prune import pipeline
 from zeroskip.sw.prune.data import Data
-from zeroskip.sw.prune.model import Model, of_module, read
+from zeroskip.sw.prune.model import Model, read
 from zeroskip.sw.prune.pipeline import plan, save
 from zeroskip.sw.prune.recipe import Recipe, read_recipe
 

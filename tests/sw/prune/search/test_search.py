@@ -57,8 +57,8 @@ def peak(**best):
 def task(share=0.3, evaluate=None, cost=None, **options):
     evaluate = evaluate or peak(fc1=0.2, fc2=0.5, fc3=0.8)
     cost = cost or MACS
-    return Task(OneShot(network(), granularity("element"), data=DATA), cost, share * cost(network()),
-                evaluate, **options)
+    cut = OneShot(network(), granularity("element"), data=DATA)
+    return Task(cut, cost, share * cost(cut.model), evaluate, **options)
 
 
 def run(name, asked, tries=40, **options):
