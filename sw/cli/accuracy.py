@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -51,21 +52,24 @@ def _trials(seed: int) -> Iterator[Trial]:
 
     Without a pattern each layer keeps just as many weights as in banks.
     """
+    from zeroskip.sw.prune.model import of_module
+
     train, test = digits.load()
-    start = digits.train_linear(train, seed)
+    start = of_module(digits.train_linear(train, seed))
     recipe = Recipe(1.0, centroids=15, seed=seed, **digits.LINEAR)
 
-    def trial(pruning: str, **changes) -> tuple[Network, Trial]:
-        network, stages = prune(start, replace(recipe, **changes), train)
-        return network, Trial(pruning, stages[-1].density, _integer_accuracy(network, train, test))
+    def trial(pruning: str, **changes) -> tuple[Any, Trial]:
+        model, stages = prune(start, replace(recipe, **changes), train)
+        network = Network(tuple(node.layer for node in digits.graph(model.module).layers))
+        return model, Trial(pruning, stages[-1].density, _integer_accuracy(network, train, test))
 
     yield trial("none")[1]
     for density in DENSITIES:
-        network, balanced = trial(
+        model, balanced = trial(
             "bank-balanced", density=density, granularity="banks", size=BANKS)
         yield trial("unstructured", density={
-            layer.name: np.count_nonzero(layer.weight) / layer.weight.size
-            for layer in network.layers})[1]
+            name: int(layer.weight.count_nonzero()) / layer.weight.numel()
+            for name, layer in model.layers.items()})[1]
         yield balanced
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
@@ -19,7 +20,6 @@ from zeroskip.sw.engines.base import Image
 from zeroskip.sw.engines.tensorcore.image import TensorCoreImage
 from zeroskip.sw.experiments import digits
 from zeroskip.sw.files import save_array, write
-from zeroskip.sw.frontends.load import to_onnx
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import Stage
 from zeroskip.sw.runtime import backends
@@ -30,7 +30,7 @@ from zeroskip.sw.runtime.verify import Verdict, verify
 
 @dataclass(frozen=True)
 class Run:
-    """One network on one engine: its stages, the program, its run in RTL.
+    """One network on one engine: itself, its stages, the program, its run in RTL.
 
     ``dense_cycles`` are those of an image where no zero is skipped: on the tensor core measured
     in dense mode; for the EIE array the least that as many multipliers need. ``section`` says of a
@@ -39,6 +39,7 @@ class Run:
 
     target: str
     simulator: str
+    module: Any
     stages: list[Stage]
     test: Data
     compiled: Compiled
@@ -101,7 +102,7 @@ def demo(out: Path, backend: str | None, screen: Screen) -> None:
     for run in runs:
         folder = out / run.image.engine
         folder.mkdir(exist_ok=True)
-        to_onnx(run.stages[-1].network, folder / "digits.onnx")
+        write(folder / "digits.onnx", digits.to_onnx(run.module))
         run.compiled.save(folder / "digits.zsk")
     models = [run.as_json() for run in runs]
     told = {"bit_exact": all(model["exact"] for model in models), "models": models}
@@ -118,16 +119,17 @@ def _run(target: str, train: Callable, dense: Callable, section: Callable, rtl: 
     """Trains a network, compiles it for the configuration ``target``, and runs the test images
     through its RTL."""
     with screen.progress(f"training and pruning for {target}") as update:
-        stages = train(progress=update)
+        module, stages = train(progress=update)
     data, test = digits.load()
-    compiled = compile_network(stages[-1].network, data.x, *targets(None, [target]),
+    compiled = compile_network(digits.graph(module), data.x, *targets(None, [target]),
                                batch=len(test.x))
     inputs, saturated = compiled.program.input.to_integer(test.x)
     golden = GoldenBackend(compiled.program, compiled.reference)
     with screen.progress(f"{len(inputs)} images through the RTL ({rtl.name})") as update:
         verdict = verify(compiled.program, inputs, (golden, rtl), update)
         cycles = dense(compiled, inputs, rtl)
-    return Run(target, rtl.name, stages, test, compiled, verdict, int(saturated), cycles, section)
+    return Run(target, rtl.name, module, stages, test, compiled, verdict, int(saturated), cycles,
+               section)
 
 
 def _dense_eie(compiled: Compiled, _inputs: np.ndarray, _rtl: Backend) -> float:

@@ -1,6 +1,7 @@
 """Command ``bench fashion``: LeNet-300-100 on Fashion-MNIST, pruned, shared, packed and run."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import typer
@@ -9,7 +10,7 @@ from zeroskip.hw.eie.config import zeroskip
 from zeroskip.sw.cli.backend import chosen
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.compiler.compile import compile_network
-from zeroskip.sw.experiments import fashion
+from zeroskip.sw.experiments import digits, fashion
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import Stage
 from zeroskip.sw.runtime import backends
@@ -52,8 +53,8 @@ def bench(backend: str | None, screen: Screen) -> None:
         with screen.progress(f"seed {seed}") as update:
             network = fashion.train(train, seed, update)
             for density in DENSITIES:
-                stages = fashion.prune(network, density, train, test, seed, update)
-                trials.append(_trial(stages, train, test, rtl))
+                pruned, stages = fashion.prune(network, density, train, test, seed, update)
+                trials.append(_trial(pruned, stages, train, test, rtl))
                 screen.notice(f"seed {seed}: {trials[-1]}")
     rows = [_row(trials[way::len(DENSITIES)]) for way in range(len(DENSITIES))]
     screen.table(f"LeNet-300-100 on Fashion-MNIST, {len(SEEDS)} seeds; on MNIST the literature has "
@@ -64,9 +65,8 @@ def bench(backend: str | None, screen: Screen) -> None:
         raise typer.Exit(1)
 
 
-def _trial(stages: list[Stage], train: Data, test: Data, rtl) -> Trial:
-    network = stages[-1].network
-    compiled = compile_network(network, train.x, CONFIG)
+def _trial(pruned: Any, stages: list[Stage], train: Data, test: Data, rtl) -> Trial:
+    compiled = compile_network(digits.graph(pruned, train.x.shape[1]), train.x, CONFIG)
     inputs, _ = compiled.program.input.to_integer(test.x)
     golden = GoldenBackend(compiled.program, compiled.reference)
     (result,) = (golden.run(image, inputs) for image in compiled.program.images)

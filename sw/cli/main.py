@@ -33,6 +33,12 @@ Shapes = Annotated[list[str] | None, typer.Option(
     "--input-shape", help="The shape of an input that the file leaves open, with its batch, such "
     "as image:1,3,64,64; repeat for several.")]
 RecipeFile = Annotated[Path, typer.Option("--recipe", help="A recipe in TOML.")]
+DataFile = Annotated[Path | None, typer.Option(
+    "--data", help="Samples in place of the recipe's, .npz: inputs by their names in the model, or "
+    "x; y, labels or targets.")]
+LossName = Annotated[str | None, typer.Option(
+    "--loss", help="cross_entropy, of classes; mse, of numbers, the inputs where there are no "
+    "targets; or a Python function of outputs and targets, module:name.")]
 Plot = Annotated[Path | None, typer.Option(help="A .svg or .html file.")]
 ProgramFile = Annotated[Path, typer.Argument(help="A compiled program, model.zsk.")]
 Input = Annotated[Path, typer.Option(
@@ -91,20 +97,22 @@ def inspect(model: Annotated[Path, typer.Argument(
 @app.command()
 def prune(model: Model, recipe: RecipeFile,
           out: Annotated[Path | None, output(
-              "The pruned model, .onnx or .pt2; its weights lie beside it as .safetensors. Without "
-              "it: a dry run.")] = None,
+              "The pruned model, of the same kind; its weights lie beside it as .safetensors. "
+              "Without it: a dry run.")] = None,
+          data: DataFile = None, loss: LossName = None,
           json: Json = False, quiet: Quiet = False) -> None:
     """Prune a model by a recipe, or say what the recipe would do to each layer."""
     from zeroskip.sw.cli.models import prune as run
-    run(model, recipe, out, Screen(json, quiet))
+    run(model, recipe, data, loss, out, Screen(json, quiet))
 
 
 @app.command()
 def scan(model: Model, recipe: RecipeFile,
-         plot: Plot = None, json: Json = False, quiet: Quiet = False) -> None:
-    """Accuracy with each layer alone cut to some densities, by a recipe with data."""
+         data: DataFile = None, loss: LossName = None, plot: Plot = None,
+         json: Json = False, quiet: Quiet = False) -> None:
+    """Accuracy, or loss, with each layer alone cut to some densities, by a recipe with data."""
     from zeroskip.sw.cli.ratios import scan as run
-    run(model, recipe, plot, Screen(json, quiet))
+    run(model, recipe, data, loss, plot, Screen(json, quiet))
 
 
 @app.command()
@@ -119,10 +127,12 @@ def search(model: Model, recipe: RecipeFile,
                help="A named configuration, of an engine whose cost is known.")] = None,
            evaluations: Annotated[int | None, typer.Option(
                help="Networks that amc or random tries; 400.")] = None,
+           data: DataFile = None, loss: LossName = None,
            json: Json = False, quiet: Quiet = False) -> None:
     """Find a density for each layer, so that the model costs no more than a budget."""
     from zeroskip.sw.cli.ratios import search as run
-    run(model, recipe, method, budget, cost, target, evaluations, out, Screen(json, quiet))
+    run(model, recipe, data, loss, method, budget, cost, target, evaluations, out,
+        Screen(json, quiet))
 
 
 @app.command("compile")

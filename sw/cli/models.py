@@ -10,43 +10,49 @@ from zeroskip.sw.compiler import placement, reference
 from zeroskip.sw.compiler.targets import name_of
 from zeroskip.sw.engines import registry
 from zeroskip.sw.frontends import load as frontend
-from zeroskip.sw.graph.graph import Graph
 
 
-def prune(model: Path, recipe: Path, out: Path | None, screen: Screen) -> None:
+def prune(model: Path, recipe: Path, data: Path | None, loss: str | None, out: Path | None,
+          screen: Screen) -> None:
     """See ``zeroskip prune --help``; without ``out`` a dry run."""
-    from zeroskip.sw.prune import pipeline
-    from zeroskip.sw.prune.data import check_fits
+    frontend.require_torch()
+    from zeroskip.sw.prune import losses, pipeline
+    from zeroskip.sw.prune import model as models
     from zeroskip.sw.prune.recipe import read_recipe
 
     if out is not None:
-        pipeline.check_name(out)
+        pipeline.check_name(out, model)
         check_writable(out)
-    network, steps = frontend.read(model).network(), read_recipe(recipe)
-    data = steps.samples(recipe.parent)
-    start = None if steps.rewind is None else frontend.read(
-        recipe.parent / steps.rewind).network()
+    given, steps = models.read(model), read_recipe(recipe, data=data, loss=loss)
+    samples = steps.samples(recipe.parent)
+    start = None if steps.rewind is None else models.read(recipe.parent / steps.rewind)
     if out is None:
-        if data is not None:
-            check_fits(data, network)
+        if samples is not None:
+            given.prepared(samples, losses.named(steps.loss))
         if start is not None:
-            pipeline.check_start(start, network)
-        _dry_run(model, pipeline.plan(network, steps), screen)
+            pipeline.check_start(start, given)
+        _dry_run(model, pipeline.plan(given, steps), screen)
         return
+    before = _layers(model)
     with screen.progress("pruning") as update:
-        pruned, stages = pipeline.prune(network, steps, data, start=start, progress=update)
+        pruned, stages = pipeline.prune(given, steps, samples, start=start, progress=update)
     pipeline.save(pruned, steps, stages, out)
 
-    before, after = (placement.inspect(Graph.of(each)) for each in (network, pruned))
+    after = _layers(out)
     screen.table(f"{model} -> {out}", ["layer", "shape before", "shape after", "density before",
                                            "density after"], [
         [a["name"], a["shape"], b["shape"], a["density"], b["density"]]
         for a, b in zip(before, after, strict=True)])
-    screen.table("stages", ["stage", "density", "accuracy on the recipe's data"], [
-        [stage.name, stage.density, stage.accuracy] for stage in stages])
-    screen.result({"before": before, "after": after, "stages": [
-        {"name": stage.name, "density": stage.density, "accuracy": stage.accuracy}
-        for stage in stages]})
+    metric = "loss" if stages[-1].loss is not None else "accuracy"
+    screen.table("stages", ["stage", "density", f"{metric} on the recipe's data"], [
+        [stage.name, stage.density, getattr(stage, metric)] for stage in stages])
+    screen.result({"before": before, "after": after,
+                   "stages": [stage.as_json() for stage in stages]})
+
+
+def _layers(model: Path) -> list[dict]:
+    """What ``inspect`` says of the layers."""
+    return [row for row in placement.inspect(frontend.read(model)) if row["shape"] is not None]
 
 
 def _dry_run(model: Path, rows: list[dict], screen: Screen) -> None:

@@ -27,15 +27,16 @@ def write(path: Path, rows: list[dict]) -> None:
     _write(path, "Where the cycles of the EIE array go", _utilisation(rows))
 
 
-def write_scan(path: Path, densities: Sequence[float], accuracies: dict[str, list[float]]) -> None:
+def write_scan(path: Path, densities: Sequence[float], found: dict[str, list[float]],
+               metric: str) -> None:
     """Writes the curves of ``scan``, one a layer, like :func:`write`."""
     figure = Figure(figsize=(7, 4.5))
     axes = figure.subplots()
-    for layer, values in accuracies.items():
+    for layer, values in found.items():
         axes.plot(densities, values, marker="o", markersize=3, label=layer)
     axes.set_xscale("log")
     axes.set_xlabel("density of the layer, the others as they are")
-    axes.set_ylabel("accuracy")
+    axes.set_ylabel(metric)
     axes.grid(alpha=0.3)
     axes.legend(title="layer", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _write(path, "Sensitivity of each layer", figure)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 
@@ -10,10 +11,9 @@ from zeroskip.sw.cli.ratios import COUNTED, SAMPLES, allocate
 from zeroskip.sw.cli.screen import Screen
 from zeroskip.sw.engines.eie import cost
 from zeroskip.sw.experiments import digits
-from zeroskip.sw.prune.data import accuracy
 from zeroskip.sw.prune.granularity import granularity
 from zeroskip.sw.prune.pipeline import prune
-from zeroskip.sw.prune.ratios import ALLOCATORS, OneShot, Task, halves
+from zeroskip.sw.prune.ratios import ALLOCATORS, OneShot, Task, halves, priced
 from zeroskip.sw.prune.recipe import Recipe
 from zeroskip.sw.prune.search import SEARCHES
 
@@ -68,14 +68,18 @@ def search(screen: Screen) -> None:
 
 def _trials(seed: int) -> Iterator[Trial]:
     """Each of ``WAYS`` on one network."""
+    from zeroskip.sw.prune.model import of_module
+
+    accuracy = digits.accuracy
     train, test = digits.load()
-    dense = digits.train_linear(train, seed)
+    dense = of_module(digits.train_linear(train, seed))
     judge, rest = halves(train, seed)
-    price = cost.cycles(CONFIGS[TARGET], judge.x[:SAMPLES])
-    true_price = cost.cycles(CONFIGS[TARGET], test.x[:TEST_SAMPLES])
+    cycles = partial(cost.cycles, CONFIGS[TARGET])
+    price = priced(cycles, judge.rows(slice(SAMPLES)), per_sample=True)
+    true_price = priced(cycles, test.rows(slice(TEST_SAMPLES)), per_sample=True)
     whole, true_whole = price(dense), true_price(dense)
-    task = Task(OneShot(dense, granularity("element")), price, BUDGET * whole,
-                lambda network: accuracy(network, judge))
+    task = Task(OneShot(dense, granularity("element"), data=judge), price, BUDGET * whole,
+                lambda model: accuracy(model, judge))
     known = accuracy(dense, test)
     yield Trial("none", {}, 1.0, accuracy(dense, judge), known, known, 1.0)
     for method in METHODS:

@@ -6,16 +6,22 @@ UCI Optical Recognition of Handwritten Digits set.
 
 from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from zeroskip.sw.frontends.load import require_torch
-from zeroskip.sw.graph.network import Network
-from zeroskip.sw.prune.data import Data, accuracy
+from zeroskip.sw.graph.graph import Graph
+from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import Stage, prune
 from zeroskip.sw.prune.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zeroskip.sw.prune.model import Model
 
 TEST_IMAGES = 360
 IMAGE = (1, 8, 8)
@@ -43,7 +49,7 @@ def train_linear(
     data: Data,
     seed: int,
     progress: Callable[[int, int, str], None] | None = None,
-) -> Network:
+) -> "nn.Sequential":
     """A 64-128-64-10 network with ReLU, trained on ``data``; raises ToolMissing without torch."""
     return train_widths(WIDTHS, LINEAR, data, seed, progress)
 
@@ -52,7 +58,7 @@ def train_convolutional(
     data: Data,
     seed: int,
     progress: Callable[[int, int, str], None] | None = None,
-) -> Network:
+) -> "nn.Sequential":
     """Three convolutions with ReLU, 8 x 8 to 2 x 2, and a linear layer, trained on ``data``;
     raises ToolMissing without torch."""
     require_torch()
@@ -74,7 +80,7 @@ def train_widths(
     data: Data,
     seed: int,
     progress: Callable[[int, int, str], None] | None = None,
-) -> Network:
+) -> "nn.Sequential":
     """Fully-connected layers with ReLU between, ``widths`` from input to output, trained on
     ``data`` with what ``training`` says to ``fit``; raises ToolMissing without torch."""
     require_torch()
@@ -86,26 +92,32 @@ def train_widths(
     return _train(layers, training, data, seed, progress)
 
 
-def _train(layers, training, data, seed, progress) -> Network:
+def accuracy(model: "Model", data: Data) -> float:
+    """Fraction of the samples whose greatest output is that of their class."""
+    from zeroskip.sw.prune.losses import named
+    return model.judge(data, named("cross_entropy"))["accuracy"]
+
+
+def _train(layers, training, data, seed, progress) -> "nn.Sequential":
     """A network of ``layers``, a function that makes torch modules, trained on ``data``."""
     import torch
     from torch import nn
 
-    from zeroskip.sw.frontends.load import from_torch
     from zeroskip.sw.prune.train import fit
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = nn.Sequential(*layers())
     fit(module, module.parameters(), data, seed=seed, progress=progress, **training)
-    return from_torch(module, (torch.zeros(1, data.x.shape[1]),)).network()
+    return module.eval()
 
 
 def run_linear(
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
-) -> list[Stage]:
-    """The fully-connected network dense, pruned and shared, with accuracies on the test images.
+) -> tuple["nn.Module", list[Stage]]:
+    """The fully-connected network pruned and shared, and its stages from the dense one, with
+    accuracies on the test images.
 
     The same seed gives the same bytes on the same computer. Raises ToolMissing without torch.
     """
@@ -117,13 +129,32 @@ def run_linear(
 def run_convolutional(
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
-) -> list[Stage]:
-    """The convolutional network dense and 2:4 pruned; see :func:`run_linear`."""
+) -> tuple["nn.Module", list[Stage]]:
+    """The convolutional network 2:4 pruned, and its stages; see :func:`run_linear`."""
     train, _ = load()
     return _run(train_convolutional(train, seed, progress),
                 Recipe(granularity="2:4", seed=seed, **CONVOLUTIONAL), progress)
 
 
-def _run(network: Network, recipe: Recipe, progress) -> list[Stage]:
+def _run(network: "nn.Module", recipe: Recipe, progress) -> tuple["nn.Module", list[Stage]]:
+    from zeroskip.sw.prune.model import of_module
     train, test = load()
-    return prune(network, recipe, train, lambda now: accuracy(now, test), progress=progress)[1]
+    result, stages = prune(of_module(network), recipe, train, lambda now: accuracy(now, test),
+                           progress=progress)
+    return result.module, stages
+
+
+def graph(module: "nn.Module", inputs: int = WIDTHS[0]) -> Graph:
+    """A network as the compiler takes it."""
+    import torch
+
+    from zeroskip.sw.frontends.load import from_torch
+    return from_torch(module, (torch.zeros(1, inputs),))
+
+
+def to_onnx(module: "nn.Module", inputs: int = WIDTHS[0]) -> bytes:
+    """A network as an ONNX file."""
+    import torch
+
+    from zeroskip.sw.frontends import torch_frontend
+    return torch_frontend.to_onnx(module, (torch.zeros(1, inputs),))

@@ -8,16 +8,19 @@ on and 10,000 to test, of ten kinds. The network is that of Han et al., "Deep Co
 import gzip
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zeroskip.sw.errors import ToolMissing
-from zeroskip.sw.experiments.digits import train_widths
-from zeroskip.sw.graph.network import Network
+from zeroskip.sw.experiments.digits import accuracy, train_widths
 from zeroskip.sw.prune import pipeline
-from zeroskip.sw.prune.data import Data, accuracy
+from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import Stage
 from zeroskip.sw.prune.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts it."""
@@ -46,23 +49,26 @@ def train(
     data: Data,
     seed: int,
     progress: Callable[[int, int, str], None] | None = None,
-) -> Network:
+) -> "nn.Sequential":
     """The network, trained on ``data``; raises ToolMissing without torch."""
     return train_widths(WIDTHS, TRAINING, data, seed, progress)
 
 
 def prune(
-    network: Network,
+    network: "nn.Module",
     density: dict[str, float],
     data: Data,
     test: Data,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
-) -> list[Stage]:
-    """The network dense, pruned and shared, with accuracies on ``test``.
+) -> tuple["nn.Module", list[Stage]]:
+    """The network pruned and shared, and its stages from the dense one, with accuracies on
+    ``test``.
 
     ``density`` is by layer, ``"0"``, ``"2"`` and ``"4"``. Raises ToolMissing without torch.
     """
     recipe = Recipe(density, centroids=15, seed=seed, **TRAINING)
-    return pipeline.prune(network, recipe, data, lambda now: accuracy(now, test),
-                          progress=progress)[1]
+    from zeroskip.sw.prune.model import of_module
+    result, stages = pipeline.prune(of_module(network), recipe, data,
+                                    lambda now: accuracy(now, test), progress=progress)
+    return result.module, stages

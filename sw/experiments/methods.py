@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
+from typing import Any
 
 from zeroskip.sw.experiments import digits
 from zeroskip.sw.frontends.load import require_torch
-from zeroskip.sw.graph.network import Network
-from zeroskip.sw.prune.data import Data, accuracy
+from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import prune
 from zeroskip.sw.prune.ratios import macs
 from zeroskip.sw.prune.recipe import Recipe
@@ -110,12 +110,16 @@ def outcomes(seed: int) -> Iterator[Outcome]:
     yield from _modules(train, test, seed)
 
 
-def _recipe(model: str, method: str, dense: Network, changes: dict, training: dict | None,
-            start: Network | None = None, *, data: Data, test: Data, seed: int) -> Outcome:
-    recipe = Recipe(**changes, **(training or {"epochs": 0}), seed=seed)
-    result, stages = prune(dense, recipe, data, lambda now: accuracy(now, test), start=start)
+def _recipe(model: str, method: str, dense: Any, changes: dict, training: dict | None,
+            start: Any = None, *, data: Data, test: Data, seed: int) -> Outcome:
+    from zeroskip.sw.prune.model import of_module
+
+    recipe, given = Recipe(**changes, **(training or {"epochs": 0}), seed=seed), of_module(dense)
+    result, stages = prune(given, recipe, data, lambda now: digits.accuracy(now, test),
+                           start=start and of_module(start))
+    work = macs(test.rows(slice(0, 1)))
     return Outcome(model, method, training is not None, stages[-1].density,
-                   macs(result) / macs(dense), stages[0].accuracy, stages[-1].accuracy)
+                   work(result) / work(given), stages[0].accuracy, stages[-1].accuracy)
 
 
 def _modules(train: Data, test: Data, seed: int) -> Iterator[Outcome]:

@@ -22,12 +22,17 @@ JSON_DIGITS = 100
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes contiguous ``tensors``; what is equal makes equal files."""
+    write(path, safetensors(tensors, metadata))
+
+
+def safetensors(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """The file of contiguous ``tensors``; what is equal makes equal files."""
     content = save_tensors(tensors, metadata)
     # safetensors writes the metadata in any order
     start = 8 + int.from_bytes(content[:8], "little")
     text = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
     text += b" " * (-len(text) % 8)
-    write(path, len(text).to_bytes(8, "little") + text + content[start:])
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:

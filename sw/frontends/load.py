@@ -1,4 +1,4 @@
-"""One door for every model: read it, write it."""
+"""One door for every model."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.frontends.onnx_writer import to_onnx
+from zeroskip.sw.frontends.onnx_writer import to_onnx  # noqa: F401  a chain of layers as a file
 from zeroskip.sw.graph.graph import Graph
-from zeroskip.sw.graph.network import Network
 
 if TYPE_CHECKING:
     from zeroskip.sw.frontends.clean import Clean
@@ -19,20 +18,6 @@ UNREADABLE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupE
 """What a reader may raise on a file that nobody could have exported."""
 
 SUFFIXES = (".onnx", ".pt2")
-
-
-def to_pt2(network: Network, path: str | Path, notes: dict[str, str] | None = None):
-    """Writes ``network`` as ``torch.export.save`` does, for float32 samples [batch, inputs].
-
-    ``notes`` become extra files. Raises BadInput where a layer is quantised, ToolMissing without
-    torch.
-    """
-    require_torch()
-    from zeroskip.sw.frontends import torch_frontend
-    torch_frontend.to_pt2(network, path, notes)
-
-
-WRITERS = {".onnx": to_onnx, ".pt2": to_pt2}
 
 
 def read(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Graph:

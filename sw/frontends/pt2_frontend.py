@@ -42,3 +42,27 @@ def to_onnx(content: bytes, source: str) -> bytes:
         if done.returncode != 1 or not said:
             said = "torch broke off while it read it; export the model to ONNX."
         raise BadInput(f"{source}: {said}")
+
+
+def program(path: Path):
+    """The ``torch.export.ExportedProgram`` in a file, to train it in this process.
+
+    It is written anew first, so that it calls nothing but operators. Raises BadInput where it is
+    none.
+    """
+    from zeroskip.sw.frontends.load import UNREADABLE, require_torch
+    require_torch()
+    from zeroskip.sw.frontends import pt2_child
+    try:
+        content = rebuild(path.read_bytes(), str(path))
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); "
+                       "give the path of a model file.") from error
+    with tools.scratch() as folder:
+        write(folder / "model.pt2", content)
+        try:
+            return pt2_child.load(folder / "model.pt2")
+        except UNREADABLE as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise BadInput(f"{path}: torch cannot read it ({reason}); write it again with "
+                           "torch.export.save.") from error

@@ -1,21 +1,16 @@
-"""PyTorch modules as ONNX, by torch's own exporter, and networks as PyTorch modules."""
+"""PyTorch modules as ONNX, by torch's own exporter."""
 
-import io
 import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.files import write
-from zeroskip.sw.graph.network import Conv2d, Network
 
 TRAINING = {"batch_norm": "training", "dropout": "train", "feature_dropout": "train",
             "alpha_dropout": "train", "feature_alpha_dropout": "train"}
@@ -118,79 +113,3 @@ def reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return re.split(r"[.!]\s|\n", str(error).strip())[0].rstrip(".") or type(error).__name__
-
-
-def to_torch(network: Network) -> nn.Sequential:
-    """``nn.Sequential`` with a copy of the network's weights, float32.
-
-    It takes and returns flat samples: ``nn.Unflatten`` and ``nn.Flatten`` stand around
-    convolutions. Raises BadInput where a layer is quantised.
-    """
-    modules, image = [], None       # image: channels, height and width, None while flat
-    for layer in network.layers:
-        if layer.quantised:
-            raise BadInput(f"layer {layer.name} is quantised and cannot be trained; prune the "
-                           "float network before quantising it.")
-        wanted = getattr(layer, "input_shape", None)
-        if image not in (None, wanted):
-            modules.append(nn.Flatten())
-        if wanted not in (None, image):
-            modules.append(nn.Unflatten(1, wanted))
-        modules += _modules(layer)
-        image = getattr(layer, "output_shape", None)
-    return nn.Sequential(*modules, *[nn.Flatten()] * (image is not None))
-
-
-def to_pt2(network: Network, path: str | Path, notes: dict[str, str] | None = None):
-    """Writes what :func:`to_torch` makes of ``network``; the batch may have any size, and layers
-    have torch's names. Raises BadInput for padding that differs by side, which cannot be read
-    back."""
-    for layer in network.layers:
-        top, left, bottom, right = getattr(layer, "padding", (0, 0, 0, 0))
-        if (top, left) != (bottom, right):
-            raise BadInput(f"layer {layer.name} pads its sides differently, which a .pt2 file does "
-                           "not say; write .onnx.")
-    program = torch.export.export(
-        to_torch(network).eval(), (torch.zeros(2, network.inputs),),
-        dynamic_shapes=({0: torch.export.Dim("batch")},))
-    file = io.BytesIO()     # of a path torch would put the name into the file
-    torch.export.save(program, file, extra_files=notes or {})
-    write(path, file.getvalue())
-
-
-def with_weights(network: Network, module: nn.Module) -> Network:
-    """``network`` with the weights and biases of the layers of ``module``, in order; these may
-    have fewer outputs and inputs."""
-    products = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    return replace(network, layers=tuple(
-        _with(layer, _array(product.weight).copy(), _array(product.bias).copy())
-        for layer, product in zip(network.layers, products, strict=True)))
-
-
-def _with(layer, weight, bias):
-    if not isinstance(layer, Conv2d):
-        return replace(layer, weight=weight, bias=bias)
-    return replace(layer, weight=weight, bias=bias,
-                   input_shape=(weight.shape[1] * layer.groups, *layer.input_shape[1:]))
-
-
-def _modules(layer):
-    """A Linear or a Conv2d of torch, and its ReLU; padding that differs by side stands before."""
-    before = []
-    if isinstance(layer, Conv2d):
-        top, left, bottom, right = layer.padding
-        even = (top, left) == (bottom, right)
-        before = [] if even else [nn.ZeroPad2d((left, right, top, bottom))]
-        product = nn.utils.skip_init(
-            nn.Conv2d, layer.input_shape[0], len(layer.weight), layer.kernel, layer.stride,
-            (top, left) if even else 0, layer.dilation, layer.groups)
-    else:
-        product = nn.utils.skip_init(nn.Linear, layer.inputs, layer.outputs)
-    with torch.no_grad():
-        product.weight.copy_(torch.from_numpy(layer.weight.copy()))
-        product.bias.copy_(torch.from_numpy(layer.bias.copy()))
-    return [*before, product, *[nn.ReLU()] * (layer.activation == "relu")]
-
-
-def _array(tensor):
-    return tensor.detach().cpu().numpy()

@@ -1,6 +1,6 @@
 """Operators in onnxruntime, on one core, so that a result is always the same."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import prod
 
@@ -85,6 +85,14 @@ class Session:
             raise ValueError(f"{where} takes {size:,} bytes, at most {BYTES:,} are possible")
         return [sizes[value.name] for value in graph.input], \
             [sizes[value.name] for value in graph.output]
+
+    def once(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Outputs of one run, whose open sizes are those of ``inputs``, which are by name."""
+        opened = self._session
+        try:
+            return [np.asarray(y) for y in opened.run(None, dict(inputs))]
+        except Exception as error:  # onnxruntime's own classes, of no common one
+            raise _refused(error) from None
 
     def run(self, inputs: Sequence[np.ndarray], runs: int) -> list[np.ndarray]:
         """Outputs [runs, values], from inputs [runs, values] in the order of the model's."""

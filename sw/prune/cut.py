@@ -11,17 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.prune import structure
 from zeroskip.sw.prune.criteria import CRITERIA
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.granularity import Granularity
+from zeroskip.sw.prune.losses import named
+from zeroskip.sw.prune.model import Model
 from zeroskip.sw.prune.reconstruct import lasso_channels, least_squares, sparsegpt
 from zeroskip.sw.prune.scores import scores
 from zeroskip.sw.prune.statistics import collect
-from zeroskip.sw.prune.train import fit, layers
+from zeroskip.sw.prune.train import fit
 
 RAMP = 0.5
 """Fraction of the training during which the density falls; the rest recovers accuracy."""
@@ -50,21 +51,24 @@ class Training:
     l1: float = 0.0
     l2: float = 0.0
     progress: Callable[[int, int, str], None] | None = None
+    loss: str | Callable = "cross_entropy"
 
     @property
-    def batches(self) -> tuple[torch.Tensor, ...]:
+    def batches(self) -> list[tuple[torch.Tensor, ...]]:
         """The samples without their labels, to score weights by."""
-        return torch.from_numpy(self.data.x).split(BATCH)
+        return list(self.data.split(BATCH))
 
-    def run(self, module: nn.Module, after_step: Callable[[float], None] | None = None):
-        """Trains all parameters of ``module``; ``after_step`` as of :func:`fit`."""
-        weights = [layer.weight for layer in layers(module).values()]
+    def run(self, model: Model, after_step: Callable[[float], None] | None = None):
+        """Trains all parameters of ``model``; ``after_step`` as of :func:`fit`."""
+        weights = [layer.weight for layer in model.layers.values()]
 
         def penalty():
             return sum(self.l1 * w.abs().sum() + self.l2 * w.square().sum() for w in weights)
-        fit(module, module.parameters(), self.data, epochs=self.epochs, text="prune",
-            learning_rate=self.learning_rate, seed=self.seed, after_step=after_step,
-            progress=self.progress, penalty=penalty if self.l1 or self.l2 else None)
+        with model.training():
+            fit(model.module, model.module.parameters(), self.data, epochs=self.epochs,
+                learning_rate=self.learning_rate, seed=self.seed, after_step=after_step,
+                progress=self.progress, penalty=penalty if self.l1 or self.l2 else None,
+                text="prune", loss=self.loss)
 
 
 def density_at(fraction: float, final: float) -> float:
@@ -74,17 +78,17 @@ def density_at(fraction: float, final: float) -> float:
 
 
 def prune(
-    module: nn.Module,
+    model: Model,
     granularity: Granularity,
     density: dict[str, float | None],
     *,
     criterion: str = "l1",
     reconstruct: str | None = None,
     rounds: int | None = None,
-    start: nn.Module | None = None,
+    start: Model | None = None,
     training: Training | None = None,
 ):
-    """Zeroes weights of Linear and Conv2d layers of ``module``, in place.
+    """Zeroes weights of layers of ``model``, in place.
 
     ``density`` has by the layer's name the fraction of weights that stay, None where the
     granularity says it; other layers stay as they are. A weight that went stays zero, but for
@@ -102,7 +106,7 @@ def prune(
     ``reconstruct``, a name in :data:`zeroskip.sw.prune.recipe.RECONSTRUCTIONS`, goes layer by
     layer: each makes up for what it lost, with the inputs that the layers before it give now.
     """
-    cut = _Cut(module, granularity, density, criterion, training and training.batches)
+    cut = _Cut(model, granularity, density, criterion, training)
     if reconstruct is not None:
         cut.rebuild(reconstruct)
     elif training is None or granularity.density is not None or not (rounds or training.epochs):
@@ -112,53 +116,67 @@ def prune(
             cut.choose(lambda final, part=(done + 1) / rounds: final**part)
             if start is not None:
                 cut.rewind(start)
-            training.run(module, lambda _: cut.hold())
+            training.run(model, lambda _: cut.hold())
         return
     else:
         cuts = training.epochs if CRITERIA[criterion].needs_data else CUTS
-        training.run(module, cut.falling(cuts))
+        training.run(model, cut.falling(cuts))
         return
     if training is not None:
-        training.run(module, lambda _: cut.hold())
+        training.run(model, lambda _: cut.hold())
 
 
 def remove(
-    module: nn.Module,
+    model: Model,
     granularity: str,
     density: dict[str, float],
     *,
-    inputs: int,
+    example: tuple[torch.Tensor, ...],
     criterion: str = "l1",
     reconstruct: str | None = None,
-    seed: int = 0,
     training: Training | None = None,
-) -> nn.Module:
-    """A smaller copy of ``module``, which takes [batch, ``inputs``]: filters or neurons are gone.
+) -> Model:
+    """A smaller copy of ``model``: filters or neurons are gone.
 
     They go at once, see :func:`zeroskip.sw.prune.structure.remove`; with ``training`` what is left
     is trained. ``density`` has by the layer's name the fraction of units that stay. The criterion
     ``"lasso"`` chooses them by what the next layer makes of them, and that layer, like any with
-    ``reconstruct``, makes up for them by least squares. ``seed`` is that of the samples on which
-    the smaller copy is compared.
+    ``reconstruct``, makes up for them by least squares. On ``example``, some inputs, the smaller
+    copy is compared.
     """
-    example = torch.rand(2, inputs, generator=torch.Generator().manual_seed(seed))
     if criterion == "lasso" or reconstruct:
-        smaller = _rebuilt(module, granularity, density, criterion, example, training.batches)
+        smaller = _rebuilt(model, granularity, density, criterion, example, training)
     else:
-        found = scores(criterion, module, layers(module), training and training.batches)
-        smaller = structure.remove(module, example, granularity, density, found).module
+        parts = {model.names[name]: layer for name, layer in model.layers.items()}
+        found = _scored(criterion, model, parts, training)
+        smaller = model.of(structure.remove(
+            model.module, example, granularity,
+            {model.names[name]: each for name, each in density.items()}, found).module)
     if training is not None:
         training.run(smaller)
     return smaller
 
 
-def _rebuilt(module, granularity, density, criterion, example, batches) -> nn.Module:
-    """A copy of ``module`` from which units went layer by layer, each made up for by the next."""
+def _scored(criterion, model, layers, training):
+    """Their scores, by the names that they have in ``layers``."""
+    if training is None:
+        return scores(criterion, model.module, layers)
+    return scores(criterion, model.module, layers, training.batches, loss=named(training.loss).name)
+
+
+def _rebuilt(model, granularity, density, criterion, example, training) -> Model:
+    """A copy of ``model`` from which units went layer by layer, each made up for by the next."""
+    batches = training.batches
     for name, part in density.items():
-        parts = layers(module)
-        following = list(parts)[list(parts).index(name) + 1]
+        parts, own = model.layers, model.names[name]
+        readers = structure.readers(model.module, example, own)
+        following = next((each for each, place in model.names.items() if [place] == readers), None)
+        if following is None:
+            raise BadInput(f"the outputs of layer {name} go to {len(readers)} layers, and only one "
+                           "can make up for what it lost; leave it out, or take another criterion "
+                           "and no reconstruction.")
         layer, after = parts[name], parts[following]
-        moment = collect(module, {following: after}, batches)[following].moment
+        moment = collect(model.module, {following: after}, batches)[following].moment
         outputs = len(layer.weight)
         if after.weight[0].numel() % outputs:
             raise BadInput(f"layer {name} has {outputs} outputs, which are no channels of layer "
@@ -168,24 +186,25 @@ def _rebuilt(module, granularity, density, criterion, example, batches) -> nn.Mo
         if criterion == "lasso":
             weight, kept = lasso_channels(by_unit, moment, keep)
         else:
-            score = scores(criterion, module, {name: layer}, batches)[name].flatten(1).sum(1)
+            score = _scored(criterion, model, {name: layer}, training)[name].flatten(1).sum(1)
             kept = torch.zeros(outputs, dtype=torch.bool)
             kept[score.argsort(descending=True, stable=True)[:keep]] = True
             mask = kept.repeat_interleave(by_unit.shape[2]).expand(len(by_unit), -1)
             weight = least_squares(by_unit.flatten(1), moment, mask)
         with torch.no_grad():
             after.weight.copy_(weight.view_as(after.weight))
-        module = structure.remove(module, example, granularity, {name: kept}).module
-    return module
+        model = model.of(structure.remove(model.module, example, granularity, {own: kept}).module)
+    return model
 
 
 class _Cut:
     """The masks of some layers, as they shrink."""
 
-    def __init__(self, module, granularity, density, criterion, batches):
-        self.module, self.granularity, self.density = module, granularity, density
-        self.criterion, self.batches = criterion, batches
-        self.layers = {name: layers(module)[name] for name in density}
+    def __init__(self, model, granularity, density, criterion, training):
+        self.model, self.granularity, self.density = model, granularity, density
+        self.criterion, self.training = criterion, training
+        layers = model.layers
+        self.layers = {name: layers[name] for name in density}
         self.masks = {name: torch.ones_like(layer.weight, dtype=torch.bool)
                       for name, layer in self.layers.items()}
 
@@ -212,7 +231,7 @@ class _Cut:
     def rebuild(self, method: str):
         """Cuts layer by layer to the final densities; what stays makes up for what goes."""
         for name, layer in self.layers.items():
-            moment = collect(self.module, {name: layer}, self.batches)[name].moment
+            moment = collect(self.model.module, {name: layer}, self.training.batches)[name].moment
             matrix = layer.weight.flatten(1)
             if method == "sparsegpt":
                 pattern = self.granularity.density is not None
@@ -227,9 +246,9 @@ class _Cut:
             self.masks[name] = mask.view_as(layer.weight)
 
     @torch.no_grad()
-    def rewind(self, start: nn.Module):
+    def rewind(self, start: Model):
         """Takes weights and biases of ``start``, where they stay."""
-        for own, first in zip(layers(self.module).values(), layers(start).values(), strict=True):
+        for own, first in zip(self.model.layers.values(), start.layers.values(), strict=True):
             own.load_state_dict(first.state_dict())
         self.hold()
 
@@ -241,7 +260,7 @@ class _Cut:
 
     def _scores(self, some):
         """By layer, zero for what went: it does not come back."""
-        found = scores(self.criterion, self.module, some, self.batches)
+        found = _scored(self.criterion, self.model, some, self.training)
         return {name: score * self.masks[name] for name, score in found.items()}
 
     def _mask(self, name, score, now=lambda final: final):

@@ -1,65 +1,109 @@
-"""Labelled samples, and the accuracy of a network on them."""
+"""Samples with their targets."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.formats.arrayfile import read_npz
-from zeroskip.sw.graph.network import Network, as_samples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TARGETS = ("y", "labels", "targets")
+"""Names of the array of targets in a file; all others are inputs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Samples of a classification task.
+    """Samples of a task.
 
     Attributes
     ----------
-    x : float32 array [samples, features]
-    y : int64 array [samples], the class of each, from 0
-    shape : tuple of int
-        Of one sample before it was flattened; () where it was flat.
+    x : array [samples, ...], or such arrays by the names of the inputs
+    y : array [samples, ...] or None
+        What the outputs should be, the class of each from 0 for example; None: the inputs, as for
+        an autoencoder.
+    batch : int or None
+        Samples that a run takes, where the model takes no other number; the last run is filled up
+        with the first ones.
     """
 
-    x: np.ndarray
-    y: np.ndarray
-    shape: tuple[int, ...] = ()
+    x: np.ndarray | Mapping[str, np.ndarray]
+    y: np.ndarray | None = None
+    batch: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    @property
+    def inputs(self) -> tuple[np.ndarray, ...]:
+        """The arrays, in order."""
+        return tuple(self.x.values()) if isinstance(self.x, Mapping) else (self.x,)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What the outputs should be."""
+        return self.inputs[0] if self.y is None else self.y
+
+    def rows(self, chosen) -> Data:
+        """Some of the samples."""
+        x = {name: each[chosen] for name, each in self.x.items()} \
+            if isinstance(self.x, Mapping) else self.x[chosen]
+        return Data(x, None if self.y is None else self.y[chosen], self.batch)
+
+    def split(self, size: int) -> Iterator[tuple[Tensor, ...]]:
+        """The inputs in runs of ``size``, or of the batch, without targets."""
+        import torch
+        inputs = [torch.from_numpy(np.ascontiguousarray(each)) for each in self.inputs]
+        for rows in torch.arange(len(self)).split(self.batch or size):
+            yield tuple(each[filled(rows, self.batch)] for each in inputs)
+
+
+def filled(rows: Tensor, batch: int | None) -> Tensor:
+    """Numbers of samples, as many as a fixed batch has: the first ones again."""
+    import torch
+    return rows if batch is None else torch.cat([rows] * -(-batch // len(rows)))[:batch]
 
 
 def read_data(path: str | Path) -> Data:
-    """Reads a ``.npz`` file with ``x``, numbers ``[samples, ...]``, and ``y``, integers.
+    """Reads a ``.npz`` file with targets, an array of one of the names ``TARGETS``, or none, and
+    inputs ``[samples, ...]``: one of any name, or several by the names of the model's.
 
-    Samples are flattened. Raises BadInput where the file or an array cannot be used.
+    Raises BadInput where the file or an array cannot be used.
     """
-    arrays = read_npz(path, "a .npz file with arrays x and y",
-                      "write it with numpy.savez(path, x=x, y=y)", ("x", "y"))
-    return _checked(path, **arrays)
+    remedy = "write it with numpy.savez(path, x=x, y=y)"
+    arrays = read_npz(path, "a .npz file with arrays x and y", remedy)
+    named = [name for name in TARGETS if name in arrays]
+    if len(named) > 1:
+        raise BadInput(f"{path}: {' and '.join(named)} are both targets; leave one of them.")
+    y = arrays.pop(named[0]) if named else None
+    if not arrays:
+        raise BadInput(f"{path}: there is no array 'x' in it; {remedy}")
+    data = Data(next(iter(arrays.values())) if len(arrays) == 1 else arrays, y)
+    for name, each in arrays.items():
+        if (each.ndim < 2 and len(arrays) == 1) or not each.ndim or each.dtype.kind not in "biuf" \
+                or not each.size:
+            raise BadInput(f"{path}: {name} is {each.dtype} {list(each.shape)}; it must be numbers "
+                           "[samples, features].")
+        _check_finite(path, name, each)
+        if len(each) != len(data):
+            raise BadInput(f"{path}: {name} has {len(each)} samples, and the others "
+                           f"{len(data)}; give as many of each.")
+    if y is not None:
+        if not y.ndim or len(y) != len(data) or y.dtype.kind not in "biuf":
+            raise BadInput(f"{path}: {named[0]} is {y.dtype} {list(y.shape)}; it must be numbers, "
+                           f"a class or an output for each of the {len(data)} samples.")
+        _check_finite(path, named[0], y)
+    return data
 
 
-def check_fits(data: Data, network: Network):
-    """Raises BadInput where the samples or classes do not fit the network."""
-    as_samples("x", data.x.reshape(-1, *(data.shape or data.x.shape[1:])), network.input_shape)
-    if data.y.max() >= network.outputs:
-        raise BadInput(f"y holds class {data.y.max()}, but the network has {network.outputs} "
-                       "outputs; number the classes from 0.")
-
-
-def accuracy(network: Network, data: Data) -> float:
-    """Fraction of the samples whose greatest output is that of their class."""
-    return float(np.mean(network.forward(data.x)[-1].argmax(axis=1) == data.y))
-
-
-def _checked(path, x, y):
-    if x.ndim < 2 or x.dtype.kind not in "fiu" or not x.size:
-        raise BadInput(f"{path}: x is {x.dtype} {list(x.shape)}; it must be numbers "
-                       "[samples, features].")
-    if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0:
-        raise BadInput(f"{path}: y is {y.dtype} {list(y.shape)}; it must be one class from 0 "
-                       f"for each of the {len(x)} samples.")
-    shape = x.shape[1:]
-    x = x.reshape(len(x), -1).astype(np.float32)
-    wrong = np.argwhere(~np.isfinite(x))
+def _check_finite(path, name, values):
+    wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
-        raise BadInput(f"{path}: x is not finite at sample {wrong[0][0]}; remove that sample.")
-    return Data(x, y.astype(np.int64), shape)
+        raise BadInput(f"{path}: {name} is not finite at sample {wrong[0][0]}; remove that sample.")

@@ -1,8 +1,9 @@
 """Granularities: which weights of a layer stay or go together, and how many.
 
-A *score* is a float32 array like the weight, [out, in] of a Linear or [out, in, kh, kw] of a
-Conv2d layer: what the loss is thought to gain by each weight, 0 or more. A *mask* is a bool array
-like it, true at what stays. Both are seen as matrices [out, K], the flattened input along K.
+A *score* is a float32 array like the weight, [out, in] of a Linear or [out, in, ...] of a
+Conv1d or Conv2d layer: what the loss is thought to gain by each weight, 0 or more. A *mask* is a
+bool array like it, true at what stays. Both are seen as matrices [out, K], the flattened input
+along K.
 
 ============ ====== ================================================================
 name         size   a unit
@@ -10,7 +11,7 @@ name         size   a unit
 element             one weight
 vector       width  so many neighbours along K
 block        side   a square of the matrix
-kernel              kh x kw of one filter, for one input channel; Conv2d only
+kernel              kh x kw of one filter, for one input channel; convolutions only
 row                 an output neuron or a filter, all its weights
 2:4 1:4 4:8         one weight; so many of each group of neighbours along K stay
 banks        PEs    one weight; equally many of each PE and column stay; Linear only
@@ -104,7 +105,7 @@ class Tiles(Granularity):
     """Units are equal rectangles of the matrix."""
 
     def check(self, what, shape):
-        if self.name == "kernel" and len(shape) != 4:
+        if self.name == "kernel" and len(shape) not in (3, 4):
             raise BadInput(f"{what} is {list(shape)}, no convolution, and has no kernels; choose "
                            "another granularity.")
 

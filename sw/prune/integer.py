@@ -8,15 +8,15 @@ their gradient goes to the weights before rounding, straight through.
 from collections.abc import Callable
 
 import torch
-from torch import nn
 from torch.func import functional_call
 
 from zeroskip.sw.prune import train
 from zeroskip.sw.prune.data import Data
+from zeroskip.sw.prune.model import Model
 
 
 def round_weights(
-    module: nn.Module,
+    model: Model,
     bits: int,
     *,
     data: Data | None = None,
@@ -24,15 +24,16 @@ def round_weights(
     learning_rate: float = 1e-3,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
+    loss: str | Callable = "cross_entropy",
 ):
-    """Leaves each weight of Linear and Conv2d layers of ``module`` a multiple of its output's
+    """Leaves each weight of the layers of ``model`` a multiple of its output's
     scale, in place.
 
     The multiples are integers of ``bits``, -(2^(bits - 1) - 1) to that; the scale is float32, so
     that the greatest weight of the output is the greatest multiple. With ``data`` weights and
     biases are then trained for ``epochs``, the scales and the zeros being held.
     """
-    layers, peak = train.layers(module), 2 ** (bits - 1) - 1
+    layers, module, peak = model.layers, model.module, 2 ** (bits - 1) - 1
     scales, zeros = {}, {}
     for name, layer in layers.items():
         greatest = layer.weight.detach().flatten(1).abs().amax(1)
@@ -46,16 +47,17 @@ def round_weights(
         weight = (layers[name].weight / scales[name]).round().clamp(-peak, peak) * scales[name]
         return weight.masked_fill(zeros[name], 0)
 
-    def forward(x):
+    def forward(*x):
         # the value is the rounded one, the gradient that of the weight
-        weights = {f"{name}.weight".removeprefix("."):
+        weights = {f"{model.names[name]}.weight".removeprefix("."):
                    layer.weight + (nearest(name) - layer.weight.detach())
                    for name, layer in layers.items()}
-        return functional_call(module, weights, (x,))
+        return functional_call(module, weights, x)
 
     if data is not None:
-        train.fit(forward, module.parameters(), data, epochs=epochs, learning_rate=learning_rate,
-                  seed=seed, progress=progress, text="round")
+        with model.training():
+            train.fit(forward, module.parameters(), data, epochs=epochs, text="round", loss=loss,
+                      learning_rate=learning_rate, seed=seed, progress=progress)
     with torch.no_grad():
         for name, layer in layers.items():
             layer.weight.copy_(nearest(name))

@@ -1,7 +1,7 @@
 """Ratios: how many weights each layer keeps, so that the network costs no more than a budget.
 
-A *cost* maps a network to a float: its density or multiplications here, its bytes or cycles on an
-EIE array in :mod:`zeroskip.sw.engines.eie.cost`. An *allocator* answers a :class:`Task` with
+A *cost* maps a model to a float: its multiplications, or the sum of what an engine says of its
+layers (:func:`priced`). An *allocator* answers a :class:`Task` with
 densities by layer, for :class:`zeroskip.sw.prune.recipe.Recipe`:
 
 ===============  =============================================================================
@@ -16,20 +16,26 @@ name             densities
 Those that try many densities are in :mod:`zeroskip.sw.prune.search`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import require_torch
-from zeroskip.sw.graph.network import Network
+from zeroskip.sw.graph import network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.granularity import Granularity
 from zeroskip.sw.prune.lookup import LookUp
 
-Cost = Callable[[Network], float]
+if TYPE_CHECKING:
+    from zeroskip.sw.prune.model import Model
+
+Cost = Callable[["Model"], float]
 Densities = dict[str, float]
 """Fraction of the weights that stay, by layer."""
 Progress = Callable[[int, int, str], None]
@@ -45,82 +51,133 @@ BATCH = 512
 """Samples that are run at a time to score weights."""
 
 
-def density(network: Network) -> float:
-    """Fraction of all weights that are not zero."""
-    kept = sum(np.count_nonzero(layer.weight) for layer in network.layers)
-    return float(kept / sum(layer.weight.size for layer in network.layers))
+def macs(data: Data) -> Cost:
+    """A cost: multiplications per sample by weights that are not zero; ``data`` say how often."""
+    def cost(model: Model) -> float:
+        return float(sum(np.count_nonzero(layer.weight) * len(rows) / len(data) * (
+            layer.geometry.positions if layer.geometry else 1)
+            for layer, rows in seen(model, data)))
+    return cost
 
 
-def macs(network: Network) -> float:
-    """Multiplications per sample by weights that are not zero."""
-    return float(sum(np.count_nonzero(layer.weight)
-                     * (layer.geometry.positions if layer.geometry else 1)
-                     for layer in network.layers))
+def priced(price: Callable[[np.ndarray], Callable[[network.Network], float]], data: Data, *,
+           per_sample: bool) -> Cost:
+    """A cost: what each layer costs on an engine for what reaches it while samples run, in all.
+
+    ``price`` makes of such rows the cost of a network of one layer; ``per_sample`` says that it is
+    a mean over them, as cycles are and bytes are not.
+    """
+    def cost(model: Model) -> float:
+        return sum(price(rows)(network.Network((layer,)))
+                   * (len(rows) / len(data) if per_sample else 1)
+                   for layer, rows in seen(model, data))
+    return cost
+
+
+def seen(model: Model, data: Data) -> list[tuple[network.Layer, np.ndarray]]:
+    """The layers as an engine takes them, and what reaches each, flat rows: samples, tokens."""
+    import torch
+
+    from zeroskip.sw.prune.statistics import watched
+
+    found: dict[str, list] = {name: [] for name in model.names}
+    hooks = [(layer, lambda _module, inputs, _output, own=found[name]: own.append(
+        inputs[0].detach().numpy())) for name, layer in model.layers.items()]
+    with torch.no_grad(), watched(model.module, hooks):
+        for inputs in data.split(BATCH):
+            model.module(*inputs)
+    for name, each in found.items():
+        if not each:
+            raise BadInput(f"no sample reaches layer {name}, so that its cost is not known.")
+    return [_as_layer(name, layer, np.concatenate(found[name]))
+            for name, layer in model.layers.items()]
+
+
+def _as_layer(name, layer, x) -> tuple[network.Layer, np.ndarray]:
+    weight = layer.weight.detach().numpy()
+    bias = np.zeros(len(weight), np.float32) if layer.bias is None \
+        else layer.bias.detach().numpy()
+    if weight.ndim == 2:
+        return network.Linear(name, weight, bias, "none"), x.reshape(-1, weight.shape[1])
+    weight = weight.reshape(*weight.shape[:2], -1, weight.shape[-1])
+    image = x.reshape(len(x), x.shape[1], -1, x.shape[-1])
+    ahead = layer._reversed_padding_repeated_twice      # knows "same" too; the last axis first
+    left, right, top, bottom = *ahead, *[0] * (4 - len(ahead))
+    one = (1,) * (3 - x.ndim + 1)
+    return network.Conv2d(
+        name, np.ascontiguousarray(weight), bias, "none", image.shape[1:],
+        (*one, *layer.stride), (top, left, bottom, right), (*one, *layer.dilation),
+        groups=layer.groups), image.reshape(len(image), -1)
 
 
 @dataclass(frozen=True, eq=False)
 class OneShot:
-    """Cuts a network at once, without training, by scores that are taken once.
+    """Cuts a model at once, without training, by scores that are taken once.
 
     Attributes
     ----------
-    network : Network
-        In floats. A weight that is zero scores zero.
+    model : Model
+        A weight that is zero scores zero.
     granularity : Granularity
         One that leaves the density open.
     criterion : str
         A key of :data:`zeroskip.sw.prune.criteria.CRITERIA`.
-    samples : float32 array [samples, inputs] or None
-        For the criteria that need some.
+    data : Data or None
+        For the criteria that need some; prepared for the model.
+    loss : str
+        Of the criterion ``obd``.
     """
 
-    network: Network
+    model: Model
     granularity: Granularity
     criterion: str = "l1"
-    samples: np.ndarray | None = None
+    data: Data | None = None
+    loss: str = "cross_entropy"
 
     def __post_init__(self):
         if self.granularity.density is not None:
             raise BadInput(f"granularity {self.granularity.name!r} says how many weights stay, and "
                            "leaves no ratio to choose; take another.")
-        for layer in self.network.layers:
-            self.granularity.check(f"layer {layer.name}", layer.weight.shape)
+        for reason in self.model.refused.values():
+            raise BadInput(reason)
+        for name, layer in self.model.layers.items():
+            self.granularity.check(f"layer {name}", layer.weight.shape)
 
     @property
     def names(self) -> list[str]:
         """The layers, in order."""
-        return [layer.name for layer in self.network.layers]
+        return list(self.model.names)
 
     @cached_property
-    def _scores(self) -> list[np.ndarray]:
+    def _scores(self) -> dict[str, np.ndarray]:
         """By layer, float32 like its weight."""
         require_torch()
-        import torch
-
-        from zeroskip.sw.frontends.torch_frontend import to_torch
         from zeroskip.sw.prune.scores import scores
-        from zeroskip.sw.prune.train import layers
 
-        module = to_torch(self.network)
-        batches = None if self.samples is None else torch.from_numpy(self.samples).split(BATCH)
-        found = scores(self.criterion, module, layers(module), batches)
-        return [score.numpy() * (layer.weight != 0)
-                for score, layer in zip(found.values(), self.network.layers, strict=True)]
+        layers = self.model.layers
+        batches = None if self.data is None else list(self.data.split(BATCH))
+        found = scores(self.criterion, self.model.module, layers, batches, loss=self.loss)
+        return {name: score.numpy() * (layers[name].weight.detach().numpy() != 0)
+                for name, score in found.items()}
 
-    def __call__(self, densities: Densities) -> Network:
-        """The network at these densities; a layer that has none stays as it is.
+    def __call__(self, densities: Densities) -> Model:
+        """A copy of the model at these densities; a layer that has none stays as it is.
 
         Raises BadInput for a name that no layer has, and like
         :func:`zeroskip.sw.prune.scores.scores`.
         """
+        import torch
         for name in densities:
             if name not in self.names:
                 raise BadInput(f"there is no layer {name!r}; the layers are "
                                f"{', '.join(self.names)}.")
-        return replace(self.network, layers=tuple(
-            layer if layer.name not in densities else replace(layer, weight=np.where(
-                self.granularity.mask(score, densities[layer.name]), layer.weight, np.float32(0)))
-            for layer, score in zip(self.network.layers, self._scores, strict=True)))
+        cut = self.model.copy()
+        layers = cut.layers
+        with torch.no_grad():
+            for name, density in densities.items():
+                mask = self.granularity.mask(self._scores[name], density)
+                layers[name].weight.masked_fill_(~torch.from_numpy(mask), 0)
+        return cut
 
 
 @dataclass(frozen=True)
@@ -144,7 +201,7 @@ class Task:
     budget : float
         Like what ``cost`` returns.
     evaluate : function
-        From a network to its accuracy, on samples that are not those of the test.
+        From a model to its accuracy, or minus its loss, on samples that are not those of the test.
     low : float
         The lowest density of a layer, above 0 and below 1.
     """
@@ -152,7 +209,7 @@ class Task:
     cut: OneShot
     cost: Cost
     budget: float
-    evaluate: Callable[[Network], float]
+    evaluate: Callable[[Model], float]
     low: float = LOW
 
     def __post_init__(self):
@@ -213,11 +270,12 @@ def uniform(task: Task, _progress: Progress | None = None) -> Densities:
 
 def halves(data: Data, seed: int) -> tuple[Data, Data]:
     """The samples that a search evaluates on, and those that it may train on; drawn by ``seed``."""
-    if len(data.x) < 2:
+    if len(data) < 2:
         raise BadInput("a search evaluates on one half of the data and may train on the other; "
                        "give 2 samples or more.")
-    order = np.random.default_rng(seed).permutation(len(data.x))
-    return tuple(Data(data.x[rows], data.y[rows]) for rows in np.array_split(order, 2))
+    order = np.random.default_rng(seed).permutation(len(data))
+    first, second = np.array_split(order, 2)
+    return data.rows(first), data.rows(second)
 
 
 def density_steps(low: float = LOW) -> np.ndarray:
@@ -228,7 +286,7 @@ def density_steps(low: float = LOW) -> np.ndarray:
 def scan(
     cut: OneShot,
     densities: Sequence[float],
-    evaluate: Callable[[Network], float],
+    evaluate: Callable[[Model], float],
     progress: Progress | None = None,
 ) -> dict[str, list[float]]:
     """By layer, its accuracy at each of ``densities`` where it alone is cut, without training."""

@@ -23,7 +23,10 @@
     centroids = 15              # values a layer beside zero, shared by k-means: 15 for the EIE
                                 # array, 16 where zero needs no code; left out: no sharing
     weight_bits = 4             # of integers, one scale an output: 4 or 8; left out: floats
-    data = "train.npz"          # arrays x and y; left out: one cut, no training
+    data = "train.npz"          # arrays x and y, or by the names of the model's inputs; left out:
+                                # one cut, no training
+    loss = "mse"                # what training makes small; left out: cross_entropy, of classes.
+                                # Where mse finds no y, the outputs should be the inputs
     epochs = 20                 # of training at each cut, or in all; again while sharing, rounding;
                                 # 0: none
     learning_rate = 1e-3
@@ -31,12 +34,12 @@
 """
 
 import json
+import os
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.graph.network import Conv2d, Linear
 from zeroskip.sw.prune.criteria import CRITERIA
 from zeroskip.sw.prune.data import Data, read_data
 from zeroskip.sw.prune.granularity import PATTERNS, granularity
@@ -44,8 +47,10 @@ from zeroskip.sw.prune.granularity import PATTERNS, granularity
 LENGTH, WIDTH, DOTS = 1 << 17, 1000, 120
 """Most bytes of a recipe, and most characters and dots of a line."""
 
-STRUCTURAL = {"channel": Conv2d, "neuron": Linear}
-"""Granularities whose units leave the network, and the layers that lose them."""
+STRUCTURAL = {"channel": "convolution", "neuron": "linear"}
+"""Granularities whose units leave the network, and the kind of layers that lose them."""
+
+LOSSES = ("cross_entropy", "mse")
 
 CRITERION_NEEDS_DATA = {name: each.needs_data for name, each in CRITERIA.items()
                         if each.needs != "norm"} | {"lasso": True}
@@ -54,7 +59,7 @@ but for any that needs a batch norm, for a network has none; and the LASSO's."""
 
 RECONSTRUCTIONS = ("least_squares", "sparsegpt")
 
-NEED_DATA = ("reconstruct", "rounds", "rewind", "l1", "l2", "epochs", "learning_rate")
+NEED_DATA = ("reconstruct", "rounds", "rewind", "l1", "l2", "loss", "epochs", "learning_rate")
 """Keys that say nothing without samples; so do the criteria behind the first two."""
 
 
@@ -85,6 +90,8 @@ class Recipe:
         4 or 8, of integers with a scale per output; None for floats.
     data : str or None
         Path of the samples, as :meth:`samples` reads it.
+    loss : str
+        One of ``LOSSES``, or ``module:function``, which no file may say.
     epochs : int
         Passes over the data, from 0; of each round, of the sharing and of the rounding.
     learning_rate : float
@@ -105,6 +112,7 @@ class Recipe:
     centroids: int | None = None
     weight_bits: int | None = None
     data: str | None = None
+    loss: str = "cross_entropy"
     epochs: int = 20
     learning_rate: float = 1e-3
     seed: int = 0
@@ -116,6 +124,8 @@ class Recipe:
                            f"{', '.join(CRITERION_NEEDS_DATA)}.")
         _check(self.rounds is None or _whole(self.rounds, 1), "rounds", "a whole number from 1",
                self.rounds)
+        _check(self.loss in LOSSES or (isinstance(self.loss, str) and ":" in self.loss), "loss",
+               f"{' or '.join(LOSSES)}, or module:function", self.loss)
         for name in ("rewind", "data"):
             value = getattr(self, name)
             _check(value is None or isinstance(value, str), name, "a path in quotes", value)
@@ -211,9 +221,10 @@ class Recipe:
                                f"criterion {self.criterion!r}.")
 
 
-def read_recipe(path: str | Path, density: float | None = None) -> Recipe:
+def read_recipe(path: str | Path, density: float | None = None, *, data: Path | None = None,
+                loss: str | None = None) -> Recipe:
     """Reads a recipe; ``density``, if given, stands for what the file says, unless the granularity
-    says it.
+    says it; so do ``data``, from the working directory, and ``loss``.
 
     Raises BadInput that names the unknown key, the wrong value or the line that is no TOML.
     """
@@ -228,6 +239,11 @@ def read_recipe(path: str | Path, density: float | None = None) -> Recipe:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not valid TOML ({error}); correct it there.") from error
     known = [field.name for field in fields(Recipe)]
+    if loss is None and ":" in str(values.get("loss", "")):
+        raise BadInput(f"{path}: a recipe runs no Python; give {values['loss']!r} by --loss.")
+    given = {"data": data and Path(os.path.relpath(data, Path(path).parent)).as_posix(),
+             "loss": loss}
+    values |= {key: value for key, value in given.items() if value is not None}
     for key in values:
         if key not in known:
             raise BadInput(f"{path}: unknown key {key!r}; the keys are {', '.join(known)}.")

@@ -1,7 +1,6 @@
 """Scores of weights by a criterion, and the evidence that it needs."""
 
 from collections.abc import Callable, Iterable, Iterator
-from operator import call
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.prune.criteria import CRITERIA
 from zeroskip.sw.prune.statistics import (
     Layer,
+    apply,
     collect,
     input_rows,
     output_rows,
@@ -27,7 +27,7 @@ def scores(
     layers: dict[str, Layer],
     batches: Iterable | None = None,
     *,
-    run: Callable[[nn.Module, Any], Any] = call,
+    run: Callable[[nn.Module, Any], Any] = apply,
     after: dict[str, nn.Module] | None = None,
     loss: str = "cross_entropy",
 ) -> dict[str, torch.Tensor]:
@@ -44,7 +44,7 @@ def scores(
     after : dict of module
         By layer the batch norm behind it: its scales, and for ``apoz`` its outputs.
     loss : str
-        Of ``obd``: ``"cross_entropy"`` or ``"squared_error"``, see :func:`curvature`.
+        Of ``obd``: ``"cross_entropy"`` or ``"mse"``, see :func:`curvature`.
 
     Raises
     ------
@@ -67,12 +67,12 @@ def curvature(
     layers: dict[str, Layer],
     batches: Iterable,
     *,
-    run: Callable[[nn.Module, Any], torch.Tensor] = call,
+    run: Callable[[nn.Module, Any], torch.Tensor] = apply,
     loss: str = "cross_entropy",
 ) -> dict[str, torch.Tensor]:
     """Diagonal of the Gauss-Newton matrix of the mean loss, by layer: float32 like the weight.
 
-    The loss is ``"cross_entropy"`` of logits, or ``"squared_error"``, the mean over the outputs as
+    The loss is ``"cross_entropy"`` of logits, or ``"mse"``, the mean over the outputs as
     in ``torch.nn.functional.mse_loss``; the labels do not matter. ``run`` returns the outputs
     ``[samples, outputs]`` of a batch, and each output takes a backward pass. No sample may depend
     on the others of its batch. Raises BadInput for outputs of another shape, a loss that is not
@@ -98,6 +98,8 @@ def curvature(
             calls.clear()
             with torch.enable_grad():
                 outputs = run(module, batch)
+            if loss == "mse" and outputs.ndim > 2:
+                outputs = outputs.flatten(1)
             if outputs.ndim != 2:
                 raise BadInput(f"the outputs of a batch are {list(outputs.shape)}, not [samples, "
                                "outputs]; let run return a matrix.")
@@ -140,7 +142,7 @@ def _squared_error(outputs: torch.Tensor) -> Iterator[torch.Tensor]:
         yield ((2 / len(unit))**0.5 * unit).expand_as(outputs)
 
 
-FACTORS = {"cross_entropy": _cross_entropy, "squared_error": _squared_error}
+FACTORS = {"cross_entropy": _cross_entropy, "mse": _squared_error}
 """By loss, of a batch's outputs [samples, outputs]: vectors like them, whose squares sum to the
 Hessian of each sample's loss."""
 

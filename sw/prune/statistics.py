@@ -1,8 +1,9 @@
 """What goes into layers and comes out of them while samples run through a module.
 
-A layer, Linear or Conv2d, is a matrix ``[out, K]`` that is applied at positions: a Linear layer at
-each vector of its input, the tokens of a sentence for example, a convolution at each patch of the
-image. K runs along the flattened weight of an output, as ``torch.nn.functional.unfold`` has it.
+A layer, Linear, Conv1d or Conv2d, is a matrix ``[out, K]`` that is applied at positions: a Linear
+layer at each vector of its input, the tokens of a sentence for example, a convolution at each patch
+of the image. K runs along the flattened weight of an output, as ``torch.nn.functional.unfold`` has
+it.
 Padding of a batch counts like any other position; a batch of equal lengths has none.
 
 Sources: Frantar and Alistarh, "SparseGPT", 2023, for the second moment, there the Hessian of a
@@ -12,7 +13,6 @@ row; Hu et al., "Network Trimming", 2016, for the share of zeros.
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import call
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import nn
 
 from zeroskip.sw.errors import BadInput
 
-Layer = nn.Linear | nn.Conv2d
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,23 +45,28 @@ class Statistics:
     zeros: torch.Tensor
 
 
+def apply(module: nn.Module, batch: Any) -> Any:
+    """What the module makes of its argument, or of a tuple of them."""
+    return module(*batch) if isinstance(batch, tuple) else module(batch)
+
+
 @torch.no_grad()
 def collect(
     module: nn.Module,
     layers: dict[str, Layer],
     batches: Iterable,
     *,
-    run: Callable[[nn.Module, Any], Any] = call,
+    run: Callable[[nn.Module, Any], Any] = apply,
     after: dict[str, nn.Module] | None = None,
     moments: bool = True,
 ) -> dict[str, Statistics]:
     """The statistics of ``layers``, parts of ``module``, by their names.
 
     ``run(module, batch)`` sends a batch through the module, which is in eval mode meanwhile; as a
-    rule a batch is the module's argument. ``after`` has by layer the module, a batch norm say,
-    whose output is counted in place of the layer's own. Without ``moments`` no matrix is summed,
-    which takes K times the memory and time. Raises BadInput for a convolution in groups, and a
-    layer that no sample reaches.
+    rule a batch is the module's argument, or a tuple of them. ``after`` has by layer the module, a
+    batch norm say, whose output is counted in place of the layer's own. Without ``moments`` no
+    matrix is summed, which takes K times the memory and time. Raises BadInput for a convolution in
+    groups, and a layer that no sample reaches.
     """
     after = after or {}
     sums = {name: _Sums(name, layer, moments) for name, layer in layers.items()}
@@ -92,11 +97,13 @@ def input_rows(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     """The input of ``layer`` as ``[samples, positions, K]``."""
     if isinstance(layer, nn.Linear):
         return x.reshape(len(x), -1, x.shape[-1])
+    kernel, dilation, stride = layer.kernel_size, layer.dilation, layer.stride
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     # what Conv2d itself pads with; it knows "same" too
     x = nn.functional.pad(x, layer._reversed_padding_repeated_twice, mode)
-    return nn.functional.unfold(x, layer.kernel_size, layer.dilation,
-                                stride=layer.stride).transpose(1, 2)
+    if isinstance(layer, nn.Conv1d):    # an image of one row
+        x, kernel, dilation, stride = x[:, :, None], (1, *kernel), (1, *dilation), (1, *stride)
+    return nn.functional.unfold(x, kernel, dilation, stride=stride).transpose(1, 2)
 
 
 def output_rows(layer: Layer, y: torch.Tensor) -> torch.Tensor:
@@ -108,7 +115,7 @@ def output_rows(layer: Layer, y: torch.Tensor) -> torch.Tensor:
 
 def refuse_groups(name: str, layer: Layer):
     """Raises BadInput for a convolution in groups, whose outputs have different inputs."""
-    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+    if not isinstance(layer, nn.Linear) and layer.groups > 1:
         raise BadInput(f"layer {name} is a convolution in {layer.groups} groups, whose outputs "
                        "have different inputs; leave it out.")
 

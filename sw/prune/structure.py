@@ -31,20 +31,19 @@ than One?" (arXiv 1905.10650), for heads.
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
-from operator import call
 from typing import Any
 
 import torch
 from torch import nn
 
 from zeroskip.sw.errors import BadInput, ToolMissing
-from zeroskip.sw.prune.statistics import watched
+from zeroskip.sw.prune.statistics import apply, watched
 from zeroskip.sw.prune.train import layers
 
 ROUNDING = 1e-4
 """Greatest difference that passes for float32 rounding, as part of the greatest output."""
 
-KINDS = {"channel": nn.Conv2d, "neuron": nn.Linear}
+KINDS = {"channel": nn.Conv1d | nn.Conv2d, "neuron": nn.Linear}
 HEADS = ("num_heads", "num_attention_heads")
 GRANULARITIES = (*KINDS, "head", "depth")
 
@@ -95,7 +94,7 @@ def remove(
     keep: dict[str, float | torch.Tensor],
     scores: dict[str, torch.Tensor] | None = None,
     *,
-    run: Callable[[nn.Module, Any], torch.Tensor] = call,
+    run: Callable[[nn.Module, Any], torch.Tensor] = apply,
 ) -> Shrunk:
     """A copy of ``module`` without the units of the least score, compared on ``example``.
 
@@ -141,7 +140,7 @@ def plan(
     granularity: str,
     keep: dict[str, float | torch.Tensor],
     *,
-    run: Callable[[nn.Module, Any], torch.Tensor] = call,
+    run: Callable[[nn.Module, Any], torch.Tensor] = apply,
 ) -> list[Change]:
     """What :func:`remove` would do, each tried alone on a copy; needs no scores.
 
@@ -150,6 +149,17 @@ def plan(
     cuts = _cuts(module, example, granularity, keep, None, run)
     return [Change(cut.layers, len(cut.mask), int(cut.mask.sum()),
                    cut.reason or _trial(module, example, cut, run)) for cut in cuts]
+
+
+def readers(module: nn.Module, example: Any, name: str, *,
+            run: Callable[[nn.Module, Any], torch.Tensor] = apply) -> list[str]:
+    """The layers that read what the layer ``name`` writes, but for functions between them."""
+    copy, graph = _traced(module, example, run)
+    layer = copy.get_submodule(name)
+    items = _group(graph, layer, range(len(layer.weight))) if layer in graph.module2node else []
+    return [graph._module2name[item.dep.target.module] for item in items
+            if graph.is_in_channel_pruning_fn(item.dep.handler)
+            and isinstance(item.dep.target.module, nn.Linear | nn.Conv1d | nn.Conv2d)]
 
 
 @torch.no_grad()
@@ -169,7 +179,7 @@ def equivalent(
     shrunk: nn.Module,
     batches: Iterable,
     *,
-    run: Callable[[nn.Module, Any], torch.Tensor] = call,
+    run: Callable[[nn.Module, Any], torch.Tensor] = apply,
 ) -> float:
     """Greatest difference between the outputs of two networks, in eval mode.
 
@@ -324,7 +334,7 @@ class _Group:
         known = layer in graph.module2node
         self.items = list(_group(graph, layer, range(outputs))) if known else []
         losing = [target.module for target, _ in self._losing()
-                  if isinstance(target.module, nn.Linear | nn.Conv2d)] or [layer]
+                  if isinstance(target.module, nn.Linear | nn.Conv1d | nn.Conv2d)] or [layer]
         self.layers = tuple(name for part, name in self.names.items() if part in losing)
         self.reason = self._reason()
         self.count, self.unit = outputs, torch.arange(outputs)
@@ -386,9 +396,10 @@ class _Group:
             if isinstance(part, nn.Parameter):
                 return (f"parameter {self.graph._param_to_name[part]!r} belongs to no layer that "
                         "torch-pruning knows")
-            if isinstance(part, nn.Conv2d) and 1 < part.groups < part.out_channels:
+            if isinstance(part, nn.Conv1d | nn.Conv2d) and 1 < part.groups < part.out_channels:
                 return f"{self.names[part]!r} is a convolution in {part.groups} groups"
-            if (not isinstance(part, nn.Linear | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d)
+            if (not isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.BatchNorm1d
+                                   | nn.BatchNorm2d)
                     and list(part.parameters())):
                 return f"{type(part).__name__} {self.names[part]!r} would see fewer values"
         return None

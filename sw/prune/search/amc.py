@@ -20,8 +20,9 @@ import torch
 from scipy.stats import truncnorm
 from stable_baselines3 import DDPG
 
-from zeroskip.sw.graph.network import Conv2d, Linear
-from zeroskip.sw.prune.ratios import Densities, Progress, Task, Trial
+from zeroskip.sw.errors import BadInput
+from zeroskip.sw.graph.network import Conv2d, Layer
+from zeroskip.sw.prune.ratios import Densities, Progress, Task, Trial, seen
 from zeroskip.sw.prune.train import one_thread
 
 WARM_UP = 0.25
@@ -41,7 +42,7 @@ def search(
 ) -> tuple[Densities, list[Trial]]:
     """The best densities of ``evaluations`` episodes, of equal ones the first.
 
-    Raises BadInput where the budget cannot be met.
+    Raises BadInput where the budget cannot be met, and without samples to see the layers at work.
     """
     layers = len(task.cut.names)
     with one_thread(), _own_randomness():
@@ -64,7 +65,9 @@ class _Episodes(gymnasium.Env):
         self._task, self._table, self._ended = task, task.table, ended
         self.trials = []
         self.action_space = gymnasium.spaces.Box(0.0, 1.0, (1,))
-        layers = task.cut.network.layers
+        if task.cut.data is None:
+            raise BadInput("amc looks at what reaches each layer; give samples.")
+        layers = [layer for layer, _ in seen(task.cut.model, task.cut.data.rows(slice(0, 1)))]
         self._most = np.array([self._table.most(name) for name in task.cut.names])
         fixed = np.column_stack([
             np.arange(len(layers)), np.array([_shape(layer) for layer in layers]), self._most])
@@ -103,7 +106,7 @@ class _Episodes(gymnasium.Env):
                          last], np.float32)
 
 
-def _shape(layer: Linear | Conv2d) -> tuple[int, ...]:
+def _shape(layer: Layer) -> tuple[int, ...]:
     """Outputs, inputs, their height and width, stride and kernel."""
     if isinstance(layer, Conv2d):
         return (*layer.weight.shape[:2], *layer.input_shape[1:], layer.stride[0], layer.kernel[0])

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from zeroskip.sw.cli import screen
 from zeroskip.sw.compiler.program import Program
+from zeroskip.sw.formats.tensorfile import read_safetensors
 from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.graph.network import Linear, Network
 
@@ -190,20 +191,54 @@ def test_prune_shows_what_left_the_network(cli, folder):
     assert [each for each in shapes if each] == [["[9,12]", "[4,12]"], ["[5,9]", "[5,4]"]]
 
 
-def test_prune_for_torch_with_rounds_and_rewinding(cli, folder):
+def test_prune_with_rounds_and_rewinding(cli, folder):
     pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     np.savez(folder / "train.npz", x=rng.random((20, 12), np.float32), y=np.arange(20) % 5)
     (folder / "recipe.toml").write_text(
         'density = 0.25\nrounds = 2\nrewind = "model.onnx"\ndata = "train.npz"\nepochs = 1\n')
     done = cli("prune", folder / "model.onnx", "--recipe", folder / "recipe.toml",
-               "-o", folder / "pruned.pt2", "--json")
+               "-o", folder / "pruned.onnx", "--json")
     assert (done.code, done.stderr) == (0, "")
     assert [stage["name"] for stage in done.json["stages"]] == ["dense", "pruned"]
-    pruned = frontend.read(folder / "pruned.pt2").network()
+    pruned = frontend.read(folder / "pruned.onnx").network()
     assert [np.count_nonzero(layer.weight) for layer in pruned.layers] == [27, 11]
     weights = load_file(folder / "pruned.safetensors")
     np.testing.assert_array_equal(weights["fc1.weight"], pruned.layers[0].weight)
+
+
+def test_prune_with_data_and_a_loss_of_the_command_line(cli, folder, monkeypatch):
+    """In place of the recipe's; what they were is in the result."""
+    rng = np.random.default_rng(0)
+    np.savez(folder / "train.npz", inputs=rng.random((20, 12), np.float32),
+             targets=rng.random((20, 5), np.float32))
+    (folder / "recipe.toml").write_text('density = 0.25\ndata = "none.npz"\nepochs = 2\n')
+    (folder / "mine.py").write_text("def far(outputs, targets):\n"
+                                    "    return (outputs - targets).abs().mean()\n")
+    monkeypatch.chdir(folder)
+    found = []
+    for loss in ("mse", "mine:far"):
+        done = cli("prune", "model.onnx", "--recipe", "recipe.toml", "--data", "train.npz",
+                   "--loss", loss, "-o", "pruned.onnx", "--json")
+        assert (done.code, done.stderr) == (0, "")
+        found.append([stage["loss"] for stage in done.json["stages"]])
+        assert [stage["accuracy"] for stage in done.json["stages"]] == [None, None]
+        notes, _ = read_safetensors(folder / "pruned.safetensors")
+        assert f'loss = "{loss}"' in notes["recipe"]
+        assert 'data = "train.npz"' in notes["recipe"]
+        assert json.loads(notes["history"])[-1]["loss"] == found[-1][-1]
+    assert found[0] != found[1]
+
+
+def test_a_recipe_runs_no_python(refused, folder):
+    (folder / "recipe.toml").write_text('density = 0.25\ndata = "a.npz"\nloss = "os:system"\n')
+    assert "a recipe runs no Python; give 'os:system' by --loss" in refused(
+        "prune", folder / "model.onnx", "--recipe", folder / "recipe.toml")
+
+
+def test_prune_writes_the_kind_of_file_that_it_reads(refused, folder):
+    assert "in the format that it has; give a name that ends in .onnx" in refused(
+        "prune", folder / "model.onnx", "--recipe", recipe(folder), "-o", folder / "pruned.pt2")
 
 
 def test_dry_run_of_a_recipe(cli, folder):
@@ -508,14 +543,16 @@ def operators_model(folder):
     return folder / "other.onnx"
 
 
-def test_operators_that_prune_cannot_take_stand_in_one_table(refused, folder):
-    operators_model(folder)
+def test_a_model_of_any_operators_is_pruned(cli, folder):
+    path = operators_model(folder)
     (folder / "recipe.toml").write_text("density = 0.5\n")
-    lines = refused("prune", folder / "other.onnx", "--recipe", folder / "recipe.toml",
-                    lines=4).splitlines()
-    assert "2 nodes" in lines[0]
-    assert [line.split()[:2] for line in lines[1:]] == [
-        ["node", "operator"], ["gate", "Sigmoid"], ["top", "Softmax"]]
+    done = cli("prune", path, "--recipe", folder / "recipe.toml", "-o", folder / "new.onnx",
+               "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert [row["density"] for row in done.json["before"] + done.json["after"]] == [1, 0.5]
+    before, after = onnx.load(path), onnx.load(folder / "new.onnx")
+    assert before.graph.node == after.graph.node
+    assert before.graph.input == after.graph.input
 
 
 @pytest.mark.parametrize("name", ["other.onnx", "other.pt2", "other.txt", "other"])

@@ -1,15 +1,15 @@
 """``demo`` on a network that is trained by nobody and a few images."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.experiments import digits
 from zeroskip.sw.formats import nm
-from zeroskip.sw.graph.network import Linear, Network
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.pipeline import Stage
 
@@ -18,19 +18,22 @@ from zeroskip.sw.prune.pipeline import Stage
 def untrained(monkeypatch):
     rng = np.random.default_rng(2)
     weight = rng.normal(size=(10, 64)).astype(np.float32) * (rng.random((10, 64)) < 0.2)
-    network = Network((Linear("fc", weight, np.zeros(10, np.float32), "none"),))
+    module = of(weight)
     data = Data(rng.random((5, 64)).astype(np.float32), rng.integers(0, 10, 5))
-    stages = [Stage(name, network, 0.2, 0.1) for name in ("dense", "pruned", "shared")]
-    monkeypatch.setattr(digits, "run_linear", lambda progress: stages)
-    monkeypatch.setattr(digits, "run_convolutional", lambda progress: _halved(stages))
+    stages = [Stage(name, 0.2, {"fc": 0.2}, 0.1) for name in ("dense", "pruned", "shared")]
+    halved = of(np.where(nm.mask(weight, "2:4"), weight, 0))
+    monkeypatch.setattr(digits, "run_linear", lambda progress: (module, stages))
+    monkeypatch.setattr(digits, "run_convolutional", lambda progress: (halved, stages))
     monkeypatch.setattr(digits, "load", lambda: (data, data))
 
 
-def _halved(stages):
-    """The stages with 2:4 weights."""
-    (layer,) = stages[-1].network.layers
-    kept = np.where(nm.mask(layer.weight, "2:4"), layer.weight, 0)
-    return [replace(stage, network=Network((replace(layer, weight=kept),))) for stage in stages]
+def of(weight):
+    """One layer."""
+    module = nn.Linear(64, 10)
+    with torch.no_grad():
+        module.weight.copy_(torch.from_numpy(weight))
+        module.bias.zero_()
+    return module
 
 
 def test_demo_writes_a_report_and_a_program_that_runs(cli, tmp_path):

@@ -6,9 +6,11 @@ import pytest
 from zeroskip.sw.cli import ratios
 from zeroskip.sw.frontends.load import to_onnx
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
-from zeroskip.sw.prune.data import accuracy, read_data
+from zeroskip.sw.prune.data import read_data
 from zeroskip.sw.prune.granularity import granularity
-from zeroskip.sw.prune.ratios import OneShot, halves, macs
+from zeroskip.sw.prune.losses import named
+from zeroskip.sw.prune.model import read
+from zeroskip.sw.prune.ratios import OneShot, halves
 from zeroskip.sw.prune.recipe import read_recipe
 
 pytest.importorskip("torch")
@@ -38,6 +40,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def accuracy(model, data):
+    return model.judge(data, named("cross_entropy"))["accuracy"]
+
+
 def scan(folder, *options):
     return "scan", folder / "model.onnx", "--recipe", folder / "recipes/recipe.toml", *options
 
@@ -60,7 +66,7 @@ def test_scan_as_json(cli, folder):
     assert (len(densities), densities[0], densities[-1]) == (10, 0.02, 1)
     assert list(found) == ["fc1", "fc2", "fc3"]
     data = read_data(folder / "recipes/data/train.npz")
-    cut = OneShot(network(), granularity("element"))
+    cut = OneShot(read(folder / "model.onnx"), granularity("element"))
     for name, values in found.items():
         assert values == [accuracy(cut({name: each}), data) for each in densities]
         assert values[-1] == 1
@@ -69,8 +75,8 @@ def test_scan_as_json(cli, folder):
 def test_scan_cuts_as_the_recipe_says(cli, folder):
     plain = cli(*scan(folder, "--json")).json["accuracy"]
     change(folder, RECIPE + 'granularity = "row"\ncriterion = "wanda"\ndensity = 0.3\n')
-    cut = OneShot(network(), granularity("row"), "wanda",
-                  read_data(folder / "recipes/data/train.npz").x)
+    cut = OneShot(read(folder / "model.onnx"), granularity("row"), "wanda",
+                  read_data(folder / "recipes/data/train.npz"))
     found = cli(*scan(folder, "--json")).json["accuracy"]
     assert found != plain
     assert found["fc1"][4] == accuracy(cut({"fc1": 50 ** (-5 / 9)}),
@@ -111,7 +117,7 @@ def test_what_is_found_is_a_recipe_within_the_budget(cli, folder, method):
     assert (found.epochs, found.seed, found.data) == (1, 3, "../recipes/data/train.npz")
     # the accuracy is that of the samples of the search, without training
     judge, _ = halves(found.samples(folder / "out"), 3)
-    network_cut = OneShot(network(), granularity("element"))(densities)
+    network_cut = OneShot(read(folder / "model.onnx"), granularity("element"))(densities)
     assert accuracy(network_cut, judge) == cut["accuracy"]
 
     pruned = cli("prune", folder / "model.onnx", "--recipe", folder / "out/found.toml",
@@ -135,7 +141,7 @@ def test_the_same_again(cli, folder, method):
 def test_costs(cli, folder, options, least):
     given, cut = cli(*search(folder, "uniform", *options, "--json")).json["networks"]
     if least is None:
-        assert (given["cost"], cut["cost"]) == (macs(network()), 1017)
+        assert (given["cost"], cut["cost"]) == (40 * 16 + 24 * 40 + 4 * 24, 1017)
     else:
         assert given["cost"] > least
         assert cut["cost"] <= 0.6 * given["cost"]
@@ -167,6 +173,22 @@ def test_the_path_of_rewind_moves_too(cli, folder):
     cli(*search(folder, "uniform", "--cost", "macs", "-q"))
     found = read_recipe(folder / "found.toml")
     assert (found.rewind, found.rounds) == ("model.onnx", 2)
+
+
+def test_a_regression_is_judged_by_its_loss(cli, folder):
+    data = np.load(folder / "recipes/data/train.npz")
+    np.savez(folder / "line.npz", x=data["x"], targets=network().forward(data["x"])[-1])
+    options = ("--data", folder / "line.npz", "--loss", "mse", "--json")
+    found = cli(*scan(folder, *options, "--plot", folder / "a.svg")).json
+    assert set(found) == {"densities", "loss"}
+    assert found["loss"]["fc1"][0] > found["loss"]["fc1"][-1] == pytest.approx(0, abs=1e-9)
+    assert ">loss<" in (folder / "a.svg").read_text()
+    done = cli(*search(folder, "netadapt", "--cost", "macs", *options))
+    assert (done.code, done.stderr) == (0, "")
+    given, cut = done.json["networks"]
+    assert 0 <= given["loss"] < cut["loss"]
+    assert read_recipe(folder / "found.toml").data == "line.npz"
+    assert read_recipe(folder / "found.toml").loss == "mse"
 
 
 # --- bad input ---
@@ -218,7 +240,8 @@ def test_a_single_sample(refused, folder):
 def test_a_convolution_on_an_array(refused, folder):
     layer = Conv2d("conv", np.ones((4, 1, 1, 1), np.float32), np.zeros(4, np.float32), "none",
                    (1, 4, 4), (1, 1), (0, 0, 0, 0), (1, 1))
-    to_onnx(Network((layer,)), folder / "model.onnx")
+    last = Linear("fc", np.ones((4, 64), np.float32), np.zeros(4, np.float32), "none")
+    to_onnx(Network((layer, last)), folder / "model.onnx")
     assert "layer conv is a convolution; the EIE array takes" in refused(*search(folder))
 
 

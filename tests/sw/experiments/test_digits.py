@@ -5,13 +5,17 @@ import pytest
 
 from zeroskip.sw.compiler.placement import inspect
 from zeroskip.sw.experiments import digits
-from zeroskip.sw.graph.graph import Graph
 from zeroskip.sw.graph.network import Conv2d, Linear
 
 
 @pytest.fixture(scope="module")
-def stages():
+def linear():
     return digits.run_linear()
+
+
+@pytest.fixture
+def stages(linear):
+    return linear[1]
 
 
 @pytest.fixture(scope="module")
@@ -40,36 +44,39 @@ def test_density(stages):
     assert stages[2].density <= stages[1].density <= 0.12
 
 
-def test_shared_values(stages):
-    for pruned, shared in zip(stages[1].network.layers, stages[2].network.layers, strict=True):
-        assert len(np.unique(shared.weight[shared.weight != 0])) <= 15
-        np.testing.assert_array_equal(pruned.weight == 0, shared.weight == 0)
+def test_shared_values(linear):
+    module, stages = linear
+    for at in (0, 2, 4):
+        weight = module[at].weight.detach().numpy()
+        assert len(np.unique(weight[weight != 0])) <= 15
+    assert stages[2].layers == stages[1].layers
 
 
 def test_accuracy_of_the_convolutional_network_survives(convolutional):
-    assert [stage.name for stage in convolutional] == ["dense", "pruned"]
-    dense, pruned = (stage.accuracy for stage in convolutional)
+    _, stages = convolutional
+    assert [stage.name for stage in stages] == ["dense", "pruned"]
+    dense, pruned = (stage.accuracy for stage in stages)
     assert dense > 0.96
     assert pruned > dense - 0.01
 
 
 def test_layers_of_the_convolutional_network(convolutional):
-    for stage in convolutional:
-        *convolutions, last = stage.network.layers
-        assert [type(layer) for layer in (*convolutions, last)] == [Conv2d] * 3 + [Linear]
-        assert [layer.output_shape for layer in convolutions] == [
-            (16, 8, 8), (32, 4, 4), (32, 2, 2)]
-        assert (last.inputs, last.outputs, last.activation) == (128, 10, "none")
+    module, _ = convolutional
+    *convolutions, last = [node.layer for node in digits.graph(module).layers]
+    assert [type(layer) for layer in (*convolutions, last)] == [Conv2d] * 3 + [Linear]
+    assert [layer.output_shape for layer in convolutions] == [(16, 8, 8), (32, 4, 4), (32, 2, 2)]
+    assert (last.inputs, last.outputs, last.activation) == (128, 10, "none")
 
 
 def test_every_layer_of_the_convolutional_network_is_2_of_4(convolutional):
-    dense, pruned = (stage.network for stage in convolutional)
-    assert {row["pattern"] for row in inspect(Graph.of(dense))} == {"dense"}
-    assert {row["pattern"] for row in inspect(Graph.of(pruned))} == {"2:4"}
+    module, stages = convolutional
+    graph = digits.graph(module)
+    assert set(stages[0].layers.values()) == {1.0}
+    assert {row["pattern"] for row in inspect(graph)} == {"2:4"}
     # Nine columns of the first layer: two groups that keep two, and one of one column.
-    assert np.count_nonzero(pruned.layers[0].weight) == 16 * 5
-    assert all(np.count_nonzero(layer.weight) == layer.weight.size // 2
-               for layer in pruned.layers[1:])
+    first, *others = [node.layer.weight for node in graph.layers]
+    assert np.count_nonzero(first) == 16 * 5
+    assert all(np.count_nonzero(weight) == weight.size // 2 for weight in others)
 
 
 @pytest.mark.parametrize(("run", "training"), [
@@ -82,6 +89,6 @@ def test_same_seed_same_bytes(run, training, monkeypatch):
     assert weights(first) != weights(run(0))
 
 
-def weights(stages):
-    return [layer.weight.tobytes() + layer.bias.tobytes()
-            for stage in stages for layer in stage.network.layers]
+def weights(result):
+    module, _ = result
+    return [each.numpy().tobytes() for each in module.state_dict().values()]

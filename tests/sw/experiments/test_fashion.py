@@ -37,7 +37,9 @@ def test_stages(folder, monkeypatch):
     monkeypatch.setitem(fashion.TRAINING, "epochs", 1)
     train, test = fashion.load(folder)
     network = fashion.train(train, 3)
-    stages = fashion.prune(network, {"0": 0.1, "2": 0.2}, train, test, 3)
+    pruned, stages = fashion.prune(network, {"0": 0.1, "2": 0.2}, train, test, 3)
     assert [stage.name for stage in stages] == ["dense", "pruned", "shared"]
-    assert [layer.weight.shape for layer in network.layers] == [(300, 784), (100, 300), (10, 100)]
+    assert [tuple(network[at].weight.shape) for at in (0, 2, 4)] == [
+        (300, 784), (100, 300), (10, 100)]
+    assert int(pruned[0].weight.count_nonzero()) == 23520
     assert stages[-1].density == (23520 + 6000 + 1000) / 266200

@@ -9,10 +9,7 @@ import torch
 from torch import nn
 
 from zeroskip.sw.errors import BadInput
-from zeroskip.sw.frontends.load import from_torch, to_pt2
-from zeroskip.sw.frontends.torch_frontend import to_torch, with_weights
-from zeroskip.sw.graph.network import Conv2d, Linear, Network, Quantised
-from zeroskip.sw.graph.types import TensorType
+from zeroskip.sw.frontends.load import from_torch
 
 torch.set_num_threads(1)
 
@@ -204,68 +201,3 @@ def test_image_of_unknown_size():
         dynamic_shapes=({2: torch.export.Dim.DYNAMIC},))
     with pytest.raises(BadInput, match=r"all but the batch must be known; say it with"):
         from_torch(program, ())
-
-
-def images():
-    """conv - conv - linear - conv, with padding that differs by side."""
-    rng = np.random.default_rng(1)
-
-    def conv(name, shape, out, kernel, padding, activation):
-        weight = rng.standard_normal((out, shape[0], *kernel)).astype(np.float32)
-        return Conv2d(name, weight, np.ones(out, np.float32), activation, shape, (1, 2), padding,
-                      (1, 1))
-
-    first = conv("c1", (1, 2, 4), 3, (2, 2), (1, 0, 1, 0), "relu")
-    second = conv("c2", first.output_shape, 2, (1, 1), (1, 2, 0, 1), "none")
-    flat = Linear("fc", rng.standard_normal((8, second.outputs)).astype(np.float32),
-                  np.zeros(8, np.float32), "relu")
-    return Network((first, second, flat, conv("c3", (2, 2, 2), 3, (2, 1), (0, 0, 0, 0), "none")))
-
-
-def test_to_torch_computes_the_same():
-    """On flat samples, whatever the layers take."""
-    module, x = to_torch(images()), torch.randn(5, 8)
-    expected = images().forward(x.numpy())[-1]
-    np.testing.assert_allclose(module(x).detach(), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_with_weights_of_a_module():
-    module = to_torch(images())
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(2)
-    for before, after in zip(images().layers, with_weights(images(), module).layers, strict=True):
-        np.testing.assert_array_equal(2 * before.weight, after.weight)
-        np.testing.assert_array_equal(2 * before.bias, after.bias)
-        assert before.geometry == after.geometry
-
-
-def test_to_torch_refuses_a_quantised_layer():
-    own = Quantised(np.ones((1, 1), np.int8), np.ones(1), np.zeros(1, np.int64),
-                    TensorType((1,), np.dtype(np.int8), 1.0),
-                    TensorType((1,), np.dtype(np.int8), 1.0))
-    layer = Linear("fc", np.ones((1, 1), np.float32), np.zeros(1, np.float32), "none", own)
-    with pytest.raises(BadInput, match="layer fc is quantised and cannot be trained"):
-        to_torch(Network((layer,)))
-
-
-def test_to_torch_and_back():
-    network = from_torch(convnet((3, 3)), (torch.zeros(1, 2, 4),)).network()
-    again = from_torch(to_torch(network), (torch.zeros(1, 8),)).network()
-    for before, after in zip(network.layers, again.layers, strict=True):
-        np.testing.assert_array_equal(before.weight, after.weight)
-        np.testing.assert_array_equal(before.bias, after.bias)
-        assert (before.activation, before.geometry) == (after.activation, after.geometry)
-
-
-def test_to_pt2_and_back(tmp_path):
-    network = Network(images().layers[2:3])
-    to_pt2(network, tmp_path / "model.pt2", {"recipe": "half"})
-    held = {"recipe": ""}
-    program = torch.export.load(tmp_path / "model.pt2", extra_files=held)
-    assert held == {"recipe": "half"}
-    again = from_torch(program, ()).network()
-    for before, after in zip(network.layers, again.layers, strict=True):
-        np.testing.assert_array_equal(before.weight, after.weight)
-        np.testing.assert_array_equal(before.bias, after.bias)
-        assert before.activation == after.activation

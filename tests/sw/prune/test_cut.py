@@ -9,13 +9,25 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.prune import cut
 from zeroskip.sw.prune.banks import bank_balanced
 from zeroskip.sw.prune.criteria import CRITERIA
-from zeroskip.sw.prune.cut import RAMP, Training, density_at, prune, remove
+from zeroskip.sw.prune.cut import RAMP, Training, density_at
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.granularity import Granularity, granularity
+from zeroskip.sw.prune.model import of_module
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((128, 16)).astype(np.float32)
 DATA = Data(X, (X[:, 0] > X[:, 1]).astype(np.int64))
+
+
+def prune(module, *args, start=None, **options):
+    """:func:`cut.prune` of a live module, in place."""
+    cut.prune(of_module(module), *args, start=start and of_module(start), **options)
+
+
+def remove(module, *args, **options):
+    """:func:`cut.remove` of a live module."""
+    return cut.remove(of_module(module), *args, example=(torch.from_numpy(X[:2]),),
+                      **options).module
 
 
 def mlp():
@@ -132,9 +144,9 @@ def test_masks_only_shrink_and_are_scored_anew(criterion, monkeypatch):
     """After every step where weights are enough, after every epoch where samples are needed."""
     taken = []
 
-    def counted(*args):
+    def counted(*args, **options):
         taken.append([int(layer.weight.count_nonzero()) for layer in args[2].values()])
-        return scores(*args)
+        return scores(*args, **options)
     scores = cut.scores
     monkeypatch.setattr(cut, "scores", counted)
     module = mlp()
@@ -173,8 +185,8 @@ def test_every_criterion_reaches_the_density(criterion):
 
 def test_rounds_cut_by_equal_factors_and_train_after_each(monkeypatch):
     taken, run = [], Training.run
-    monkeypatch.setattr(Training, "run", lambda self, module, after: (
-        taken.append(nonzeros(module)), run(self, module, after)))
+    monkeypatch.setattr(Training, "run", lambda self, model, after: (
+        taken.append(nonzeros(model.module)), run(self, model, after)))
     module, calls = mlp(), []
     prune(module, ELEMENT, QUARTER, rounds=2, training=Training(
         DATA, epochs=3, progress=lambda *call: calls.append(call)))
@@ -201,8 +213,8 @@ def test_rewinding_gives_survivors_their_first_weights():
 @pytest.mark.parametrize(("l1", "l2", "order"), [(1e-2, 0, 1), (0, 1e-2, 2)])
 def test_penalties_make_weights_small(l1, l2, order):
     plain, held = mlp(), mlp()
-    Training(DATA, epochs=20, learning_rate=1e-2).run(plain)
-    Training(DATA, epochs=20, learning_rate=1e-2, l1=l1, l2=l2).run(held)
+    Training(DATA, epochs=20, learning_rate=1e-2).run(of_module(plain))
+    Training(DATA, epochs=20, learning_rate=1e-2, l1=l1, l2=l2).run(of_module(held))
     assert held[0].weight.norm(order) < 0.8 * plain[0].weight.norm(order)
 
 
@@ -236,8 +248,8 @@ def test_rebuilt_zeros_stay_zero_in_training():
 def test_the_next_layer_makes_up_for_neurons_that_left(criterion, reconstruct):
     dense = mlp()
     training = Training(DATA, epochs=0)
-    plain = remove(dense, "neuron", {"0": 0.5}, inputs=16, training=training)
-    rebuilt = remove(dense, "neuron", {"0": 0.5}, inputs=16, criterion=criterion,
+    plain = remove(dense, "neuron", {"0": 0.5}, training=training)
+    rebuilt = remove(dense, "neuron", {"0": 0.5}, criterion=criterion,
                      reconstruct=reconstruct, training=training)
     assert [layer.weight.shape for layer in (rebuilt[0], rebuilt[2])] == [(6, 16), (2, 6)]
     x = torch.from_numpy(DATA.x)
@@ -250,8 +262,8 @@ def test_channels_in_front_of_a_flattened_layer_are_made_up_for():
                           nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
     training = Training(DATA, epochs=0)
     keep = {"1": 0.5, "3": 0.5}
-    plain = remove(dense, "channel", keep, inputs=16, training=training)
-    rebuilt = remove(dense, "channel", keep, inputs=16, criterion="lasso", training=training)
+    plain = remove(dense, "channel", keep, training=training)
+    rebuilt = remove(dense, "channel", keep, criterion="lasso", training=training)
     assert [tuple(rebuilt[at].weight.shape) for at in (1, 3, 6)] == [
         (3, 1, 3, 3), (2, 3, 3, 3), (2, 8)]
     x = torch.from_numpy(DATA.x)

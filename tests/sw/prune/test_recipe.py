@@ -141,10 +141,11 @@ def test_missing_recipe(tmp_path):
 
 
 @pytest.mark.parametrize(("arrays", "message"), [
-    ({"x": X}, "not a .npz file with arrays x and y .there is no array 'y'"),
-    ({"x": X, "y": DATA.y[:5]}, r"y is int64 \[5\]; it must be one class"),
-    ({"x": X, "y": DATA.y.astype(float)}, "y is float64"),
-    ({"x": X, "y": DATA.y - 1}, "one class from 0"),
+    ({"y": DATA.y}, "there is no array 'x' in it; write it with numpy.savez"),
+    ({"x": X, "y": DATA.y, "labels": DATA.y}, "y and labels are both targets; leave one of them"),
+    ({"x": X, "y": DATA.y[:5]}, r"y is int64 \[5\]; it must be numbers, a class or an output"),
+    ({"x": X, "y": np.where(DATA.y, np.inf, 0)}, "y is not finite at sample"),
+    ({"a": X, "b": X[:5], "y": DATA.y}, "b has 5 samples, and the others 96; give as many of each"),
     ({"x": X[:, 0], "y": DATA.y}, r"x is float32 \[96\]"),
     ({"x": X[:0], "y": DATA.y[:0]}, r"x is float32 \[0, 16\]"),
     ({"x": np.where(np.arange(96) == 7, np.nan, X.T).T, "y": DATA.y}, "not finite at sample 7"),

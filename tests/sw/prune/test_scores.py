@@ -52,7 +52,7 @@ def gauss_newton(module, x, loss):
 
 
 LOSSES = {"cross_entropy": lambda y: nn.functional.cross_entropy(y, torch.tensor(1)),
-          "squared_error": lambda y: nn.functional.mse_loss(y, torch.zeros(len(y)))}
+          "mse": lambda y: nn.functional.mse_loss(y, torch.zeros(len(y)))}
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -77,7 +77,7 @@ def test_curvature_sums_positions_before_it_squares():
             return self.fc(tokens).mean(1)
     module, x = Mean(), random(6, 5, 4)
     torch.testing.assert_close(
-        curvature(module, {"fc": module.fc}, [x], loss="squared_error")["fc"],
+        curvature(module, {"fc": module.fc}, [x], loss="mse")["fc"],
         (2 / 3 * x.mean(1).square().mean(0)).expand(3, 4))
 
 
@@ -106,7 +106,7 @@ def test_obd_is_the_rise_of_a_quadratic_loss_at_its_minimum():
     with torch.no_grad():
         module.weight.copy_(torch.linalg.lstsq(x, y).solution.T)
     least = module.weight.detach().double()
-    score = scores("obd", module, {"fc": module}, [x.float()], loss="squared_error")["fc"]
+    score = scores("obd", module, {"fc": module}, [x.float()], loss="mse")["fc"]
 
     def loss(weight):
         return nn.functional.mse_loss(x @ weight.T, y)
@@ -218,7 +218,7 @@ def test_refuses():
     module, x = mlp(), random(2, 5)
     with pytest.raises(BadInput, match="unknown criterion 'l3'; choose one of l1, l2, scale, apoz"):
         scores("l3", module, layers(module))
-    with pytest.raises(BadInput, match="unknown loss 'hinge'; choose one of cross_entropy, squar"):
+    with pytest.raises(BadInput, match="unknown loss 'hinge'; choose one of cross_entropy, mse"):
         curvature(module, layers(module), [x], loss="hinge")
     with pytest.raises(BadInput, match=r"outputs of a batch are \[2\], not \[samples, outputs\]"):
         curvature(module, layers(module), [x], run=lambda module, x: module(x)[:, 0])

@@ -7,6 +7,7 @@ from torch import nn
 from zeroskip.sw.prune.cut import prune
 from zeroskip.sw.prune.data import Data
 from zeroskip.sw.prune.granularity import granularity
+from zeroskip.sw.prune.model import of_module
 from zeroskip.sw.prune.share import share
 from zeroskip.sw.quantize import kmeans
 
@@ -19,7 +20,7 @@ DATA = Data(X, (X[:, 0] > X[:, 1]).astype(np.int64))
 def pruned():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 2))
-    prune(module, granularity("element"), dict.fromkeys("02", 0.5))
+    prune(of_module(module), granularity("element"), dict.fromkeys("02", 0.5))
     return module
 
 
@@ -34,7 +35,7 @@ def values(weight):
 def test_without_data_the_values_are_the_centroids():
     module = pruned()
     expected = [kmeans.share(w, 15) for w in weights(module)]
-    share(module)
+    share(of_module(module))
     for weight, shared in zip(weights(module), expected, strict=True):
         np.testing.assert_array_equal(weight, shared.codebook[shared.indices])
 
@@ -42,7 +43,7 @@ def test_without_data_the_values_are_the_centroids():
 def test_fine_tuning_keeps_few_values_and_every_zero():
     module, calls = pruned(), []
     before = weights(module)
-    share(module, data=DATA, epochs=5, progress=lambda *call: calls.append(call))
+    share(of_module(module), data=DATA, epochs=5, progress=lambda *call: calls.append(call))
     for weight, old in zip(weights(module), before, strict=True):
         assert len(values(weight)) <= 15
         np.testing.assert_array_equal(weight == 0, old == 0)
@@ -54,7 +55,7 @@ def test_fine_tuning_keeps_few_values_and_every_zero():
 
 def test_the_codebook_is_found_again_exactly():
     module = pruned()
-    share(module, data=DATA, epochs=2)
+    share(of_module(module), data=DATA, epochs=2)
     for weight in weights(module):
         shared = kmeans.share(weight, 15)
         assert shared.rms == 0
@@ -66,12 +67,12 @@ def test_gradient_of_a_centroid_is_the_sum_over_its_weights(monkeypatch):
     monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
     data = Data(DATA.x[:32], DATA.y[:32])
     module = pruned()
-    share(module)
+    share(of_module(module))
     loss = nn.functional.cross_entropy(module(torch.from_numpy(data.x)),
                                        torch.from_numpy(data.y))
     loss.backward()
     old, gradient = module[0].weight.detach().clone(), module[0].weight.grad
-    share(module, data=data, epochs=1, learning_rate=0.1)
+    share(of_module(module), data=data, epochs=1, learning_rate=0.1)
     for value in values(old.numpy()):
         where = old == value
         step = 0.1 * gradient[where].sum()
@@ -83,12 +84,12 @@ def test_few_values_stay_exactly():
     with torch.no_grad():
         module[0].weight.copy_(torch.tensor([0, -0.5, 0.1, 0.75] * 4).repeat(12, 1))
     before = weights(module)[0]
-    share(module)
+    share(of_module(module))
     np.testing.assert_array_equal(weights(module)[0], before)
 
 
 def test_module_that_is_one_layer():
     torch.manual_seed(0)
     module = nn.Linear(16, 12)
-    share(module, data=DATA, epochs=1)
+    share(of_module(module), data=DATA, epochs=1)
     assert len(values(module.weight.detach().numpy())) <= 15
