@@ -78,7 +78,7 @@ def sections(graph: Graph, configs: Sequence[CoreConfig], batch: int | None,
                   for (config, _), group in groupby(placed, key=lambda each: (
                       each[0], id(each[1]) if is_patches(*each) else None))]
     pieces = [replace(piece, raw=registry.of(piece.config).sums
-                      and _gives_sums(graph, piece.nodes[-1])) for piece in _cut(found)]
+                      and _gives_sums(graph, piece.nodes[-1])) for piece in cut(found)]
     return sorted(pieces, key=lambda piece: order[id(piece.nodes[0])])
 
 
@@ -93,7 +93,7 @@ def channels(graph: Graph, node: LayerNode) -> int:
     return -1 if node.layer.geometry is None else 1 - len(graph.types[node.writes[0]].shape)
 
 
-def _cut(found: Sequence[Section]) -> list[Section]:
+def cut(found: Sequence[Section]) -> list[Section]:
     """The sections, cut so that a layer that several nodes have is in one image: it stands alone
     where its sections do not repeat as a whole."""
     keys: dict[tuple[CoreConfig, int], Hashable] = {}

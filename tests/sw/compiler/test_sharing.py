@@ -15,8 +15,9 @@ from safetensors.numpy import save as save_tensors
 from zeroskip.hw.eie.config import EIEConfig
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.cases import random_layers
-from zeroskip.sw.compiler.compile import _cut, _Section, compile_network
+from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.compiler.program import EngineStep, Program
+from zeroskip.sw.compiler.sections import Section, cut
 from zeroskip.sw.engines.eie.lower import compile_layers
 from zeroskip.sw.engines.eie.quantize import HEADROOM
 from zeroskip.sw.errors import BadInput
@@ -109,7 +110,7 @@ def test_a_node_of_its_own_has_scales_of_its_own():
 def sections(*chains):
     """A section for each word, whose letters are layers."""
     layers = {name: linear(name) for name in "abcd"}
-    return [_Section(CORE, *[tuple(LayerNode(layers[name], (f"{number}{at}",),
+    return [Section(CORE, *[tuple(LayerNode(layers[name], (f"{number}{at}",),
                                              (f"{number}{at + 1}",))
                                    for at, name in enumerate(chain))] * 2)
             for number, chain in enumerate(chains)]
@@ -120,14 +121,14 @@ def sections(*chains):
     (["abc", "ab"], ["a", "b", "c", "a", "b"]), (["abcd", "b"], ["a", "b", "cd", "b"]),
     (["aab"], ["a", "a", "b"]), (["abab"], ["a", "b", "a", "b"]),
     (["abc", "cd"], ["ab", "c", "c", "d"]), (["abcd", "abcd", "b"], [*["a", "b", "cd"] * 2, "b"])])
-def test_sections_share_as_wholes_or_are_cut(given, expected):
+def test_sections_share_as_wholes_or_arecut(given, expected):
     assert ["".join(node.name for node in section.nodes)
-            for section in _cut(sections(*given))] == expected
+            for section in cut(sections(*given))] == expected
 
 
 def test_a_layer_on_two_engines_has_an_image_on_each():
     first, second = sections("ab", "a")
-    assert len(_cut([first, replace(second, config=ARRAY)])) == 2
+    assert len(cut([first, replace(second, config=ARRAY)])) == 2
 
 
 TWO_INPUTS = """<ir_version: 8, opset_import: ["": 17]>
