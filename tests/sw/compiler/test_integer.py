@@ -146,6 +146,17 @@ def test_pooling(pool, scale, zero, seed):
     check(node, [before], seed, exact=operator == "MaxPool")
 
 
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("given", [
+    {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"auto_pad": "VALID"},
+    {"strides": [2, 2], "ceil_mode": 1}, {"strides": [2, 3], "pads": [1, 0, 0, 1], "ceil_mode": 1},
+    {"strides": [2, 2]}], ids=str)
+def test_pooling_by_name(operator, given):
+    """Each becomes a rule."""
+    check(helper.make_node(operator, ["a"], ["y"], kernel_shape=[2, 2], **given),
+          [kind(1, 2, 5, 5)], exact=operator == "MaxPool")
+
+
 @pytest.mark.parametrize("include", [0, 1])
 def test_an_average_in_a_corner(include):
     """By hand: 3 x 3 of ones with padding of 1, windows of 2 x 2."""
@@ -254,6 +265,20 @@ def test_a_window_beyond_64_thousand_values_stays_float():
     node = helper.make_node("GlobalAveragePool", ["a"], ["y"])
     assert rule_of(around(node, (1, 1, 128, 256))) is not None
     assert rule_of(around(node, (1, 1, 128, 257))) is None
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_sum_is_clamped_in_the_same_rule_where_nothing_else_reads_it(alone):
+    graph = around(helper.make_node("Add", ["a", "b"], ["y"]), (1, 4), (1, 4))
+    *others, last = graph.nodes
+    relu = OperatorNode("relu", helper.make_node("Relu", ["y"], ["r"]), ("y",), ("r",))
+    nodes = (*others, relu, replace(last, reads=("r",)), *[last] * (not alone))
+    types = {**graph.types, "r": graph.types["y"]}
+    found = [node for node in integer.take(replace(graph, nodes=nodes, types=types)).nodes
+             if isinstance(node, RuleNode)]
+    assert [[each.operator for each in node.operators] for node in found] == (
+        [["Add", "Relu"]] if alone else [["Add"], ["Relu"]])
+    assert [node.reads for node in found] == ([("a", "b")] if alone else [("a", "b"), ("y",)])
 
 
 def test_what_only_floats_read_stays_float():
