@@ -167,7 +167,8 @@ def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, n
                ) -> Iterator[tuple[_Section, tuple[ReferenceLayer, ...], tuple]]:
     """The layers of each image in integers, and their report; for all sections that it computes,
     with the first of them."""
-    values, spans = {}, {}
+    values: dict[str, np.ndarray] = {}
+    spans: dict[Hashable, list[Range]] = {}
     uses: dict[Hashable, list[_Section]] = {}
     for section in sections:
         uses.setdefault(section.key, []).append(section)
@@ -175,13 +176,12 @@ def _quantised(graph: Graph, sections: Sequence[_Section], given: Mapping[str, n
         for node in graph.layers:
             check_weights(Network((node.layer,)))
         values = graph.evaluate(given, [section.nodes[0].reads[0] for section in sections])
-        spans = _ranges(graph, sections, values)
-        _unite(spans, [each for each in uses.values() if len(each) > 1])
+        spans = _united(sections, _ranges(graph, sections, values))
     for each in uses.values():
         section, x, own = each[0], None, None
         network = Network(tuple(node.layer for node in section.nodes))
         if given is not None:
-            own = [spans[id(section.chain)][place] for place in section.places]
+            own = spans[section.key]
             reads = [use.nodes[0].reads[0] for use in each]
             x = samples(network, np.concatenate([
                 _rows(graph, name, values[name], network.inputs) for name in reads]))
@@ -201,20 +201,26 @@ def _ranges(graph: Graph, sections: Sequence[_Section],
     return spans
 
 
-def _unite(spans: Mapping[int, list[Range]], shared: Sequence[Sequence[_Section]]) -> None:
-    """Makes ``spans`` the same in all uses of an image, wide enough for each; so also what is
-    beside it in a chain, until all agree."""
-    changed = True
-    while changed:
-        changed = False
-        for uses in shared:
-            for places in zip(*([(spans[id(use.chain)], place) for place in use.places]
-                                for use in uses), strict=True):
-                found = [chain[place] for chain, place in places]
-                whole = min(low for low, _ in found), max(high for _, high in found)
-                changed |= any(each != whole for each in found)
-                for chain, place in places:
-                    chain[place] = whole
+def _united(sections: Sequence[_Section],
+            spans: Mapping[int, list[Range]]) -> dict[Hashable, list[Range]]:
+    """Of the input and of every output of each image: wide enough for all its uses.
+
+    What is beside an image of several uses in a chain takes the range that this has there, which
+    loses nothing and needs no conversion.
+    """
+    found: dict[Hashable, list[Range]] = {}
+    for section in sections:
+        own = [spans[id(section.chain)][place] for place in section.places]
+        found[section.key] = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(
+            own, found.get(section.key, own), strict=True)]
+    uses = Counter(section.key for section in sections)
+    shared = {(id(section.chain), section.places[end], end): found[section.key][end]
+              for section in sections if uses[section.key] > 1 for end in (0, -1)}
+    for section in sections:
+        for end in (0, -1) if uses[section.key] == 1 else ():
+            beside = id(section.chain), section.places[end], -1 - end
+            found[section.key][end] = shared.get(beside, found[section.key][end])
+    return found
 
 
 def _rows(graph: Graph, name: str, values: np.ndarray, inputs: int) -> np.ndarray:
