@@ -1,5 +1,6 @@
 """Sections in integers: the ranges of all values, and what the engines make of them."""
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ def quantised(graph: Graph, sections: Sequence[Section], given: Given | None, me
     """The layers of each image in integers, and their report, with all sections that the image
     computes; ``kinds`` becomes the types of what sections and rules give."""
     values: dict[str, np.ndarray] = {}
-    spans: dict[int, list[Range]] = {}
+    spans: dict[Hashable, list[Range]] = {}
     uses: dict[Hashable, list[Section]] = {}
     for section in sections:
         uses.setdefault(section.key, []).append(section)
@@ -46,8 +47,7 @@ def quantised(graph: Graph, sections: Sequence[Section], given: Given | None, me
         values = graph.evaluate(given, [
             *(section.reads for section in sections),
             *(node.writes[0] for node in graph.nodes if isinstance(node, RuleNode))])
-        spans = _ranges(graph, sections, values, method)
-        _unite(spans, [each for each in uses.values() if len(each) > 1])
+        spans = _united(sections, _ranges(graph, sections, values, method))
     starts = {id(section.nodes[0]): section for section in sections}
     for first in (group[0] for group in graph.groups):
         if isinstance(first, RuleNode):
@@ -58,7 +58,7 @@ def quantised(graph: Graph, sections: Sequence[Section], given: Given | None, me
             continue
         each, network, x, own = uses[start.key], start.network, None, None
         if given is not None:
-            own = [spans[id(start.chain)][place] for place in start.places]
+            own = spans[start.key]
             x = samples(network, start.samples(np.concatenate([
                 _rows(graph, use.reads, values[use.reads], start.nodes[0].layer.inputs)
                 for use in each])))
@@ -90,20 +90,26 @@ def _ranges(graph: Graph, sections: Sequence[Section], values: Given,
     return spans
 
 
-def _unite(spans: Mapping[int, list[Range]], shared: Sequence[Sequence[Section]]) -> None:
-    """Makes ``spans`` the same in all uses of an image, wide enough for each; so also what is
-    beside it in a chain, until all agree."""
-    changed = True
-    while changed:
-        changed = False
-        for uses in shared:
-            for places in zip(*([(spans[id(use.chain)], place) for place in use.places]
-                                for use in uses), strict=True):
-                found = [chain[place] for chain, place in places]
-                whole = min(low for low, _ in found), max(high for _, high in found)
-                changed |= any(each != whole for each in found)
-                for chain, place in places:
-                    chain[place] = whole
+def _united(sections: Sequence[Section],
+            spans: Mapping[int, list[Range]]) -> dict[Hashable, list[Range]]:
+    """Of the input and of every output of each image: wide enough for all its uses.
+
+    What is beside an image of several uses in a chain takes the range that this has there, which
+    loses nothing and needs no conversion.
+    """
+    found: dict[Hashable, list[Range]] = {}
+    for section in sections:
+        own = [spans[id(section.chain)][place] for place in section.places]
+        found[section.key] = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(
+            own, found.get(section.key, own), strict=True)]
+    uses = Counter(section.key for section in sections)
+    shared = {(id(section.chain), section.places[end], end): found[section.key][end]
+              for section in sections if uses[section.key] > 1 for end in (0, -1)}
+    for section in sections:
+        for end in (0, -1) if uses[section.key] == 1 else ():
+            beside = id(section.chain), section.places[end], -1 - end
+            found[section.key][end] = shared.get(beside, found[section.key][end])
+    return found
 
 
 def _rows(graph: Graph, name: str, values: np.ndarray, inputs: int) -> np.ndarray:

@@ -13,8 +13,10 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from zeroskip.hw.eie.config import EIEConfig
+from zeroskip.hw.tensorcore.config import CONFIGS as TENSORCORE
 from zeroskip.hw.tensorcore.config import TensorCoreConfig
 from zeroskip.sim.cases import random_layers
+from zeroskip.sw.api import program as api
 from zeroskip.sw.compiler.compile import compile_network
 from zeroskip.sw.compiler.program import EngineStep, Program
 from zeroskip.sw.compiler.sections import Section, cut
@@ -95,9 +97,20 @@ def test_the_scales_are_those_of_all_uses():
     compiled = compile_network(Network((again, again)), given, ARRAY)
     (layer,), peak = compiled.reference, np.abs(given).max()
     assert layer.output.scale == pytest.approx(HEADROOM * 9 * peak / 32767, rel=1e-4)
-    assert layer.input.scale == pytest.approx(9 * peak / 32767, rel=1e-4)
+    assert layer.input.scale == pytest.approx(3 * peak / 32767, rel=1e-4)
     integers, _ = compiled.program.input.to_integer(given)
     assert check_exact(compiled, integers).results[0][1].saturated == 0
+
+
+def test_what_is_beside_a_shared_layer_takes_its_scales():
+    """Only from one use to the next the host converts."""
+    first, again, head = linear("first"), linear("again", seed=3), linear("head", 3, seed=2)
+    compiled = compile_network(Network((first, again, again, head)), x(), CORE)
+    a, b, c = compiled.reference
+    assert (a.output, c.input) == (b.input, b.output)
+    assert b.input != b.output
+    assert [step.rule for step in compiled.program.steps
+            if not isinstance(step, EngineStep)] == ["convert"]
 
 
 def test_a_node_of_its_own_has_scales_of_its_own():
@@ -215,6 +228,16 @@ def test_which_image_a_step_computes_is_bound_to_the_reference(tmp_path):
         "zeroskip": text, "crc32": str(zlib.crc32(text.encode()))}))
     with pytest.raises(BadInput, match="not those of the reference"):
         Program.load(path)
+
+
+def test_the_report_has_each_use():
+    again, head = linear("again"), linear("head", 3, seed=2)
+    compiled = compile_network(Network((again, again, head)), x(), TENSORCORE["tc-8"])
+    rows = api.Program(compiled.program, compiled.reference, compiled.report).report()
+    found = [row for row in rows if row["step"] != "host"]
+    assert [row["layer"] for row in found] == ["again", "again", "head"]
+    assert found[0] == found[1]
+    assert all(set(row) > {"step", "target", "layer"} for row in found)
 
 
 def test_an_image_that_runs_twice_is_not_written_as_c():

@@ -102,7 +102,8 @@ def test_equals_onnxruntime(case, bias, seed):
     ((1, 3, 3), (1, 1, 3, 3), {"dilations": [2, 2], "strides": [2, 2]}),
     ((2, 4), (2, 3, 1), {"strides": [3]}),
     ((2, 4, 4), (2, 3, 3, 3), {"pads": [2, 2, 2, 2]}),
-], ids=["even", "uneven", "padded", "dilation", "gaps", "stride 1"])
+    ((2, 4), (2, 1, 5), {"strides": [2], "pads": [3, 2]}),
+], ids=["even", "uneven", "padded", "dilation", "gaps", "stride 1", "wide padding"])
 def test_equals_the_reference_of_onnx(image, weight, attributes):
     proto, x = model(image, weight, **attributes)
     check(proto, x, ReferenceEvaluator(proto).run(None, {"x": x})[0])
