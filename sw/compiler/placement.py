@@ -116,17 +116,21 @@ def read_wishes(path: Path) -> dict[str, str]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: not a TOML file ({error}); write [layers] and lines such as "
-                       '"fc*" = "eie"') from None
+                       f"{_example()}") from None
     layers = found.pop("layers", None)
     if found or not isinstance(layers, dict) or not layers:
         what = f"holds {', '.join(found)}" if found else "names no layer"
         raise BadInput(f"{path}: it {what}; give a table [layers] alone, with lines such as "
-                       '"fc*" = "eie"')
+                       f"{_example()}")
     for name, engine in layers.items():
         if engine not in registry.names():
             raise BadInput(f"{path}: layer {name!r} is to be placed on {engine!r}, and there is no "
                            f"such engine; choose one of {', '.join(registry.names())}")
     return layers
+
+
+def _example() -> str:
+    return f'"fc*" = "{registry.names()[0]}"'
 
 
 def check_wishes(graph: Graph, wishes: Wishes) -> None:

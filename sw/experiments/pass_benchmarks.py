@@ -15,7 +15,7 @@ from zeroskip.sw.runtime import backends
 from zeroskip.sw.runtime.golden_backend import GoldenBackend
 from zeroskip.sw.runtime.verify import verify
 
-LAYERS = {"vgg-fc6": (4096, 25088, 0.04), "ddddocr": (8210, 1024, 0.10), "small": (300, 500, 0.10)}
+LAYERS = {"vgg-fc6": (4096, 25088, 0.04), "ddddocr": (8210, 1024, 0.10), "small": (2000, 600, 0.10)}
 """Outputs, inputs and density: the largest layer of VGG-16, the last one of ddddocr, and one that
 is run in seconds."""
 

@@ -548,10 +548,10 @@ def test_engine_of_a_layer(name, kind, engine, reason):
 
 
 def test_a_layer_with_few_weights_is_for_the_array():
-    """Of 64 x 960 weights one in forty is not zero, three of them in one group."""
-    weight = np.zeros((64, 960), np.float32)
+    """Of 640 x 96 weights one in 32 is not zero, three of them in one group."""
+    weight = np.zeros((640, 96), np.float32)
     weight[:, ::40], weight[0, 1:3] = 1, 1
-    row, = inspect(Graph.of(Network((Linear("fc", weight, np.zeros(64, np.float32), "none"),))))
+    row, = inspect(Graph.of(Network((Linear("fc", weight, np.zeros(640, np.float32), "none"),))))
     assert (row["pattern"], row["engine"]) == ("unstructured", "eie")
     assert "every zero weight is skipped. Cycles a sample: " in row["reason"]
 
