@@ -192,7 +192,7 @@ def _counts(program: Program, step: EngineStep, layers: Sequence[LayerFacts],
         return (Counts(len(layers), saturated=result.saturated),)
     samples = statistics.images / program.rows(step) * program.batch
     work = [layer.multiplications for layer in layers]
-    parts: list[tuple[int, float, int, float, int]]
+    parts: list[tuple[int, float, float, float, int]]
     if statistics.layers:
         parts = [(1, wanted, own["cycles"], own["useful"], own["saturated"])
                  for wanted, own in zip(work, statistics.layers, strict=True)]
