@@ -44,9 +44,10 @@ def quantised(graph: Graph, sections: Sequence[Section], given: Given | None, me
     if given is not None:
         for node in graph.layers:
             check_weights(Network((node.layer,)))
-        values = graph.evaluate(given, [
-            *(section.reads for section in sections),
-            *(node.writes[0] for node in graph.nodes if isinstance(node, RuleNode))])
+        made = [node.writes[0] for node in graph.nodes if isinstance(node, RuleNode)]
+        values = graph.evaluate(given, [*(section.reads for section in sections), *made])
+        for name in made:
+            refuse_nonfinite(f"value {name} of the calibration", values[name])
         spans = _united(sections, _ranges(graph, sections, values, method))
     starts = {id(section.nodes[0]): section for section in sections}
     for first in (group[0] for group in graph.groups):
@@ -73,7 +74,6 @@ def _rule_type(graph: Graph, node: RuleNode, values: np.ndarray, method: str,
                kinds: Mapping[str, TensorType]) -> TensorType:
     """The type of what a rule gives."""
     before = [kinds[graph.source_of(each)] for each in node.reads]
-    refuse_nonfinite(f"value {node.writes[0]} of the calibration", values)
     return node.form.type(before, METHODS[method](
         values, lambda low, high: node.form.type(before, (low, high))))
 

@@ -14,8 +14,10 @@ from math import prod
 import numpy as np
 
 from zeroskip.sw.frontends.constants import Reject
-from zeroskip.sw.frontends.products import LARGEST
 from zeroskip.sw.frontends.rewriting import Rewriter
+
+LARGEST = 1 << 27
+"""Most weights of the convolution."""
 
 
 def convolve(own: Rewriter) -> None:

@@ -173,7 +173,7 @@ def test_ranges_are_set_by_a_method(both, method):
     """Each value by the grid of the engine that gives it; the network's input by the first's."""
     x = np.random.default_rng(0).normal(size=(9000, 8)).astype(np.float32)
     x[5, 3] = 30
-    images = compile_network(both, x, ARRAY, CORE, method=method).program.images
+    images = compile_network(both, x, ARRAY, CORE, method=method, wishes=SPLIT).program.images
     core, array = registry.engine("tensorcore").grid, registry.engine("eie").grid
     spans = ranges(both, x, method, [core, core, core, array, core])
     assert images[0].input.scale == core(*spans[0]).scale < core(*ranges(both, x)[0]).scale
@@ -277,7 +277,7 @@ def test_a_float_network_needs_calibration(both, configs):
 
 
 def test_storage_of_a_split_network(both):
-    program = compile_network(both, samples(both), ARRAY, CORE).program
+    program = compile_network(both, samples(both), ARRAY, CORE, wishes=SPLIT).program
     sizes, (first, second, third) = storage(program), [image.storage() for image in program.images]
     assert sizes["weights"] == first["weights"] + second["weights"] + third["weights"]
     assert sizes["codebooks"] == second["codebooks"]

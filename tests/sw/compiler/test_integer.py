@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import onnx
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -47,7 +47,10 @@ def evaluated(node, xs, constants):
         [helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, None)],
         [numpy_helper.from_array(value.astype(np.float64) if value.dtype == FLOAT else value, name)
          for name, value in constants.items()]), opset_imports=[helper.make_opsetid("", 21)])
-    y, = ReferenceEvaluator(model).run(["y"], dict(zip(names, xs, strict=True)))
+    try:
+        y, = ReferenceEvaluator(model).run(["y"], dict(zip(names, xs, strict=True)))
+    except ValueError:      # its pooling fails where an axis of one value is padded on one side
+        reject()
     return y
 
 

@@ -1,6 +1,7 @@
 """Convolutions on an engine that takes their patches: exact in integers, by a convolution of its
 own, and the same in RTL."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -89,20 +90,21 @@ def test_convolutions_and_a_linear_layer_in_rtl():
     assert verify(made.program, integers, (golden, backends.rtl("python"))).difference is None
 
 
-def test_the_offers_decide():
+def test_the_cycles_decide():
     """Where few weights are left the array is better, and a tensor core otherwise."""
-    sparse = conv("a", (2, 5, 5), 4, density=0.15)
+    array = replace(ARRAY, pes=8)
+    sparse = conv("a", (16, 5, 5), 32, density=0.05)
     dense = conv("b", sparse.output_shape, 4, density=0.65)
-    assert place(sparse, (ARRAY, CORE))[0] is ARRAY
-    assert place(dense, (ARRAY, CORE))[0] is CORE
-    assert place(dense, (ARRAY,))[0] is ARRAY
-    made, integers, _ = compiled(sparse, dense, configs=(ARRAY, CORE))
+    assert place(sparse, (array, CORE)).config is array
+    assert place(dense, (array, CORE)).config is CORE
+    assert place(dense, (array,)).config is array
+    made, integers, _ = compiled(sparse, dense, configs=(array, CORE))
     assert [step.rule.name if isinstance(step, HostStep) else step.image.engine
             for step in made.program.steps] == [
         "patches", "eie", "permute", "convert", "tensorcore"]
     run = run_program(made.program, GoldenBackend(made.program, made.reference), integers)
     rows = next(step for step in made.program.steps if isinstance(step, EngineStep)).writes
-    assert run.buffers[rows[0]].shape == (3, 16 * 4)
+    assert run.buffers[rows[0]].shape == (3, 16 * 32)
 
 
 @pytest.mark.parametrize("word", [0, 13])

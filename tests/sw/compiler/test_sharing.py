@@ -109,7 +109,7 @@ def test_what_is_beside_a_shared_layer_takes_its_scales():
     a, b, c = compiled.reference
     assert (a.output, c.input) == (b.input, b.output)
     assert b.input != b.output
-    assert [step.rule for step in compiled.program.steps
+    assert [step.rule.name for step in compiled.program.steps
             if not isinstance(step, EngineStep)] == ["convert"]
 
 
