@@ -5,7 +5,7 @@ or widen its values. What a layer sees is then a view of the stored values, so t
 into the view is written back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -91,19 +91,6 @@ class Stored:
     def array(self, name: str) -> np.ndarray:
         """Its values."""
         return numpy_helper.to_array(self.tensors[name])
-
-    def is_weight(self, name: str) -> bool:
-        """Whether a value comes from a tensor alone."""
-        return self.origin(name) is not None
-
-    def origin(self, name: str) -> str | None:
-        """The tensor behind moves; None where there is none."""
-        while name not in self.tensors:
-            node = self.producers.get(name)
-            if node is None or node.op_type not in MOVES or node.domain not in DOMAINS:
-                return None
-            name = node.input[0]
-        return name
 
     def constant(self, name: str) -> bool:
         """Whether a value depends on no input."""
@@ -245,11 +232,6 @@ def store(tensor: onnx.TensorProto, values: np.ndarray) -> None:
     tensor.CopyFrom(new)
     if kept:
         tensor.doc_string = kept
-
-
-def sequence(names: Sequence[str]) -> str:
-    """Names in a sentence."""
-    return ", ".join(map(repr, names))
 
 
 def dtype_of(value: onnx.ValueInfoProto) -> np.dtype:

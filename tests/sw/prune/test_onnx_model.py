@@ -303,6 +303,14 @@ def test_a_use_that_torch_does_not_have_is_refused(tmp_path):
         read(path).prepared(Data(tensor(8, 6), np.arange(8) % 5), named("cross_entropy"))
 
 
+def test_what_torch_computes_otherwise_is_not_trained(tmp_path, monkeypatch):
+    path = everything(tmp_path / "m.onnx")
+    x = tensor(8, 2, 6, 6)
+    monkeypatch.setitem(operators.TABLE, "Softmax", operators.TABLE["LogSoftmax"])
+    with pytest.raises(BadInput, match="torch does not compute what onnxruntime does; prune it by"):
+        pipeline.prune(read(path), Recipe(0.5), Data(x, np.arange(8) % 3))
+
+
 def test_a_fixed_batch_is_trained_at_that_batch(tmp_path):
     path = write(tmp_path / "m.onnx", [node("Gemm", ["x", "fc.weight"], "y", transB=1)],
                  {"fc.weight": tensor(3, 6)}, [4, 6], [4, 3])

@@ -1,6 +1,7 @@
 """Costs on an EIE array: the cycles of the RTL, and bytes as the packer counts them."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,8 @@ from zeroskip.sw.errors import BadInput
 from zeroskip.sw.experiments import digits
 from zeroskip.sw.graph.network import Conv2d, Linear, Network
 from zeroskip.sw.prune.granularity import granularity
-from zeroskip.sw.prune.ratios import OneShot
+from zeroskip.sw.prune.model import of_module
+from zeroskip.sw.prune.ratios import OneShot, priced
 from zeroskip.sw.runtime import backends
 
 RNG = np.random.default_rng(0)
@@ -32,14 +34,18 @@ def network(density, sizes=(20, 30, 7)):
 
 def test_cycles_are_those_of_the_rtl_on_the_digits_network():
     train, test = digits.load()
-    one_shot = OneShot(digits.train_linear(train, 0), granularity("element"))
-    cut, samples = one_shot(dict.fromkeys(one_shot.names, 0.12)), test.x[:4]
+    one_shot = OneShot(of_module(digits.train_linear(train, 0)), granularity("element"))
+    model, samples = one_shot(dict.fromkeys(one_shot.names, 0.12)), test.x[:4]
+    cut = Network(tuple(node.layer for node in digits.graph(model.module).layers))
     config = CONFIGS["eie-4"]
     (image,) = compile_network(cut, samples, config).program.images
     inputs, _ = image.input.to_integer(samples)
     run = backends.rtl("cxxrtl").run(image, inputs)
     found = cost.cycles(config, samples)(cut)
     assert found == pytest.approx(run.statistics.cycles / len(samples), rel=0.01)
+    # layer by layer each has scales of its own
+    by_layer = priced(partial(cost.cycles, config), test.rows(slice(4)), per_sample=True)(model)
+    assert by_layer == pytest.approx(found, rel=0.05)
 
 
 def test_cycles_are_a_mean_over_samples():
