@@ -443,7 +443,7 @@ def test_bit_flipped_program(refused, folder):
 
 def test_wrong_version(refused, folder):
     path = folder / "model.zsk"
-    text = safe_open(path, "numpy").metadata()["zeroskip"].replace('"version": 5', '"version": 7')
+    text = safe_open(path, "numpy").metadata()["zeroskip"].replace('"version": 6', '"version": 7')
     save_file(load_file(path), path, {"zeroskip": text, "crc32": str(zlib.crc32(text.encode()))})
     assert "version 7" in refused(*run_args(folder))
 

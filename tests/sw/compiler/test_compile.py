@@ -261,7 +261,7 @@ def test_a_float_network_needs_calibration(both, configs):
 
 
 def test_storage_of_a_split_network(both):
-    program = compile_network(both, samples(both), ARRAY, CORE).program
+    program = compile_network(both, samples(both), ARRAY, CORE, wishes=SPLIT).program
     sizes, (first, second, third) = storage(program), [image.storage() for image in program.images]
     assert sizes["weights"] == first["weights"] + second["weights"] + third["weights"]
     assert sizes["codebooks"] == second["codebooks"]

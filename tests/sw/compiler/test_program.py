@@ -184,7 +184,7 @@ def test_random_bit_flips(tmp_path, content):
 
 
 def test_wrong_version(path):
-    check_forged(path, lambda header, _: header.update(version=99), "version 99.*reads version 5")
+    check_forged(path, lambda header, _: header.update(version=99), "version 99.*reads version 6")
 
 
 def test_wrong_digest(path):
