@@ -79,6 +79,12 @@ def split(folder, *options):
     return compile_(folder, "--placement", folder / "split.toml", *options)
 
 
+def placed(folder, options, **model):
+    """To compile for the targets among ``options``, for both engines where they are of both."""
+    both = ("--placement", folder / "split.toml") if "eie-4" in options else ()
+    return compile_(folder, *options, *both, **model)
+
+
 def test_each_layer_goes_where_it_is_placed(cli, folder):
     done = cli(*split(folder, "--json"))
     assert (done.code, done.stderr) == (0, "")
@@ -348,7 +354,7 @@ def test_float_outputs_are_near_the_model(cli, folder):
     ("conv", "image", targets("tc-8"), 3 * (6 * 9 + 7)),
 ])
 def test_verify_raw(cli, folder, model, x, options, outputs):
-    cli(*compile_(folder, *options, model=model, x=x))
+    cli(*placed(folder, options, model=model, x=x))
     raw_input(folder, x)
     done = cli("verify", folder / "model.zsk", "--input", folder / "raw.npy", "--raw",
                "--backend", "golden,python", "--json")
@@ -376,7 +382,7 @@ def verify(folder, *options, x="x", model="model"):
     ("conv", "image", targets("tc-8"), {"conv": 162, "fc": 21}),
 ])
 def test_verify_with_the_model(cli, folder, model, x, options, layers):
-    cli(*compile_(folder, *options, model=model, x=x))
+    cli(*placed(folder, options, model=model, x=x))
     done = cli(*verify(folder, x=x, model=model))
     outputs = sum(layers.values())
     assert (done.code, done.stderr) == (0, "")
@@ -462,7 +468,7 @@ def test_verify_with_the_model_of_integers(cli, folder):
 
 @pytest.mark.parametrize("options", [targets("tc-8"), targets("tc-8", "eie-4")])
 def test_golden_counts_saturated_outputs_as_the_gateware_does(cli, folder, options):
-    cli(*compile_(folder, *options))
+    cli(*placed(folder, options))
     np.save(folder / "x.npy", 50 * np.load(folder / "x.npy"))
     count = cli("run", folder / "model.zsk", "--input", folder / "x.npy", "--output",
                 folder / "y.npy", "--backend", "golden", "--json").json["outputs_saturated"]
