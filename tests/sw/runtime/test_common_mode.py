@@ -51,7 +51,7 @@ def model(tmp_path_factory):
 def compiled(model):
     """What the model becomes, and its inputs as integers."""
     path, x = model
-    found = compiler.compile_network(load.read(path), x, *CONFIGS)
+    found = compiler.compile_network(load.read(path), x, *CONFIGS, wishes={"array": "eie"})
     assert [image.engine for image in found.program.images] == ["tensorcore", "eie", "tensorcore"]
     return found, found.program.input.to_integer(x)[0]
 

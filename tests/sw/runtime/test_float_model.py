@@ -51,11 +51,12 @@ def write(path, nodes, shapes, given=np.float32, opset=21, functions=(), **const
     return path
 
 
-def opinion(path, x, *configs, shapes=None):
+def opinion(path, x, *configs, shapes=None, wishes=None):
     """The opinion on what a model became, for its own inputs; they calibrate it too."""
     graph = read(path, shapes)
     quantised = all(node.layer.quantised for node in graph.layers)
-    compiled = compile_network(graph, None if quantised else x, *configs or (SMALL,))
+    compiled = compile_network(graph, None if quantised else x, *configs or (SMALL,),
+                               wishes=wishes)
     return compare(path, compiled, x, shapes=shapes)
 
 
@@ -158,7 +159,7 @@ def test_no_network_is_beyond_the_bound(tmp_path_factory, seed, magnitude, bias,
     x = normal(rng, 20, *sample) * np.float32(2.0**magnitude)
     configs = [EIEConfig(pes=2), SMALL] if engine else [SMALL]
     try:
-        found = opinion(path, x, *configs)
+        found = opinion(path, x, *configs, wishes={"[bc]": "eie"} if engine else None)
     except BadInput:    # no scale holds such a bias
         reject()
     agrees(found, len(layers))
@@ -259,7 +260,8 @@ def test_a_graph_on_both_engines(tmp_path):
     values = numpy_helper.to_array(weight) * (np.random.default_rng(0).random((9, 6)) < 0.4)
     weight.CopyFrom(numpy_helper.from_array(values.astype(np.float32), weight.name))
     onnx.save(model, path)
-    compiled = compile_network(read(path), x, SMALL, EIEConfig(pes=2))
+    compiled = compile_network(read(path), x, SMALL, EIEConfig(pes=2),
+                               wishes={"right": "eie"})
     assert [image.engine for image in compiled.program.images] == [
         "tensorcore", "eie", "tensorcore"]
     agrees(compare(path, compiled, x), 3)
