@@ -29,7 +29,7 @@ def test_three_programs_run_from_c(tmp_path):
     assert ("tensor core: 20 outputs\nEIE: 28 outputs\nEIE in loads: 164 outputs\n"
             "all equal, ") in said
     # A change of one word is seen: of a weight, of a place, of two loads.
-    for header, name in (("net.h", "net_layer2_weights"), ("net.h", "net_layer0_places"),
+    for header, name in (("net.h", "net_layer2_weights"), ("net.h", "net_layer1_places"),
                          ("vector.h", "vector_load"),
                          ("large.h", "large_layer1_row0_starts0")):
         path = tmp_path / "build" / header

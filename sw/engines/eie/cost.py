@@ -56,9 +56,13 @@ class _Packing:
         nonzeros = np.count_nonzero(layer.matrix)
         groups = config.groups if nonzeros < BROADCAST_BOUND * inputs * config.pes else 1
         columns = width(inputs, config.pes, groups)
-        # A gap of independent zeros is longer than 15 with this probability.
+        # A gap of independent zeros is longer than 15 with this probability; none reaches over
+        # the end of a column.
         longer = (1 - nonzeros / (outputs * inputs)) ** 16
-        bridged = longer if config.escapes else longer / max(1 - longer, 1 / outputs)
+        rows = -(-min(outputs, config.acc_depth * config.pes // groups) * groups // config.pes)
+        bridged = sum(longer ** gap * (1 - 16 * gap / rows)
+                      for gap in range(1, 2 if config.escapes else rows // 16 + 1)
+                      if 16 * gap < rows)
         entries = nonzeros / config.pes * (1 + bridged)
         mean = entries / columns
         stride = 1
@@ -103,7 +107,9 @@ def estimate(layer: Layer, config: EIEConfig, batch: int | None = None) -> Estim
     mean = own.entries / own.columns
     idle = 0 if config.drops_empty else np.exp(-mean) * own.columns     # an empty column's cycle
     streams = config.groups if own.columns < own.inputs else 1
-    cycles = LATENCY + max(own.entries + idle, own.inputs / streams, own.inputs / config.clusters)
+    # an escape goes by in the cycle of the entry behind it
+    busy = own.nonzeros / config.pes if config.escapes else own.entries
+    cycles = LATENCY + max(busy + idle, own.inputs / streams, own.inputs / config.clusters)
     basis = "no input zero"
     if not holds([layer], config):
         each = 3 / NIBBLES if config.counts else 1      # items for a place of the directory
