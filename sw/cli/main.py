@@ -302,7 +302,9 @@ def bench_tensorcore(config: Config = None, backend: Backend = None,
 @bench.command("models")
 def bench_models(net: Annotated[list[str] | None, typer.Option(
                      autocompletion=complete.nets,
-                     help="One of the nets; repeat for several; all.")] = None,
+                     help="One of the nets; repeat for several; all everyday ones. By name "
+                     "alone: ds_cnn, mobilenet_v1, resnet_8, autoencoder (MLPerf Tiny), "
+                     "resnet_18, mobilenet_v2.")] = None,
                  backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
     """Everyday torch nets in three exports: read, compiled, run in RTL, compared."""
     from zeroskip.sw.cli.bench_models import models as run
