@@ -1,8 +1,8 @@
 """Nets as people export them: each read, compiled and run in RTL, output by output, and layer by
 layer beside the float model.
 
-The everyday nets go through every export on a small core; the networks that others measure by through
-torch's default on a larger one, a sample each.
+The everyday nets go through every export on a small core; the networks that others measure by
+through torch's default on a larger one, a sample each.
 """
 
 import io
@@ -80,9 +80,10 @@ def jobs(names: Sequence[str] | None) -> list[Job]:
     for name in names or ():
         if name not in known:
             raise BadInput(f"there is no net '{name}'; choose from {', '.join(known)}")
-    return [Job(net, kind) for net in everyday.NETS if not names or net.name in names
-            for kind in EXPORTS] + [
-        Job(net, "default", LARGE, 8, 1) for net in reference_nets.NETS if net.name in (names or ())]
+    small = [net for net in everyday.NETS if not names or net.name in names]
+    large = [net for net in reference_nets.NETS if net.name in (names or ())]
+    return [*(Job(net, kind) for net in small for kind in EXPORTS),
+            *(Job(net, "default", LARGE, 8, 1) for net in large)]
 
 
 @dataclass(frozen=True)
