@@ -392,6 +392,15 @@ def bench_sentences(json: Json = False, quiet: Quiet = False) -> None:
     run(Screen(json, quiet))
 
 
+@bench.command("encoder")
+def bench_encoder(config: Config = "tc-64", count: Annotated[int, typer.Option(
+                      "--sentences", min=1, help="Sentences to run in RTL.")] = 8,
+                  backend: Backend = None, json: Json = False, quiet: Quiet = False) -> None:
+    """MiniLM on a tensor core, dense and at 2:4: exact, cosine, recall, cycles."""
+    from zeroskip.sw.cli.bench_encoder import bench as run
+    run(config or "tc-64", count, backend, Screen(json, quiet))
+
+
 @bench.command("search")
 def bench_search(json: Json = False, quiet: Quiet = False) -> None:
     """Ways to choose densities for the digits model, at the same budget of cycles."""
