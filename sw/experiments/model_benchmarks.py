@@ -136,7 +136,7 @@ def run(job: Job, folder: Path, backend: Backend) -> ModelRun:
     macs = sum(row["macs"] or 0 for row in inspect(graph))
     kinds = Counter(map(type, integer.take(graph).nodes))
     compiled = compile_network(graph, _arrays(graph.inputs, net, job.calibration, seed=1),
-                               job.config)
+                               job.config, batch=job.samples)      # none idles
     program = compiled.program
     given = inputs(program, "the samples", _arrays(graph.inputs, net, job.samples, seed=2))
     golden = GoldenBackend(program, compiled.reference)
