@@ -52,8 +52,8 @@ class CoreConfig(ABC):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
-    def multipliers(self) -> int:
-        """Multipliers of the core; of one that nobody counts them of, one."""
+    def rate(self) -> int:
+        """Multiplications a cycle, at most; of a core that nobody counts them of, one."""
         return 1
 
     @property

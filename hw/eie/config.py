@@ -106,8 +106,8 @@ class EIEConfig(CoreConfig):
             raise ValueError(f"pointers must be a multiple of {unit}, not {self.pointers}")
 
     @property
-    def multipliers(self) -> int:
-        """One a PE."""
+    def rate(self) -> int:
+        """One a PE and cycle."""
         return self.pes
 
     @property

@@ -79,6 +79,11 @@ class TensorCoreConfig(CoreConfig):
         return self.span > 1
 
     @property
+    def rate(self) -> int:
+        """One a multiplier and cycle."""
+        return self.multipliers
+
+    @property
     def multipliers(self) -> int:
         """Multipliers of the array."""
         return self.rows * self.columns * self.products

@@ -10,9 +10,6 @@ from zeroskip.sw.compiler.program import Program
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends import load as frontend
 
-ESTIMATES = ("cycles", "bytes")
-"""What a row of a model may hold beside what is counted."""
-
 
 def inspect(path: Path, given: list[str], screen: Screen) -> None:
     """See ``zeroskip inspect --help``."""
@@ -28,14 +25,13 @@ def _model(path: Path, given: list[str], screen: Screen) -> None:
     """What computes each layer and operator; reasons stand apart, each once, so that the table
     stays narrow and none is cut."""
     rows = placement.inspect(frontend.read(path, shapes(given)))
-    estimates = [key for key in ESTIMATES if any(key in row for row in rows)]
     reasons = {reason: f"({number})" for number, reason in
                enumerate(dict.fromkeys(row["reason"] for row in rows), 1)}
-    told = f"; {' and '.join(estimates)} are estimates" if estimates else ""
-    screen.table(f"{path}{told}", ["name", "what", "density", "computed by", "macs", *estimates], [
+    columns = ["name", "what", "density", "computed by", "macs", "cycles", "bytes"]
+    screen.table(f"{path}; cycles and bytes are estimates", columns, [
         [row["name"], _words(row["kind"], row["shape"] and text(row["shape"])), row["density"],
          _words(row["engine"], row["pattern"], reasons[row["reason"]]), row["macs"],
-         *(row.get(key) for key in estimates)] for row in rows])
+         row["cycles"], row["bytes"]] for row in rows])
     screen.table("why", ["", "reason"], [[number, reason] for reason, number in reasons.items()])
     screen.result({"layers": rows})
 

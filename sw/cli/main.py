@@ -236,6 +236,7 @@ def eval_(program: ProgramFile,
           samples: Annotated[int, typer.Option(
               help="Of the first samples, those that a simulator runs too; 0 for none.")] = 16,
           backend: Annotated[str | None, typer.Option(
+              autocompletion=complete.backends,
               help="The simulator; by default the fastest that is found.")] = None,
           sensitivity: Annotated[bool, typer.Option(
               "--sensitivity", help="Also quantise one layer of the float model at a time, and "

@@ -88,14 +88,14 @@ def smallest(graph: Graph, engines: Sequence[Engine],
 
 def _fastest(engine: Engine, layers: Sequence[Layer],
              configs: Sequence[CoreConfig]) -> CoreConfig:
-    """Of those with most multipliers."""
+    """Of those with most multiplications a cycle."""
     def cycles(config: CoreConfig) -> float:
         try:
             return sum(engine.estimate(layer, config).cycles for layer in layers)
         except BadInput:    # more than one command; placing the layer says so
             return float("inf")
-    most = max(config.multipliers for config in configs)
-    return min((config for config in configs if config.multipliers == most), key=cycles)
+    most = max(config.rate for config in configs)
+    return min((config for config in configs if config.rate == most), key=cycles)
 
 
 def chosen(graph: Graph, engine: str | None, names: list[str],
@@ -203,8 +203,8 @@ def _wish(name: str, wishes: Wishes | None) -> str | None:
 
 
 def _size(config: CoreConfig) -> tuple[int, int]:
-    """Multipliers, then bits of memory."""
-    return config.multipliers, sum(config.memory_bits.values())
+    """Multiplications a cycle, then bits of memory."""
+    return config.rate, sum(config.memory_bits.values())
 
 
 def _engine_of(config: CoreConfig) -> str:

@@ -244,8 +244,10 @@ class _Changes:
     def _nodes(self) -> Iterator[Node]:
         for node in self._graph.nodes:
             if isinstance(node, LayerNode):
-                yield replace(node, layer=self._layers[id(node)],
-                              reads=(self._reads.get(id(node), node.reads[0]),))
+                layer, called = self._layers[id(node)], node.called
+                yield replace(node, layer=layer, reads=(self._reads.get(id(node), node.reads[0]),),
+                              called=called if layer is node.layer or not called
+                              else _marked(called))
             else:
                 yield node
             yield from self._made.get(id(node), ())

@@ -96,7 +96,7 @@ def test_outputs_are_those_of_compile_for_every_batch(name):
     assert (y.dtype, y.shape) == (torch.float32, (9, len(y[0])))
     np.testing.assert_array_equal(y, own(x))
     for samples in batches:
-        some = 2 * torch.randn(samples, *x.shape[1:])
+        some = torch.randn(samples, *x.shape[1:])
         np.testing.assert_array_equal(compiled(some), own(some))
     near = module(x)
     assert (y - near).abs().max() < 0.2 * near.std()

@@ -213,11 +213,11 @@ def test_prune_with_data_and_a_loss_of_the_command_line(cli, folder, monkeypatch
     np.savez(folder / "train.npz", inputs=rng.random((20, 12), np.float32),
              targets=rng.random((20, 5), np.float32))
     (folder / "recipe.toml").write_text('density = 0.25\ndata = "none.npz"\nepochs = 2\n')
-    (folder / "mine.py").write_text("def far(outputs, targets):\n"
+    (folder / "own_loss.py").write_text("def far(outputs, targets):\n"
                                     "    return (outputs - targets).abs().mean()\n")
     monkeypatch.chdir(folder)
     found = []
-    for loss in ("mse", "mine:far"):
+    for loss in ("mse", "own_loss:far"):
         done = cli("prune", "model.onnx", "--recipe", "recipe.toml", "--data", "train.npz",
                    "--loss", loss, "-o", "pruned.onnx", "--json")
         assert (done.code, done.stderr) == (0, "")
@@ -263,7 +263,7 @@ COMMANDS = {
     "prune": (["model.onnx", "--recipe", "recipe.toml", "-o", "new.onnx"],
               {"before", "after", "stages"}),
     "compile": (["model.onnx", "--calibration", "x.npy", "-o", "model.zsk"],
-                {"layers", "bytes"}),
+                {"layers", "bytes", "targets"}),
     "run": (["model.zsk", "--input", "x.npy", "--output", "y.npy", "--backend", "cxxrtl"],
             {"backend", "images", "inputs_saturated", "inputs_far_outside", "input_range",
              "outputs_saturated", "cycles_per_image", "utilisation", "statistics"}),
@@ -344,7 +344,8 @@ def test_golden_has_no_statistics(cli, folder):
 
 def test_json_of_an_all_zero_model(cli, tmp_path):
     model, x = save_model(tmp_path / "zero.onnx", weight=np.zeros((3, 4), np.float32))
-    done = cli("compile", model, "--calibration", x, "-o", tmp_path / "zero.zsk", "--json")
+    done = cli("compile", model, "--calibration", x, "-o", tmp_path / "zero.zsk", "--engine", "eie",
+               "--json")
     assert done.json["layers"][0]["nonzeros"] == 0
 
 

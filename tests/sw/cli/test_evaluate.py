@@ -128,7 +128,7 @@ def test_a_fixed_batch_whose_last_run_is_not_full(cli, folder):
 ])
 def test_bad_options(refused, folder, options, message):
     assert message in refused("eval", folder / "model.zsk", "--data", folder / "test.npz",
-                              "--json", *options)
+                              "-q", *options)
 
 
 def test_bad_files(refused, folder):

@@ -87,7 +87,7 @@ GRAPHS = {
     "tokens moved": (
         [NORM, node("Transpose", ["n"], ["t"], perm=[1, 0, 2]),
          node("MatMul", ["t", "A"], ["h"]), node("Transpose", ["h"], ["u"], perm=[1, 0, 2]),
-         node("Add", ["u", "n"], ["y"])], {"A": SQUARE}, ("y",), [(["n", "t"], 1)]),
+         node("Add", ["u", "n"], ["y"])], {"A": SQUARE}, ("y",), [(["n"], 1)]),
     "channels moved": (
         [NORM, node("Transpose", ["n"], ["t"], perm=[0, 2, 1]), node("MatMul", ["t", "A"], ["y"])],
         {"A": (3, 5)}, ("y",), []),
