@@ -47,7 +47,7 @@ def test_signal_while_modules_are_imported(module, number):
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
 
 
-@pytest.mark.parametrize("module", ["numpy", "zeroskip.sw.cli.models", "onnx"])
+@pytest.mark.parametrize("module", ["numpy", "zeroskip.sw.cli.inspection", "onnx"])
 def test_interrupt_while_a_command_is_imported(module, tmp_path):
     done = start(AT_IMPORT.format(module=module, number=2), "inspect", tmp_path / "none.onnx")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
