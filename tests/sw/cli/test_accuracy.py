@@ -12,18 +12,13 @@ from zeroskip.sw.prune.data import Data
 ROW = ["pruning", "density", "accuracy_mean", "accuracy_min", "accuracy_max", "accuracies"]
 
 
-@pytest.fixture
-def bench(cli, monkeypatch):
-    """``bench(*options)``, in which training is short."""
-    monkeypatch.setitem(digits.LINEAR, "epochs", 1)
-    monkeypatch.setattr(accuracy, "DENSITIES", (0.25, 0.06))
-    monkeypatch.setattr(accuracy, "SEEDS", (0, 3))
-    return lambda *options: cli("bench", "accuracy", *options)
+SMALL = {"DENSITIES": (0.25, 0.06), "SEEDS": (0, 3)}
 
 
-@pytest.fixture
-def recipes(monkeypatch):
-    """The network and the recipe of every run, and the network that results."""
+@pytest.fixture(scope="module")
+def trained():
+    """The trials of each seed, with an epoch of training; and of every one the network, the recipe
+    and the network that results."""
     runs = []
 
     def prune(network, recipe, data):
@@ -31,8 +26,22 @@ def recipes(monkeypatch):
         runs.append((network, recipe, result))
         return result, stages
     run = accuracy.prune
-    monkeypatch.setattr(accuracy, "prune", prune)
-    return runs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(digits.LINEAR, "epochs", 1)
+        patch.setattr(accuracy, "prune", prune)
+        for name, value in SMALL.items():
+            patch.setattr(accuracy, name, value)
+        trials = {seed: list(accuracy._trials(seed)) for seed in accuracy.SEEDS}
+    return trials, runs
+
+
+@pytest.fixture
+def bench(cli, monkeypatch, trained):
+    """``bench(*options)``, with those trials."""
+    for name, value in SMALL.items():
+        monkeypatch.setattr(accuracy, name, value)
+    monkeypatch.setattr(accuracy, "_trials", lambda seed: iter(trained[0][seed]))
+    return lambda *options: cli("bench", "accuracy", *options)
 
 
 def test_as_json(bench):
@@ -63,10 +72,9 @@ def test_as_a_table(bench):
     assert bench("-q") == (0, "", "")
 
 
-def test_both_prunings_are_trained_alike_and_keep_equal_numbers_in_each_layer(bench, recipes):
-    bench("-q")
+def test_both_prunings_are_trained_alike_and_keep_equal_numbers_in_each_layer(trained):
     for number, seed in enumerate((0, 3)):
-        runs = recipes[5 * number:5 * number + 5]
+        runs = trained[1][5 * number:5 * number + 5]
         assert len({id(network) for network, _, _ in runs}) == 1
         assert {(recipe.seed, recipe.centroids, recipe.epochs, recipe.learning_rate)
                 for _, recipe, _ in runs} == {(seed, 15, 1, digits.LINEAR["learning_rate"])}
