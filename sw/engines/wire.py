@@ -52,7 +52,7 @@ def streams(records: Iterable[Record]) -> tuple[dict[str, np.ndarray], dict[str,
     return {port: np.concatenate(items) for port, items in send.items()}, dict(receive)
 
 
-PIECE = 1 << 22
+PIECE = 1 << 25
 """Words that are held back for one call of a device: what a large layer takes is sent in several,
 and the core waits a moment between them."""
 
