@@ -22,6 +22,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from zeroskip.sw.api import program as api
+from zeroskip.sw.api.apart import check_apart
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import from_torch
 from zeroskip.sw.runtime import backends
@@ -34,9 +35,6 @@ OPTIONS = {
     "calibration": "how many samples set the scales: torch computes until so many have come",
 }
 """Keys of ``torch.compile(..., options={})``."""
-
-NEAR = 1e-3
-"""Share of its largest output by which a sample alone may differ from the same among others."""
 
 torch.backends.mha.set_fastpath_enabled(False)
 
@@ -85,6 +83,8 @@ class _Ready:
                  for each in inputs]
         found = self.program(*given, backend=runs)
         arrays = list(found.values()) if isinstance(found, dict) else [found]
+        if len(arrays) != len(self.like):
+            raise BadInput("two of its outputs are one value")
         return [self._as(torch.from_numpy(y[0] if self.whole else y), own)
                 for y, own in zip(arrays, self.like, strict=True)]
 
@@ -158,7 +158,8 @@ class _Captured:
         """What sets the scales of a program for these inputs, None before enough have come; and
         whether nobody said that they are enough."""
         held = _seen.setdefault(args[self._places.weights[0]], {})
-        key = (self._places.names, [each.shape[1:] for each in free], self._target, self._wanted)
+        key = ([str(node.target) for node in self._graph.graph.nodes if "call" in node.op],
+               self._places.names, [each.shape[1:] for each in free], self._target, self._wanted)
         samples, done = held.get(repr(key), ((), False))
         if done:
             return samples, False
@@ -184,7 +185,7 @@ class _Captured:
         if places.open and (whole or graph.batch > 1):
             places.open = False     # a program for each batch
         if places.open and len(free[0]) > 1:
-            _check_apart(module, free, computed)
+            check_apart(module, free, "compile it with dynamic=False")
         given = [each[None] for each in free] if whole else samples
         return _Ready(api.compile(graph, *given, **self._target), whole, computed)
 
@@ -259,16 +260,6 @@ def _constant(graph: GraphModule, places: _Places, args: Sequence[Any]) -> Graph
     return GraphModule(held, made)
 
 
-def _check_apart(module: GraphModule, free: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-    """That the first sample alone gives what it gives among others."""
-    for y, own in zip(expected, module(*(each[:1] for each in free)), strict=True):
-        wanted, own = y[:1].double(), own.double()
-        if wanted.shape != own.shape or not torch.allclose(
-                wanted, own, rtol=0, atol=NEAR * float(y.abs().max())):
-            raise BadInput("its samples depend on one another, and a program takes them one by "
-                           "one; compile it with dynamic=False")
-
-
 def _is_weight(node: Node) -> bool:
     return "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})
 
@@ -286,9 +277,9 @@ def _path(source: str, other: str) -> str:
 
 
 def _state(tensor: Tensor) -> tuple:
-    """Changes where a tensor is replaced, or written to."""
-    return (id(tensor), tensor.data_ptr(),
-            0 if tensor.is_inference() else tensor._version)
+    """Changes where a tensor is replaced, or written to; the sum sees what torch does not count."""
+    return (id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version,
+            repr(tensor.detach().sum().item()) if tensor.numel() else "")
 
 
 def _warn(text: str) -> None:

@@ -154,7 +154,14 @@ def _graph(model: Any, inputs: Sequence) -> Graph:
     if len(inputs) == 1 and isinstance(inputs[0], Mapping):     # in the order of forward's
         names = signature(getattr(model, "forward", model)).parameters
         inputs = [inputs[0][name] for name in names if name in inputs[0]]
-    return from_torch(model, tuple(_tensor(value)[:1] for value in inputs))
+    tensors = [_tensor(value) for value in inputs]
+    graph = from_torch(model, tuple(each[:1] for each in tensors))
+    if graph.batch == 1 and hasattr(model, "modules"):      # not a program, which has its batch
+        from zeroskip.sw.api.apart import check_apart
+        from zeroskip.sw.frontends.torch_frontend import evaluating
+        with evaluating(model):
+            check_apart(model, tensors, "give the model's batch a dimension of its own")
+    return graph
 
 
 def _tensor(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Command ``eval``: how good a program is at its task, beside the float model."""
 
 from collections.abc import Mapping
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from zeroskip.sw.engines.base import Result
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends import load as frontend
 from zeroskip.sw.graph.graph import Graph
+from zeroskip.sw.graph.network import SMOOTHED
 from zeroskip.sw.graph.samples import runs
 from zeroskip.sw.runtime import backends, evaluate
 from zeroskip.sw.runtime.arrays import inputs
@@ -52,7 +54,9 @@ def evaluate_program(path: Path, data: Path, name: str, model: Path | None,
             tables["sensitivity"] = layer_by_layer(
                 graph, list(dict.fromkeys(image.config for image in program.images)),
                 runs(graph, f"{calibration}: the array", arrays(calibration)), prepared,
-                given.samples, judge, update)
+                given.samples, judge, update,
+                {escape(layer.name.removesuffix(SMOOTHED)): image.engine
+                 for image in program.images for layer in image.layers})
     _show(f"{path} on {data}", rows, screen)
     if sensitivity:
         _show("each layer alone in integers, the worst first", tables["sensitivity"], screen)

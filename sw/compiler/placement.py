@@ -15,7 +15,7 @@ from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Engine, Estimate, Offer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.graph import Graph, LayerNode, OperatorNode, RuleNode
-from zeroskip.sw.graph.network import Layer, Linear
+from zeroskip.sw.graph.network import SMOOTHED, Layer, Linear
 
 Wishes = Mapping[str, str]
 """Engines by the names of layers, in which ``*``, ``?`` and ``[`` stand for others as in file
@@ -135,10 +135,15 @@ def _example() -> str:
 
 def check_wishes(graph: Graph, wishes: Wishes) -> None:
     """``BadInput`` for a name that no layer has."""
-    names = [node.layer.name for node in graph.layers]
+    names = list(dict.fromkeys(node.layer.name for node in graph.layers))
     for pattern in wishes:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise BadInput(f"no layer is called {pattern!r}; the layers are {_some(names)}")
+        if any(fnmatchcase(name, pattern) for name in names):
+            continue
+        for node in graph.layers:
+            if fnmatchcase(node.name, pattern):
+                raise BadInput(f"{node.name!r} has the weights of layer {node.layer.name!r}, and "
+                               "one engine computes both; name that layer")
+        raise BadInput(f"no layer is called {pattern!r}; the layers are {_some(names)}")
 
 
 def inspect(graph: Graph) -> list[dict]:
@@ -199,7 +204,7 @@ def _takes(engine: Engine, layer: Layer, wishes: Wishes | None) -> bool:
 
 def _wish(name: str, wishes: Wishes | None) -> str | None:
     return next((engine for pattern, engine in (wishes or {}).items()
-                 if fnmatchcase(name, pattern)), None)
+                 if fnmatchcase(name.removesuffix(SMOOTHED), pattern)), None)
 
 
 def _size(config: CoreConfig) -> tuple[int, int]:

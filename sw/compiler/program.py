@@ -341,7 +341,7 @@ class Program:
                 self._check_host(i, step)
             else:
                 self._check_operators(i, step)
-        self._check_buffers()
+        self._check_buffers(self.buffers)
         for name in sorted(set(tensors) - {name for name, _ in self._tensors()}):
             raise ValueError(f"tensor '{name}' belongs to no layer")
         if self.digest(layer for image in self.images
@@ -373,8 +373,9 @@ class Program:
             raise ValueError(f"its buffers are {list(self.buffers)}, but its steps read and write "
                              f"{names}")
 
-    def _check_buffers(self) -> None:
-        for name, kind in self.buffers.items():
+    def _check_buffers(self, names: Iterable[str]) -> None:
+        for name in names:
+            kind = self.buffers[name]
             check_scale(f"scale of buffer '{name}'", kind.scale)
             check_range(f"zero point of buffer '{name}'", kind.zero_point, -LONGEST, LONGEST)
             if not all(isinstance(size, int) and 0 < size <= LONGEST for size in kind.shape) \
@@ -401,6 +402,7 @@ class Program:
     def _check_host(self, number: int, step: HostStep) -> None:
         if len(step.writes) != 1:
             raise ValueError(f"step {number} writes {len(step.writes)} buffers, expected 1")
+        self._check_buffers((*step.reads, *step.writes))        # a rule divides by scales
         try:
             step.rule.check([self.buffers[name] for name in step.reads],
                             self.buffers[step.writes[0]])

@@ -94,8 +94,8 @@ def _united(sections: Sequence[Section],
             spans: Mapping[int, list[Range]]) -> dict[Hashable, list[Range]]:
     """Of the input and of every output of each image: wide enough for all its uses.
 
-    What is beside an image of several uses in a chain takes the range that this has there, which
-    loses nothing and needs no conversion.
+    What is beside an image of several uses in a chain takes the range that this has there: on a
+    tensor core no conversion is needed then, and an EIE array gives its own room on top of it.
     """
     found: dict[Hashable, list[Range]] = {}
     for section in sections:

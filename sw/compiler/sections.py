@@ -94,8 +94,8 @@ def channels(graph: Graph, node: LayerNode) -> int:
 
 
 def cut(found: Sequence[Section]) -> list[Section]:
-    """The sections, cut so that a layer that several nodes have is in one image: it stands alone
-    where its sections do not repeat as a whole."""
+    """The sections, cut so that a layer that several nodes have is in one image, or in two where
+    some of them give sums: it stands alone where its sections do not repeat as a whole."""
     keys: dict[tuple[CoreConfig, int], Hashable] = {}
     alone = set()
     for section in found:

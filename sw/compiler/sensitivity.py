@@ -8,7 +8,7 @@ import numpy as np
 
 from zeroskip.hw.core import CoreConfig
 from zeroskip.sw.compiler.linking import is_patches
-from zeroskip.sw.compiler.placement import place
+from zeroskip.sw.compiler.placement import Wishes, place
 from zeroskip.sw.compiler.sections import Section
 from zeroskip.sw.engines import registry
 from zeroskip.sw.engines.base import Progress, ReferenceLayer
@@ -45,13 +45,14 @@ class _Golden:
 
 def sensitivity(graph: Graph, configs: Sequence[CoreConfig], calibration: Mapping[str, np.ndarray],
                 given: Mapping[str, np.ndarray], samples: int, judge: Judge,
-                progress: Progress | None = None) -> list[dict]:
+                progress: Progress | None = None, wishes: Wishes | None = None) -> list[dict]:
     """A row for each float layer, the worst first: ``layer``, ``engine``, the metrics with that
     layer alone in integers, ``loss`` of the first of them, and ``error``, the RMS by which the
     outputs move, over their own RMS.
 
     ``calibration`` and ``given`` are runs of the graph, and ``samples`` what ``judge`` sees of the
-    latter.
+    latter. Ranges are from the least to the greatest value. ``wishes`` are engines by the names of
+    layers.
     """
     layers = [node for node in graph.layers if not node.layer.quantised]
     if not layers:
@@ -66,7 +67,7 @@ def sensitivity(graph: Graph, configs: Sequence[CoreConfig], calibration: Mappin
     whole, rows = outputs(graph), []
     metric, before = next(iter(judge(whole).items()))
     for number, node in enumerate(layers):
-        config, layer = place(node.layer, configs).config, node.layer
+        config, layer = place(node.layer, configs, wishes=wishes).config, node.layer
         engine, section = registry.of(config), Section(config, (node,), (node,))
         x = graph.real(node.reads[0], reached[node.reads[0]]).reshape(-1, layer.inputs)
         (quantised,), _ = engine.quantise(section.network, section.samples(x),

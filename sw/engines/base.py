@@ -108,14 +108,16 @@ class Result:
     inputs_saturated: int = 0
 
 
+DENSE = 0.75
+"""Share of weights that are not zero above which a layer counts as dense."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """What an engine makes of a layer that it takes.
 
     Attributes
     ----------
-    worth : float
-        How many times faster than in a core of as many multipliers that skips nothing.
     pattern : str
         What the engine sees in the zeros of the weights: ``"dense"``, ``"2:4"``, ``"1:4"`` or
         ``"unstructured"``.
@@ -123,7 +125,6 @@ class Offer:
         A sentence: how the layer runs, and why so.
     """
 
-    worth: float
     pattern: str
     reason: str
 
@@ -329,8 +330,8 @@ class Engine(ABC):
         """What a layer that the engine takes costs on a configuration, of a ``batch`` where samples
         go through together."""
         positions = layer.geometry.positions if layer.geometry else 1
-        return Estimate(positions * layer.weight.size / self.accepts(layer).worth,
-                        layer.weight.nbytes, "one multiplier that is never idle")
+        return Estimate(positions * layer.weight.size, layer.weight.nbytes,
+                        "one multiplier that is never idle")
 
     def holds(self, layers: Sequence[Layer], config: CoreConfig) -> bool:
         """Whether a core holds all of these layers as they are, by an estimate; what it does not

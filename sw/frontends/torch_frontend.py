@@ -54,7 +54,7 @@ def _exported(module: nn.Module, inputs: Sequence[torch.Tensor], fixed: bool) ->
     if not inputs or not all(isinstance(each, torch.Tensor) for each in inputs):
         raise BadInput("the inputs of a module must be a tuple of tensors, such as "
                        "(torch.zeros(1, 3, 32, 32),).")
-    with _evaluating(module), torch.no_grad():
+    with evaluating(module), torch.no_grad():
         if not fixed and len({each.shape[:1] for each in inputs}) == 1 and inputs[0].ndim \
                 and len(inputs[0]):
             # copies, because torch marks what it gets; a size of 1 is for it one that stays 1
@@ -73,7 +73,7 @@ def _exported(module: nn.Module, inputs: Sequence[torch.Tensor], fixed: bool) ->
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """``module`` in evaluation mode, and each part of it as before afterwards."""
     training = [each for each in module.modules() if each.training]
     with suppress(NotImplementedError):     # what torchao quantised has no modes

@@ -1,7 +1,8 @@
 """An ONNX graph as a torch module: its layers are torch's, all else are functions.
 
-Weights and biases of layers are parameters, and so is any other float32 initialiser of more than
-one value, but for those of batch norms, which stay frozen. What a layer's weight is stored as is
+Weights and biases of layers are parameters, and so are the scales of norms and the kernels of
+transposed convolutions; batch norms stay frozen, and so do all other initialisers: tables, masks,
+what normalises inputs. What a layer's weight is stored as is
 worked out from the layer's own where something else reads it too, so that tied weights stay tied.
 """
 
@@ -20,6 +21,11 @@ from zeroskip.sw.prune import operators, weights
 from zeroskip.sw.prune.weights import Found, Stored
 
 NORM = "BatchNormalization"
+BIASED = ("Gemm", "MatMul", "Conv")
+"""Operators whose third operand, or what is added behind them, is a bias."""
+SCALED = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "PRelu",
+          "ConvTranspose")
+"""Operators whose constants are trained."""
 
 
 class Interpreter(nn.Module):
@@ -225,8 +231,13 @@ class Interpreter(nn.Module):
         return found
 
     def _keep_constants(self):
-        """Other tensors that nodes read: those that are trained, and all others."""
-        frozen = {name for node in self.nodes if node.op_type == NORM for name in node.input[1:]}
+        """Other tensors that nodes read: biases and the scales of norms, which are trained, and all
+        others."""
+        made = {name: node.op_type for node in self.nodes for name in node.output}
+        trained = {name for node in self.nodes for name in (
+            node.input[1:] if node.op_type in SCALED else node.input[2:3]
+            if node.op_type in BIASED else node.input if node.op_type == "Add" and any(
+                made.get(other) in BIASED for other in node.input) else ())}
         constants = {node.output[0] for node in self.nodes if node.op_type == "Constant"}
         self._places: dict[str, str] = {}
         for name in dict.fromkeys(name for at in self._order for name in (
@@ -239,7 +250,7 @@ class Interpreter(nn.Module):
             values = numpy_helper.to_array(tensor)
             place = f"constant_{len(self._places)}"
             self._places[name] = place
-            if values.dtype == np.float32 and values.size > 1 and name not in frozen | constants:
+            if values.dtype == np.float32 and values.size > 1 and name in trained - constants:
                 self.register_parameter(place, nn.Parameter(torch.from_numpy(values.copy())))
             else:
                 self.register_buffer(place, torch.from_numpy(

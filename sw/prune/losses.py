@@ -67,14 +67,20 @@ def named(loss: str | Callable) -> Loss:
     module, _, name = loss.partition(":")
     if not module or not name:
         raise BadInput(f"there is no loss {loss!r}; choose {', '.join(LOSSES)} or module:function.")
-    sys.path.insert(0, str(Path.cwd()))
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     try:
-        return Loss(loss, getattr(import_module(module), name))
-    except (ImportError, AttributeError) as error:
-        raise BadInput(f"the loss {loss!r} cannot be imported ({error}); give a module that lies "
+        function = getattr(import_module(module), name)
+    except Exception as error:      # whatever the module does
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise BadInput(f"the loss {loss!r} cannot be imported ({reason}); give a module that lies "
                        "here or is installed, and a function of it.") from error
     finally:
-        sys.path.remove(str(Path.cwd()))
+        if here in sys.path:
+            sys.path.remove(here)
+    if not callable(function):
+        raise BadInput(f"the loss {loss!r} is no function; give one of outputs and targets.")
+    return Loss(loss, function)
 
 
 @torch.no_grad()

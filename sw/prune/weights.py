@@ -128,6 +128,10 @@ class Stored:
             for step in reversed(steps):
                 stored = step(stored)
             return stored
+        stored = self.array(current)
+        if not np.shares_memory(view(stored), stored):
+            raise Computed("has a weight that is turned and reshaped, which cannot be written "
+                           "back; leave it out, or export the model with the result.")
         return Weight(current, view, turned, is_plain)
 
     def _reshape(self, node, given) -> Callable:
@@ -222,7 +226,7 @@ def store(tensor: onnx.TensorProto, values: np.ndarray) -> None:
     """
     before = numpy_helper.to_array(tensor)
     after = values.astype(before.dtype)
-    if (after.astype(np.float32) != values).any():
+    if not np.array_equal(after.astype(np.float32), values, equal_nan=True):
         raise BadInput(f"the tensor {tensor.name!r} is {before.dtype}, which would round what was "
                        "trained or shared; convert the model to float32 first.")
     if before.shape == after.shape and before.tobytes() == after.tobytes():

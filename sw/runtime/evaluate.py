@@ -2,7 +2,7 @@
 truth."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +162,8 @@ def values(program: Program) -> int:
 
 def of_program(program: Program, backend: Backend, given: arrays.Inputs, samples: int,
                progress: Progress | None = None) -> tuple[np.ndarray, list[Result]]:
-    """Outputs [samples, values] of the first samples, and the results of all images."""
+    """Outputs [samples, values] of the first samples, and the results of all images without their
+    own outputs."""
     count = -(-samples // program.batch)
     step = max(1, BLOCK // program.batch)
     outputs, results = [], []
@@ -172,7 +173,7 @@ def of_program(program: Program, backend: Backend, given: arrays.Inputs, samples
         found, = arrays.outputs(program, done.buffers,
                                 (some.stop - start) * program.batch).values()
         outputs.append(found.reshape(len(found), -1))
-        results += done.results
+        results += [replace(each, outputs=(), times=()) for each in done.results]
         if progress:
             progress(some.stop, count)
     return np.concatenate(outputs)[:samples], results

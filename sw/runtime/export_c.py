@@ -8,9 +8,10 @@ from zeroskip.sw.errors import BadInput
 
 
 def c_header(program: Program, name: str) -> str:
-    """A header that defines the image of the program's only engine step as ``name``.
+    """A header that defines the image of the program's only step as ``name``.
 
-    ``BadInput`` where an engine has several steps, or ``name`` is no identifier.
+    ``BadInput`` where there are more, of engines or of the host, a sample is several rows, or
+    ``name`` is no identifier.
     """
     if not (name.isidentifier() and name.isascii()):
         raise BadInput(f"{name!r} is no name in C; give the header a name of letters, digits and _")
@@ -23,6 +24,14 @@ def c_header(program: Program, name: str) -> str:
                        "between them is not written as C; give each layer of the model weights of "
                        "its own, and compile it for one engine")
     (image,) = images
+    (step,) = (each for each in program.steps if isinstance(each, EngineStep))
+    if len(program.steps) > 1:
+        raise BadInput("the host computes something before or behind the image, which is not "
+                       "written as C; compile a model whose inputs a layer reads and whose outputs "
+                       "a layer gives")
+    if program.rows(step) != program.batch:
+        raise BadInput(f"a sample of the program is {program.rows(step)} rows of its image, which "
+                       "is not written as C; compile the model for one row")
     addresses = Page("core", 0, core_items(image.config.component())).addresses
     source = registry.engine(image.engine).c_source(image, name, addresses)
     return (f"/* Made by zeroskip export-c: an image of the engine {image.engine}, for a core of\n"

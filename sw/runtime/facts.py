@@ -13,7 +13,7 @@ import numpy as np
 
 from zeroskip.sw.compiler.program import EngineStep, HostStep, OperatorStep, Program
 from zeroskip.sw.compiler.targets import name_of
-from zeroskip.sw.engines.base import Result
+from zeroskip.sw.engines.base import ReferenceLayer, Result
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,13 @@ def steps(program: Program, results: Sequence[Result] = (),
     """What there is to tell of each step; ``results`` are those of a run, ``errors`` those of each
     layer, in order."""
     ran, apart, found = iter(results), iter(errors), []
+    unpacked = {id(image): tuple(image.unpacked()) for image in program.images}
     for step in program.steps:
         moved = sum(program.buffers[name].size * program.buffers[name].dtype.itemsize
                     for name in (*step.reads, *step.writes)) / program.batch
         if isinstance(step, EngineStep):
             layers = tuple(replace(layer, error=next(apart, None))
-                           for layer in _layers(program, step))
+                           for layer in _layers(program, step, unpacked[id(step.image)]))
             found.append(StepFacts(step.image.engine, name_of(step.image.config), step.reads,
                                    step.writes, moved, layers,
                                    _counts(program, step, layers, next(ran, None))))
@@ -170,10 +171,11 @@ def totals(found: Sequence[StepFacts]) -> Totals:
         cycles and sum((each.speedup or 0) * (each.cycles or 0) for each in counts) / cycles)
 
 
-def _layers(program: Program, step: EngineStep) -> list[LayerFacts]:
+def _layers(program: Program, step: EngineStep,
+            unpacked: Sequence[ReferenceLayer]) -> list[LayerFacts]:
     image, rows = step.image, program.rows(step) / program.batch
     found = []
-    for layer, own in zip(image.layers, image.unpacked(), strict=True):
+    for layer, own in zip(image.layers, unpacked, strict=True):
         pattern, size = image.stored(layer)
         found.append(LayerFacts(
             layer.name, list(own.weight.shape), pattern,

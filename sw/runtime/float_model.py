@@ -39,6 +39,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from zeroskip.sw.compiler import integer
 from zeroskip.sw.compiler.program import EngineStep, HostStep, OperatorStep, Port, Program
 from zeroskip.sw.compiler.rules import Convert, Patches
 from zeroskip.sw.engines import registry
@@ -149,7 +150,7 @@ class FloatModel:
     def _matched(self, graph: Graph, program: Program) -> list[LayerNode]:
         """The model's layers of the program's names, which have its shapes."""
         nodes: dict[str, list[LayerNode]] = {}
-        for group in graph.groups:      # in the order of the program's steps
+        for group in integer.take(graph).groups:    # in the order of the program's steps
             for node in group:
                 if isinstance(node, LayerNode):
                     nodes.setdefault(node.layer.name, []).append(node)

@@ -7,6 +7,7 @@ import numpy as np
 
 from zeroskip.hw.eie.config import CONFIGS, EIEConfig
 from zeroskip.sw.engines.base import (
+    DENSE,
     Deviation,
     Device,
     Engine,
@@ -24,9 +25,6 @@ from zeroskip.sw.engines.eie.schedule import LayerInfo
 from zeroskip.sw.graph.network import Layer, Network
 from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range
-
-DENSE = 0.75
-"""Share of weights that are not zero above which a layer counts as dense."""
 
 
 class EIEEngine(Engine):
@@ -49,17 +47,12 @@ class EIEEngine(Engine):
         return {"cycles": cost.cycles, "bytes": cost.packed_bytes}
 
     def accepts(self, layer: Layer) -> Offer:
-        """Layers that are not quantised. A weight takes as many bits as two of a pattern's, so
-        skipping the zeros is worth half of what it saves; but of a fully-connected layer no less
-        than dense mode, where there are zeros to skip."""
+        """Fully-connected layers, and convolutions not in groups, that are not quantised."""
         quantize.check_layer(layer)
-        density = np.mean(layer.matrix != 0)
-        worth = 0.5 / density if density else float("inf")
         how = "It runs" if layer.geometry is None else "It runs patch by patch"
-        if density > DENSE:
-            return Offer(worth, "dense", f"{how}, and the few zero weights are skipped.")
-        least = 1.0 if layer.geometry is None else 0.0
-        return Offer(max(worth, least), "unstructured", f"{how}, and every zero weight is skipped.")
+        if np.mean(layer.matrix != 0) > DENSE:
+            return Offer("dense", f"{how}, and the few zero weights are skipped.")
+        return Offer("unstructured", f"{how}, and every zero weight is skipped.")
 
     def estimate(self, layer: Layer, config: EIEConfig, batch: int | None = None) -> Estimate:
         """See :func:`zeroskip.sw.engines.eie.cost.estimate`."""

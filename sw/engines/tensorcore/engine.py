@@ -6,6 +6,7 @@ import numpy as np
 
 from zeroskip.hw.tensorcore.config import CONFIGS, TensorCoreConfig
 from zeroskip.sw.engines.base import (
+    DENSE,
     Deviation,
     Device,
     Engine,
@@ -23,15 +24,12 @@ from zeroskip.sw.graph.network import Conv2d, Layer, Linear, Network
 from zeroskip.sw.graph.types import TensorType
 from zeroskip.sw.quantize.calibration import Range
 
-DENSE = 0.75
-"""Share of weights that are not zero above which a layer counts as dense."""
-
 PATTERNS = {
-    "1:4": (1, 4.0, "It runs in sparse mode: 1:4 skips 3 of 4 weights on a configuration that has "
+    "1:4": (1, "It runs in sparse mode: 1:4 skips 3 of 4 weights on a configuration that has "
                     "it, as tc-64-all, and 2 of 4 elsewhere."),
-    "2:4": (2, 2.0, "It runs in sparse mode: 2:4 skips 2 of 4 weights."),
+    "2:4": (2, "It runs in sparse mode: 2:4 skips 2 of 4 weights."),
 }
-"""Weights that are kept of each group of four, how much faster that is, and what is said of it."""
+"""Weights that are kept of each group of four, and what is said of it."""
 
 
 class TensorCoreEngine(Engine):
@@ -52,21 +50,21 @@ class TensorCoreEngine(Engine):
             raise BadInput(f"layer {layer.name} is neither fully connected nor a convolution, and "
                            "the tensor core takes nothing else: choose another engine")
         if layer.geometry and layer.geometry.groups > 1:
-            return Offer(1.0, "dense", f"Its {layer.geometry.groups} groups run as many side by "
+            return Offer("dense", f"Its {layer.geometry.groups} groups run as many side by "
                          "side as fill the rows of the tile; of groups of few channels most "
                          "multipliers see zeros.")
         nonzero = layer.matrix != 0
         if nonzero.mean() > DENSE:
-            return Offer(1.0, "dense", "It runs in dense mode: few weights are zero; prune it to "
+            return Offer("dense", "It runs in dense mode: few weights are zero; prune it to "
                          "skip work.")
         groups = np.add.reduceat(nonzero, np.arange(0, nonzero.shape[1], 4), axis=1,
                                  dtype=np.int64)
-        for pattern, (kept, worth, reason) in PATTERNS.items():
+        for pattern, (kept, reason) in PATTERNS.items():
             if groups.max() <= kept:
-                return Offer(worth, pattern, reason)
+                return Offer(pattern, reason)
         what = ("a quantised layer" if layer.quantised else
                 "a convolution" if isinstance(layer, Conv2d) else "a layer")
-        return Offer(1.0, "unstructured", f"It runs in dense mode, zeros and all: {what} skips "
+        return Offer("unstructured", f"It runs in dense mode, zeros and all: {what} skips "
                      "them only in a pattern; prune it to 2:4.")
 
     def estimate(self, layer: Layer, config: TensorCoreConfig,

@@ -154,3 +154,20 @@ def test_importing_is_cheap_and_names_are_known():
     assert done.stdout.strip() == "['Program', 'compile', 'load', 'prune']"
     with pytest.raises(AttributeError, match="no attribute 'train'"):
         _ = zeroskip.train
+
+
+class Across(torch.nn.Module):
+    """What a sample gives depends on those before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        return torch.cumsum(self.layer(x), 0)
+
+
+def test_samples_that_depend_on_one_another_are_refused():
+    torch.manual_seed(0)
+    with pytest.raises(BadInput, match="samples depend on one another"):
+        zeroskip.compile(Across(), torch.randn(16, 8))

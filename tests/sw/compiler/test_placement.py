@@ -1,5 +1,6 @@
 """Which engine and which configuration a layer goes to."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from zeroskip.sw.compiler.placement import inspect, place, smallest
 from zeroskip.sw.engines import registry
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.graph.graph import Graph
-from zeroskip.sw.graph.network import Linear, Network
+from zeroskip.sw.graph.network import SMOOTHED, Linear, Network
 
 
 def layer(name, outputs, inputs, density):
@@ -107,3 +108,10 @@ def test_inspect_adds_cycles_and_bytes():
     for row in rows:
         assert f"{row['cycles']:,} on " in row["reason"]
     assert all(a["cycles"] > b["cycles"] for a, b in pairwise(rows))
+
+
+def test_a_wish_holds_for_a_layer_that_was_smoothed():
+    own = replace(layer("fc1", 64, 64, 0.05), name=f"fc1{SMOOTHED}")
+    configs = [ARRAYS["eie-64"], CORES["tc-8"]]
+    assert place(own, configs, 1).config == configs[0]
+    assert place(own, configs, 1, {"fc1": "tensorcore"}).config == configs[1]

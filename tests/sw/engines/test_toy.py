@@ -183,7 +183,7 @@ class ScalerEngine(Engine):
     def accepts(self, layer):
         if not isinstance(layer, Scale):
             raise BadInput(f"layer {layer.name} scales nothing")
-        return Offer(1.0, "dense", "It is scaled.")
+        return Offer("dense", "It is scaled.")
 
     def grid(self, low, high):
         return TensorType.of(1, np.int8, max(-low, high) / 127)

@@ -453,3 +453,13 @@ def test_files_that_are_no_models(tmp_path, content, message):
         read(tmp_path / "m.onnx")
     with pytest.raises(BadInput, match=r"none.onnx cannot be read \(No such file or directory\)"):
         read(tmp_path / "none.onnx")
+
+
+def test_a_weight_that_is_turned_and_reshaped_is_refused(tmp_path):
+    """Its values lie nowhere in the file in the order in which a change could go back."""
+    nodes = [node("Transpose", ["W"], "t", perm=[2, 0, 1]), node("Reshape", ["t", "s"], "v"),
+             node("MatMul", ["x", "v"], "y", name="fc")]
+    path = write(tmp_path / "m.onnx", nodes, {
+        "W": tensor(8, 4, 2), "s": np.array([16, 4], np.int64)}, ["n", 16], ["n", 4])
+    with pytest.raises(BadInput, match="is turned and reshaped, which cannot be written back"):
+        save(read(path), Recipe(density=0.25), tmp_path / "out.onnx")
