@@ -21,6 +21,7 @@ from zeroskip.sw.engines.base import ReferenceLayer
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import from_torch, read
 from zeroskip.sw.graph.graph import Graph
+from zeroskip.sw.graph.samples import as_array
 from zeroskip.sw.runtime import arrays, backends, facts
 from zeroskip.sw.runtime.run import run_program
 from zeroskip.sw.runtime.verify import Verdict
@@ -172,13 +173,8 @@ def _tensor(value: Any) -> Any:
 def _by_name(names: Sequence[str], inputs: Sequence) -> dict[str, np.ndarray]:
     """Arrays by the names of a model's inputs."""
     if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-        return {name: _array(value) for name, value in inputs[0].items()}
+        return {name: as_array(value) for name, value in inputs[0].items()}
     if len(inputs) != len(names):
         raise BadInput(f"{len(inputs)} inputs are given, but the model takes {len(names)}: "
                        f"{', '.join(names)}; give an array for each")
-    return {name: _array(value) for name, value in zip(names, inputs, strict=True)}
-
-
-def _array(value: Any) -> np.ndarray:
-    """An array, also of a tensor that torch trains, or that lies in another memory."""
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    return {name: as_array(value) for name, value in zip(names, inputs, strict=True)}

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
 from zeroskip.sw.errors import BadInput
 from zeroskip.sw.frontends.load import require_torch
+from zeroskip.sw.graph.samples import as_array
 from zeroskip.sw.prune import pipeline
 from zeroskip.sw.prune.data import Data, read_data
 from zeroskip.sw.prune.recipe import Recipe, read_recipe
@@ -114,16 +113,11 @@ def _samples(data: Samples) -> Data:
         return read_data(data)
     if isinstance(data, tuple):
         inputs, targets = data
-        return Data(_inputs(inputs), _array(targets))
+        return Data(_inputs(inputs), as_array(targets))
     return Data(_inputs(data))
 
 
 def _inputs(values):
     if isinstance(values, Mapping):
-        return {name: _array(each) for name, each in values.items()}
-    return _array(values)
-
-
-def _array(values) -> np.ndarray:
-    """An array, also of a tensor that torch trains, or that lies in another memory."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+        return {name: as_array(each) for name, each in values.items()}
+    return as_array(values)

@@ -60,6 +60,6 @@ def layers() -> list[str]:
 
 
 def nets() -> list[str]:
-    """Of everyday nets."""
-    from zeroskip.sw.experiments.everyday import NETS
-    return [net.name for net in NETS]
+    """Of everyday nets, and of those that others measure by."""
+    from zeroskip.sw.experiments import everyday, reference_nets
+    return [net.name for net in (*everyday.NETS, *reference_nets.NETS)]

@@ -8,6 +8,7 @@ The greatest of a window, permutations, and what is joined of equal types keep t
 they read; of everything else the calibration's range of the value sets the scale.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -39,7 +40,7 @@ from zeroskip.sw.quantize.calibration import Range
 from zeroskip.sw.quantize.requantise import FINEST
 
 
-class Form:
+class Form(ABC):
     """The integer form of an operator, before the types are known.
 
     Attributes
@@ -50,14 +51,14 @@ class Form:
 
     same = False
 
+    @abstractmethod
     def type(self, before: Sequence[TensorType], span: Range) -> TensorType:
         """The type of what it gives, whose values are within ``span``; its shape does not
         count."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rule(self, before: Sequence[TensorType], after: TensorType) -> Rule:
         """The rule between these types."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

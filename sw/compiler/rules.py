@@ -9,6 +9,7 @@ beyond ``low`` and ``high``, becomes its end. Only what is beyond the type count
 types, and where floats begin or end.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from math import ldexp, prod
@@ -35,7 +36,7 @@ Types = Sequence[TensorType]
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(ABC):
     """What all rules have. Their fields are what the program file says of them.
 
     Attributes
@@ -65,10 +66,10 @@ class Rule:
                 raise ValueError(f"{each.name} is {given[each.name]!r}, expected a list")
         return cls(**given)
 
+    @abstractmethod
     def apply(self, before: Types, after: TensorType, *xs: np.ndarray) -> tuple[np.ndarray, int]:
         """Values [runs, values] of type ``after`` from those of each type of ``before``, and how
         many had to be saturated."""
-        raise NotImplementedError
 
     def check(self, before: Types, after: TensorType) -> None:
         """That the fields fit the types; ``ValueError`` on a misfit."""

@@ -1,6 +1,7 @@
 """Samples that people give, as the runs of a graph."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,3 +72,8 @@ def batched(samples: np.ndarray, batch: int) -> np.ndarray:
         first = samples[len(samples) - len(samples) % batch]
         samples = np.concatenate([samples, np.repeat(first[None], short, axis=0)])
     return samples.reshape(len(samples) // batch, -1)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """An array, also of a tensor that torch trains, or that lies in another memory."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)

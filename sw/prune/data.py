@@ -77,14 +77,14 @@ def read_data(path: str | Path) -> Data:
 
     Raises BadInput where the file or an array cannot be used.
     """
-    remedy = "write it with numpy.savez(path, x=x, y=y)"
-    arrays = read_npz(path, "a .npz file with arrays x and y", remedy)
+    how = "write it with numpy.savez(path, x=x, y=y)"
+    arrays = read_npz(path, "a .npz file with arrays x and y", how)
     named = [name for name in TARGETS if name in arrays]
     if len(named) > 1:
         raise BadInput(f"{path}: {' and '.join(named)} are both targets; leave one of them.")
     y = arrays.pop(named[0]) if named else None
     if not arrays:
-        raise BadInput(f"{path}: there is no array 'x' in it; {remedy}")
+        raise BadInput(f"{path}: there is no array 'x' in it; {how}")
     data = Data(next(iter(arrays.values())) if len(arrays) == 1 else arrays, y)
     for name, each in arrays.items():
         if (each.ndim < 2 and len(arrays) == 1) or not each.ndim or each.dtype.kind not in "biuf" \
